@@ -1,0 +1,143 @@
+"""What the operator asks of the tuning image and what the image answers: the one module of it that the operator imports.
+
+The operator writes a `TuningConfig` as JSON; the image prints `Progress` lines, ends with an `Exit` code and leaves a
+`Result` (or a reason, see `Failure`) as its termination message. Nothing here imports torch or touches the network.
+"""
+
+import enum
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+
+from tuning.training_config import TrainingConfig
+
+PUSH_AUTH = Path("/etc/kaito/push/config.json")
+"""Where the push secret's `.dockerconfigjson` is mounted; the file may be missing (a registry that needs no password)."""
+
+SCRATCH = Path("/mnt/scratch")
+"""A writable volume for downloads, weights and results."""
+
+
+class Exit(enum.IntEnum):
+    """Exit codes of the image; the operator maps them to retry or terminal with `RETRYABLE`.
+
+    64, 65, 126, 127 and 128+n belong to Argo's emissary, the kubelet and signals.
+    """
+
+    DONE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    BAD_CONFIG = 10
+    BAD_DATA = 11
+    BAD_MODEL = 12
+    DOES_NOT_FIT = 20
+    DIVERGED = 21
+    REGISTRY_AUTH = 30
+    REGISTRY_REFUSED = 31
+    NETWORK = 40
+    REGISTRY_UNAVAILABLE = 41
+    NODE_TROUBLE = 42
+    EVICTED = 75
+
+
+RETRYABLE = frozenset({Exit.NETWORK, Exit.REGISTRY_UNAVAILABLE, Exit.NODE_TROUBLE, Exit.EVICTED})
+
+
+class Strict(pydantic.BaseModel):
+    """A frozen model that refuses keys it does not know."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(Strict):
+    """A model on the hub, pinned."""
+
+    id: str
+    revision: str
+
+
+class Input(Strict):
+    """Where the data set comes from."""
+
+    urls: Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
+
+
+class Output(Strict):
+    """Where the adapter goes: an image reference with a tag."""
+
+    image: str
+
+
+class TuningConfig(Strict):
+    """One tuning run."""
+
+    workspace: str
+    """`namespace/name`, for messages."""
+    preset: str
+    model: Model
+    method: Literal["lora", "qlora"]
+    training: TrainingConfig
+    input: Input
+    output: Output
+    intent: str
+    """Hash of what the user asked for; the pushed image is annotated with it, and one that has it is not made again."""
+    allowed_private_cidrs: tuple[str, ...] = ()
+    """Private ranges that data may be fetched from; none by default."""
+
+
+class Progress(Strict):
+    """One progress line; see `line` and `parse`."""
+
+    phase: Literal["fetch", "load", "train", "push"]
+    percent: Annotated[int, pydantic.Field(ge=0, le=100)]
+    """Of the whole run; never falls."""
+    step: int | None = None
+    max_steps: int | None = None
+    epoch: float | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: int | None = None
+
+    def line(self) -> str:
+        """The line to print, without its newline."""
+        return "progress: " + self.model_dump_json(exclude_none=True)
+
+    @classmethod
+    def parse(cls, line: str) -> "Progress | None":
+        """The progress in one log line, or None when the line is something else."""
+        head, _, body = line.partition("progress: ")
+        if head or not body:
+            return None
+        try:
+            return cls.model_validate_json(body)
+        except pydantic.ValidationError:
+            return None
+
+
+class Result(Strict):
+    """The termination message of a run or check that ended well."""
+
+    adapter: str = ""
+    """The pushed image by digest, `repository@sha256:...`; empty when a check found none yet."""
+    loss: float | None = None
+
+
+class Failure(Strict):
+    """The termination message of a run or check that failed."""
+
+    reason: str
+    """CamelCase, becomes the condition's reason."""
+    message: str
+    """Names the field or object, the value seen and the way out."""
+    retryable: bool
+
+
+def parse_termination(message: str) -> Result | Failure | None:
+    """What the image left behind, or None when it died without a word."""
+    try:
+        answer = json.loads(message)
+        return Failure.model_validate(answer) if "reason" in answer else Result.model_validate(answer)
+    except (ValueError, TypeError):
+        return None
