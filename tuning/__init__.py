@@ -1,1 +1,1 @@
-"""The tuning image: `python -m tuning CONFIG` trains one adapter and pushes it; with `--check` it asks whether that can work."""
+"""The tuning image: `python -m tuning CONFIG` trains an adapter and pushes it; `--check` asks whether that can work."""

@@ -1,4 +1,4 @@
-"""What the operator asks of the tuning image and what the image answers: the one module of it that the operator imports.
+"""What the operator asks of the tuning image and what the image answers: all of it that the operator imports.
 
 The operator writes a `TuningConfig` as JSON; the image prints `Progress` lines, ends with an `Exit` code and leaves a
 `Result` (or a reason, see `Failure`) as its termination message. Nothing here imports torch or touches the network.
@@ -14,7 +14,7 @@ import pydantic
 from tuning.training_config import TrainingConfig
 
 PUSH_AUTH = Path("/etc/kaito/push/config.json")
-"""Where the push secret's `.dockerconfigjson` is mounted; the file may be missing (a registry that needs no password)."""
+"""Where the push secret's `.dockerconfigjson` is mounted; it may be missing (a registry that needs no password)."""
 
 SCRATCH = Path("/mnt/scratch")
 """A writable volume for downloads, weights and results."""
