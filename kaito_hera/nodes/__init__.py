@@ -1,1 +1,142 @@
-"""GPU nodes."""
+"""GPU nodes: one Protocol, a module per provider, and the waiting that is the same for all of them.
+
+A provider orders, observes and gives back; whether a node is usable is judged here, by the Node object alone.
+"""
+
+import dataclasses
+import time
+from typing import Any, Protocol
+
+import presets
+from kaito_hera import errors, names
+from kaito_hera.api import Workspace
+
+GPU = "nvidia.com/gpu"
+TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Want:
+    """The nodes that a Workspace needs."""
+
+    workspace: str
+    """`namespace/name`."""
+    namespace: str
+    name: str
+    uid: str
+    count: int
+    size: presets.Size | None
+    """None on nodes that were brought: then any GPU node will do."""
+    labels: dict[str, str]
+    """The user's: put on new nodes, looked for on existing ones."""
+    preferred: tuple[str, ...] = ()
+    """Names of existing nodes to take first."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that each node must offer."""
+        return self.size.gpus if self.size else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What a provider accepted."""
+
+    candidate: str
+    """GPU size and kind of capacity, or the nodes that were found."""
+    hostnames: tuple[str, ...] = ()
+    """Names of the nodes where they are known beforehand."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """What a pod needs to land on the Workspace's nodes and no others."""
+
+    labels: dict[str, str]
+    """Node labels to select by."""
+    hostnames: tuple[str, ...] = ()
+    """If set, only nodes of these names."""
+
+    def pod_fields(self) -> dict[str, Any]:
+        """`nodeSelector`, `affinity` and `tolerations` of a pod spec."""
+        tolerations: list[dict[str, Any]] = [
+            {"key": TAINT["key"], "operator": "Equal", "value": TAINT["value"], "effect": TAINT["effect"]},
+            {"key": GPU, "operator": "Exists", "effect": "NoSchedule"},
+            {"key": "kubernetes.azure.com/scalesetpriority", "operator": "Exists", "effect": "NoSchedule"},
+        ]
+        fields: dict[str, Any] = {"nodeSelector": dict(self.labels), "tolerations": tolerations}
+        if self.hostnames:
+            names_in = {"key": "kubernetes.io/hostname", "operator": "In", "values": list(self.hostnames)}
+            terms = {"nodeSelectorTerms": [{"matchExpressions": [names_in]}]}
+            fields["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+        return fields
+
+
+class Provider(Protocol):
+    """Who makes GPU nodes. Every method may be called again at any time and after a crash."""
+
+    makes_nodes: bool
+    """Whether there is something to give back."""
+
+    def order(self, want: Want) -> Order:
+        """Ask for the nodes and return once that is accepted; raises ProvisioningFailedError or NoNodesMatchError."""
+
+    def check(self, want: Want) -> None:
+        """Raise ProvisioningFailedError if the order has failed since; silent while it is under way or done."""
+
+    def release(self, want: Want) -> bool:
+        """Give everything back; True when nothing billable is left, False while that is under way."""
+
+    def placement(self, want: Want, hostnames: tuple[str, ...] = ()) -> Placement:
+        """Where pods of this Workspace may run; `hostnames` are those of its order."""
+
+
+def wanted(workspace: Workspace) -> Want:
+    """What this Workspace needs; raises UnknownInstanceTypeError."""
+    resource, metadata = workspace.resource, workspace.metadata
+    size = None
+    if resource.instance_type:
+        try:
+            size = presets.size(resource.instance_type)
+        except presets.UnknownNameError as cause:
+            raise errors.UnknownInstanceTypeError(f"resource.instanceType: {cause}") from cause
+    return Want(
+        workspace=workspace.key,
+        namespace=metadata.namespace,
+        name=metadata.name,
+        uid=metadata.uid,
+        count=workspace.node_count,
+        size=size,
+        labels=resource.label_selector.labels(),
+        preferred=resource.preferred_nodes,
+    )
+
+
+def release(provider: Provider, want: Want) -> None:
+    """Give everything back and wait until nothing billable is left; asked slowly, since a cloud takes minutes."""
+    pause = 2.0
+    while not provider.release(want):
+        time.sleep(pause)
+        pause = min(pause * 1.5, 15.0)
+
+
+def owner_labels(want: Want) -> dict[str, str]:
+    """Labels by which nodes that were made for a Workspace are known."""
+    return {names.WORKSPACE: want.name, names.NAMESPACE: want.namespace, names.UID: want.uid}
+
+
+def unusable(node: dict[str, Any], want: Want) -> str:
+    """Why this Node object cannot be worked on yet; empty when it can."""
+    status = node.get("status", {})
+    if node["metadata"].get("deletionTimestamp"):
+        return "is being deleted"
+    ready: dict[str, Any] = next((c for c in status.get("conditions", []) if c["type"] == "Ready"), {})
+    if ready.get("status") != "True":
+        return f"is not Ready: {ready.get('reason', 'no report yet')}: {ready.get('message', '')}".rstrip(": ")
+    kind = node["metadata"].get("labels", {}).get("node.kubernetes.io/instance-type", "")
+    if want.size and kind and kind.lower() != want.size.name.lower():
+        return f"is a {kind}, not a {want.size.name}"
+    offered = int(status.get("allocatable", {}).get(GPU, "0"))
+    if offered < want.gpus:
+        return f"is Ready but offers {offered} of {want.gpus} {GPU} (is the device plugin running on it?)"
+    return ""

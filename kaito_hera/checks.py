@@ -1,0 +1,140 @@
+"""What can be known before a GPU is bought, as small functions that raise the first reason why this cannot work.
+
+Those that need nothing but the Workspace come first, then those that read the cluster, then the dry runs, in which quotas,
+Pod Security and admission policies speak.
+"""
+
+import dataclasses
+from typing import Any
+
+import presets
+from kaito_hera import cluster as clusters
+from kaito_hera import errors, jobs, nodes, pods, rollout
+from kaito_hera.api import Workspace
+from kaito_hera.run import Run
+from kaito_hera.settings import Settings
+from presets import memory
+
+MINIMUM_CAPABILITY = (7, 5)
+"""Lowest CUDA compute capability that the images' torch has kernels for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What a Workspace will need of the cluster."""
+
+    templates: tuple[dict[str, Any], ...]
+    """Pods that will run in the user's namespace."""
+    pull_secrets: tuple[tuple[str, str], ...]
+    """Docker Secrets: the Workspace's field and the name in it."""
+    check: jobs.Task | None
+    """A look at data and registries from where the work will run, if there is anything to look at."""
+
+
+def pass_facts(workspace: Workspace, settings: Settings) -> None:
+    """What follows from the Workspace alone."""
+    model = preset(workspace)
+    size = instance_type(workspace, settings)
+    gpu_memory(workspace, model, size)
+
+
+def pass_cluster(run: Run, wanted: Wanted) -> str:
+    """What only the cluster, the data's host and the registry can say; the adapter's digest if it is there already."""
+    for field, name in wanted.pull_secrets:
+        pods.secret(run.cluster, run.workspace.metadata.namespace, name, field=field)
+    dry_run(run.cluster, run.workspace, wanted.templates)
+    if wanted.check is None:
+        return ""
+    pods.ensure_copies(run.cluster, run.workspace, run.settings)
+    rollout.ensure_registry_secret(run.cluster, run.workspace, wanted.pull_secrets)
+    return str(jobs.run(run, wanted.check).get("adapter", ""))
+
+
+def preset(workspace: Workspace) -> presets.Preset:
+    """The model is known, and can be tuned if that is asked."""
+    field = "tuning.preset.name" if workspace.tuning else "inference.preset.name"
+    try:
+        found = presets.preset(workspace.preset_name)
+    except presets.UnknownNameError as cause:
+        raise errors.UnknownPresetError(f"{field}: {cause}") from cause
+    if workspace.tuning and not found.tunable:
+        able = ", ".join(name for name, model in presets.presets().items() if model.tunable)
+        raise errors.PresetNotTunableError(f"{field}: {found.name} cannot be tuned; these can: {able}")
+    return found
+
+
+def instance_type(workspace: Workspace, settings: Settings) -> presets.Size | None:
+    """The GPU size is known, is named exactly where nodes are made, and can run the images."""
+    if workspace.resource.instance_type is None:
+        if settings.node_provider != "byo":
+            raise errors.InvalidWorkspaceError(
+                "resource.instanceType: is missing; name the GPU size to make nodes of, for example Standard_NC24ads_A100_v4"
+            )
+        return None
+    size = nodes.wanted(workspace).size
+    assert size is not None
+    if problem := unusable(size):
+        if settings.gpu_capability_check == "refuse":
+            raise errors.UnsupportedGPUError(f"resource.instanceType: {problem}")
+        print(f"warning: resource.instanceType: {problem}", flush=True)
+    return size
+
+
+def unusable(size: presets.Size) -> str:
+    """Why the images cannot run on this size; empty when they can."""
+    instead = f"; take {' or '.join(size.instead)} instead" if size.instead else ""
+    if tuple(int(part) for part in size.capability.split(".")) < MINIMUM_CAPABILITY:
+        lowest = ".".join(str(part) for part in MINIMUM_CAPABILITY)
+        return f"{size.name} has {size.gpu}, capability {size.capability}; the images need {lowest} or newer{instead}"
+    return f"{size.name} was retired on {size.retired_on}{instead}" if size.retired_on else ""
+
+
+def gpu_memory(workspace: Workspace, model: presets.Preset, size: presets.Size | None) -> None:
+    """One GPU of the size holds the model for what is to be done with it."""
+    if size is None:
+        return  # nodes that were brought may have any GPU; the image's own check follows on the node
+    needs = {"serve": memory.serving_gib(model)} if workspace.serves else {}
+    if workspace.tuning:
+        needs["tune"] = memory.tuning_gib(model, workspace.tuning.method)
+    for verb, gib in needs.items():
+        if not memory.fits(gib, size):
+            fitting = [
+                other.name for other in presets.sizes().values() if not unusable(other) and memory.fits(gib, other)
+            ]
+            advice = f"; take {fitting[0]}" if fitting else ""
+            raise errors.InsufficientGPUMemoryError(
+                f"resource.instanceType: {size.name} has {size.gpu_memory_gib / size.gpus:.0f} GiB per GPU,"
+                f" to {verb} {model.name} needs {gib:.1f} GiB and a margin of 10 %{advice}"
+            )
+
+
+def dry_run(cluster: clusters.Cluster, workspace: Workspace, templates: tuple[dict[str, Any], ...]) -> None:
+    """The API server would take these pods in the user's namespace."""
+    for template in templates:
+        labels = template["metadata"]["labels"]
+        pod = {
+            "apiVersion": clusters.POD.api_version,
+            "kind": clusters.POD.name,
+            "metadata": {
+                "name": workspace.metadata.name,
+                "namespace": workspace.metadata.namespace,
+                "labels": labels,
+                "annotations": template["metadata"].get("annotations", {}),
+            },
+            "spec": template["spec"],
+        }
+        try:
+            cluster.create(clusters.POD, pod, dry_run=True)
+        except clusters.ConflictError:
+            continue  # a pod of that very name is there: the server had nothing else against it
+
+
+def config_map(cluster: clusters.Cluster, namespace: str, name: str, *, key: str, field: str) -> str:
+    """One key of a ConfigMap that the Workspace's `field` names."""
+    found = cluster.get(clusters.CONFIG_MAP, name, namespace)
+    if found is None:
+        raise errors.ConfigMapNotFoundError(f"{field}: ConfigMap {namespace}/{name} is missing")
+    if key not in found.get("data", {}):
+        has = ", ".join(found.get("data", {})) or "nothing"
+        raise errors.ConfigInvalidError(f"{field}: ConfigMap {namespace}/{name} has no key {key}, it has {has}")
+    return str(found["data"][key])

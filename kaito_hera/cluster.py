@@ -1,0 +1,302 @@
+"""The Kubernetes API server: the only module that imports kubernetes.
+
+Objects are plain JSON dicts, as the server sends them. Credentials, TLS and proxies come from the kubernetes package; of
+its 1,200 model classes nothing is used, since what we write is sent with `fieldValidation=Strict` and checked there.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+
+import urllib3
+from kubernetes import client, config
+
+from kaito_hera import errors
+
+Object = dict[str, Any]
+FIELD_MANAGER = "kaito-hera"
+_CONNECT, _READ = 5.0, 30.0  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of object and where the API server keeps it."""
+
+    name: str
+    plural: str
+    version: str = "v1"
+    group: str = ""
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """As in an object's apiVersion."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+WORKSPACE = Kind("Workspace", "workspaces", "v1beta1", "kaito.sh")
+WORKFLOW = Kind("Workflow", "workflows", "v1alpha1", "argoproj.io")
+JOB = Kind("Job", "jobs", group="batch")
+DEPLOYMENT = Kind("Deployment", "deployments", group="apps")
+SERVICE = Kind("Service", "services")
+POD = Kind("Pod", "pods")
+CONFIG_MAP = Kind("ConfigMap", "configmaps")
+SECRET = Kind("Secret", "secrets")
+NODE = Kind("Node", "nodes", namespaced=False)
+LEASE = Kind("Lease", "leases", group="coordination.k8s.io")
+NETWORK_POLICY = Kind("NetworkPolicy", "networkpolicies", group="networking.k8s.io")
+
+Patch = Literal["merge", "json"]
+_PATCH_TYPES = {"merge": "application/merge-patch+json", "json": "application/json-patch+json"}
+
+
+class ConflictError(errors.ClusterUnavailableError):
+    """The object changed since it was read, or one of that name is there already."""
+
+
+class ExpiredError(errors.ClusterUnavailableError):
+    """The resourceVersion or continue token is too old: list anew."""
+
+
+class InvalidObjectError(errors.TerminalError):
+    """The API server refuses the object as it is written."""
+
+
+class Cluster:
+    """A connection to one API server. Safe to share between threads."""
+
+    def __init__(self, configuration: client.Configuration) -> None:
+        self._configuration = configuration
+        configuration.connection_pool_maxsize = 32
+        configuration.retries = False  # callers decide what is worth repeating
+        self._http = client.rest.RESTClientObject(configuration).pool_manager
+
+    @classmethod
+    def connect(cls) -> "Cluster":
+        """Connect as the pod's service account, or else by the kubeconfig."""
+        configuration = client.Configuration()
+        try:
+            config.load_incluster_config(configuration)
+        except config.ConfigException:
+            config.load_kube_config(client_configuration=configuration)
+        return cls(configuration)
+
+    # ------------------------------------------------------------------ reading
+
+    def get(self, kind: Kind, name: str, namespace: str | None = None) -> Object | None:
+        """The object, or None when there is none."""
+        try:
+            return self._json("GET", _path(kind, namespace, name))
+        except _NotFoundError:
+            return None
+
+    def page(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = "", limit: int = 500, token: str = ""
+    ) -> Object:
+        """One page of a list: `items`, and in `metadata` resourceVersion and, if there is more, `continue`."""
+        query = {"labelSelector": labels, "limit": limit, "continue": token}
+        return self._json("GET", _path(kind, namespace), query)
+
+    def items(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> list[Object]:
+        """Every object of a kind, page by page."""
+        found: list[Object] = []
+        token = ""
+        while True:
+            page = self.page(kind, namespace, labels=labels, token=token)
+            found += page["items"]
+            token = page["metadata"].get("continue", "")
+            if not token:
+                return found
+
+    def watch(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = "", since: str = "", seconds: float = 270
+    ) -> Iterator[tuple[str, Object]]:
+        """Yield (type, object) of each change for about `seconds`; ends quietly, raises `ExpiredError` when too late.
+
+        Bookmarks come at least each minute, so silence for longer than that means a dead connection and raises
+        `ClusterUnavailableError`.
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "labelSelector": labels,
+            "resourceVersion": since,
+            "timeoutSeconds": max(1, int(seconds)),
+        }
+        for line in self._lines(_path(kind, namespace), query, read=75):
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                raise _error(event["object"].get("code", 500), event["object"])
+            yield event["type"], event["object"]
+
+    def await_change(self, kind: Kind, namespace: str | None, page: Object, *, labels: str, seconds: float) -> None:
+        """Return when something changed since `page` was read with the same labels, or after about `seconds`."""
+        since = page["metadata"]["resourceVersion"]
+        end = time.monotonic() + seconds
+        try:
+            for happened, _ in self.watch(kind, namespace, labels=labels, since=since, seconds=math.ceil(seconds)):
+                if happened != "BOOKMARK":
+                    return
+        except errors.KaitoError:
+            time.sleep(min(1.0, max(0.0, end - time.monotonic())))  # whoever waits will read again anyway
+
+    def logs(self, namespace: str, pod: str, *, container: str, since: str = "") -> Iterator[str]:
+        """Follow the log of a container; each line has its time in front. Ends when the container does."""
+        query = {"container": container, "follow": "true", "timestamps": "true", "sinceTime": since}
+        return self._lines(f"/api/v1/namespaces/{namespace}/pods/{quote(pod)}/log", query, read=None)
+
+    # ------------------------------------------------------------------ writing
+
+    def create(self, kind: Kind, obj: Object, *, dry_run: bool = False) -> Object:
+        """Create; raises `ConflictError` when the name is taken, `ForbiddenError` when a quota or policy says no."""
+        query = {**_STRICT, "dryRun": "All" if dry_run else ""}
+        return self._json("POST", _path(kind, obj["metadata"].get("namespace")), query, obj)
+
+    def apply(self, kind: Kind, obj: Object, *, manager: str = FIELD_MANAGER) -> Object:
+        """Server-side apply: fields in `obj` are the manager's and put back, all others are left alone."""
+        metadata = obj["metadata"]
+        body = {"apiVersion": kind.api_version, "kind": kind.name, **obj}
+        query = {**_STRICT, "fieldManager": manager, "force": "true"}
+        path = _path(kind, metadata.get("namespace"), metadata["name"])
+        return self._json("PATCH", path, query, body, content_type="application/apply-patch+yaml")
+
+    def patch(  # noqa: PLR0913 - one verb of the API, keyword-only after three
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None,
+        body: Object | list[Object],
+        *,
+        subresource: str = "",
+        how: Patch = "merge",
+    ) -> Object:
+        """Merge or JSON patch; a `metadata.resourceVersion` or a `test` operation in it guards against a stale read."""
+        path = _path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
+        return self._json("PATCH", path, _STRICT, body, content_type=_PATCH_TYPES[how])
+
+    def replace(self, kind: Kind, obj: Object) -> Object:
+        """Write the whole object back; raises `ConflictError` if it changed since it was read."""
+        metadata = obj["metadata"]
+        return self._json("PUT", _path(kind, metadata.get("namespace"), metadata["name"]), _STRICT, obj)
+
+    def delete(
+        self, kind: Kind, name: str, namespace: str | None = None, *, uid: str = "", foreground: bool = False
+    ) -> bool:
+        """Delete; True when there was something to delete. With `uid`, only the object of that uid."""
+        options: Object = {"propagationPolicy": "Foreground" if foreground else "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        try:
+            self._json("DELETE", _path(kind, namespace, name), body=options)
+        except (_NotFoundError, ConflictError):
+            return False
+        return True
+
+    # ------------------------------------------------------------------ the wire
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        body: Object | list[Object] | None = None,
+        *,
+        content_type: str = "application/json",
+    ) -> Object:
+        response = self._request(
+            method,
+            path,
+            query or {},
+            body=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": content_type},
+            timeout=urllib3.Timeout(connect=_CONNECT, read=_READ),
+        )
+        answer = _decode(response.data)
+        if response.status >= 400:
+            raise _error(response.status, answer)
+        return answer
+
+    def _lines(self, path: str, query: Mapping[str, object], *, read: float | None) -> Iterator[str]:
+        timeout = urllib3.Timeout(connect=_CONNECT, read=read)
+        response = self._request("GET", path, query, timeout=timeout, preload_content=False)
+        try:
+            if response.status >= 400:
+                raise _error(response.status, _decode(response.read()))
+            rest = b""
+            for chunk in response.stream(amt=65536, decode_content=True):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line.decode("utf-8", "replace")
+        except (urllib3.exceptions.HTTPError, OSError) as cause:
+            raise errors.ClusterUnavailableError(f"the stream {path} broke off: {cause}") from cause
+        finally:
+            response.close()
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object],
+        *,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> urllib3.BaseHTTPResponse:
+        words = urlencode({key: value for key, value in query.items() if value != ""})
+        token = self._configuration.get_api_key_with_prefix("BearerToken")
+        headers = {**(headers or {}), "Accept": "application/json", "User-Agent": FIELD_MANAGER}
+        if token:
+            headers["Authorization"] = token
+        url = f"{self._configuration.host}{path}" + (f"?{words}" if words else "")
+        try:
+            response: urllib3.BaseHTTPResponse = self._http.request(method, url, headers=headers, **options)
+        except (urllib3.exceptions.HTTPError, OSError) as cause:
+            raise errors.ClusterUnavailableError(f"{method} {path}: no answer from the API server: {cause}") from cause
+        return response
+
+
+def selector(labels: Mapping[str, str]) -> str:
+    """Labels as a selector that asks for all of them."""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+class _NotFoundError(errors.ClusterUnavailableError):
+    pass
+
+
+_STRICT = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+
+
+def _path(kind: Kind, namespace: str | None, name: str = "") -> str:
+    parts = ["/apis", kind.group, kind.version] if kind.group else ["/api", kind.version]
+    if kind.namespaced and namespace:
+        parts += ["namespaces", quote(namespace)]
+    return "/".join([*parts, kind.plural, *([quote(name)] if name else [])])
+
+
+def _decode(data: bytes) -> Object:
+    try:
+        answer = json.loads(data or b"{}")
+    except ValueError:
+        answer = None
+    return answer if isinstance(answer, dict) else {"message": data.decode("utf-8", "replace")[:500]}
+
+
+def _error(status: int, answer: Object) -> errors.KaitoError:
+    message = answer.get("message") or f"the API server answered {status}"
+    reason = answer.get("reason", "")
+    match status:
+        case 404:
+            return _NotFoundError(message)
+        case 409:
+            return ConflictError(message)
+        case 410:
+            return ExpiredError(message)
+        case 403:
+            return errors.ForbiddenError(message)
+        case 400 | 422:
+            return InvalidObjectError(f"{reason}: {message}" if reason else message)
+    return errors.ClusterUnavailableError(f"{status} {reason}: {message}")

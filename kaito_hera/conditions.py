@@ -1,0 +1,141 @@
+"""The conditions that say what is true now. Each has one function, named after it, that answers (status, reason, message).
+
+A step decides a condition while it runs and when it fails; live objects decide what can change afterwards. Summaries over
+these are in `observe`.
+"""
+
+import dataclasses
+from typing import Any
+
+from kaito_hera import intent, live, status
+from kaito_hera.api import Workspace
+from kaito_hera.live import Live, Step
+from kaito_hera.settings import Settings
+from kaito_hera.status import Satisfied, Status
+
+Verdict = tuple[str, str, str]
+"""Status, reason and message of a condition."""
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What the functions look at."""
+
+    workspace: Workspace
+    settings: Settings
+    live: Live
+    before: Status
+    """The status so far: what it says stays until something says otherwise."""
+    workflow: dict[str, Any] | None
+    """The Workflow of the current attempt."""
+    steps: dict[str, Step]
+    satisfied: Satisfied
+
+    @property
+    def wanted(self) -> intent.Intent:
+        """What the user asks for now."""
+        return intent.of(self.workspace)
+
+    @property
+    def deployment(self) -> dict[str, Any] | None:
+        """The server."""
+        return next((d for d in self.live.deployments if d["metadata"]["name"] == self.workspace.metadata.name), None)
+
+
+def preflight_succeeded(view: View) -> Verdict:
+    """The checks that need no GPU were passed."""
+    return _by_step(view, status.PREFLIGHT_SUCCEEDED, "preflight")
+
+
+def node_claim_ready(view: View) -> Verdict:
+    """The nodes are launched."""
+    if _released(view):
+        return _given_back()
+    if view.satisfied.nodes == view.wanted.nodes:
+        return _true(status.NODE_CLAIM_READY)
+    return _by_step(view, status.NODE_CLAIM_READY, "provision-nodes")
+
+
+def resource_ready(view: View) -> Verdict:
+    """The nodes were usable, and are still there and Ready."""
+    if _released(view):
+        return _given_back()
+    if view.satisfied.nodes != view.wanted.nodes:
+        return _by_step(view, status.RESOURCE_READY, "await-nodes", passed=False)
+    ready = {node["metadata"]["name"] for node in view.live.nodes if live.is_ready(node)}
+    if len(ready) >= view.workspace.node_count:
+        return _true(status.RESOURCE_READY)
+    lost = sorted(set(view.before.worker_nodes) - ready)
+    what = f": {', '.join(lost)} not Ready or gone" if lost else ""
+    return "False", "NodesNotReady", f"{len(ready)} of {view.workspace.node_count} nodes are Ready{what}"
+
+
+def job_started(view: View) -> Verdict:
+    """The tuning Job's pod runs or has run, or need not."""
+    if view.satisfied.tune == view.wanted.tune:
+        return _true(status.JOB_STARTED)
+    pods = view.live.pods_of("tuning")
+    if pods and pods[-1].get("status", {}).get("phase") in {"Running", "Succeeded", "Failed"}:
+        failed = _failed(view, "train")
+        return failed or _true(status.JOB_STARTED)
+    if pods and (wrong := live.waiting(pods[-1])):
+        return "False", wrong.reason, wrong.message
+    return _by_step(view, status.JOB_STARTED, "train")
+
+
+def inference_ready(view: View) -> Verdict:
+    """Every replica of the server answers now."""
+    deployment = view.deployment
+    if deployment is None:
+        return _given_back() if _released(view) else _by_step(view, status.INFERENCE_READY, "roll-out", passed=False)
+    wanted = deployment["spec"].get("replicas", 1)
+    ready = deployment.get("status", {}).get("readyReplicas", 0)
+    if wanted > 0 and ready >= wanted:
+        return _true(status.INFERENCE_READY)
+    for pod in view.live.pods_of("serving"):
+        if wrong := live.waiting(pod):
+            return "False", wrong.reason, f"pod {pod['metadata']['name']}: {wrong.message}"
+    if failed := _failed(view, "roll-out"):
+        return failed
+    return "False", status.PENDING_REASONS[status.INFERENCE_READY], f"{ready} of {wanted} replicas answer /health"
+
+
+def _by_step(view: View, name: str, step_name: str, *, passed: bool = True) -> Verdict:
+    """What the step says; without word of it, what was said before. `passed`: its success makes the condition true."""
+    step = view.steps.get(step_name)
+    if step and step.phase == "Succeeded" and passed:
+        return _true(name)
+    if failed := _failed(view, step_name):
+        return failed
+    kept = view.before.condition(name)
+    if kept and kept.status != "True" and kept.reason != status.RELEASED:
+        return kept.status, kept.reason, kept.message
+    doing = f"step {step_name} runs" if step else f"step {step_name} has not begun"
+    return "False", status.PENDING_REASONS[name], doing
+
+
+def _failed(view: View, step_name: str) -> Verdict | None:
+    step = view.steps.get(step_name)
+    if step is None or step.phase not in {"Failed", "Error"}:
+        return None
+    why = live.reason(step.message)
+    return "False", why.reason, why.message
+
+
+def _released(view: View) -> bool:
+    """Whether nodes were given back and not asked for again."""
+    if view.satisfied.nodes:
+        return False
+    if (step := view.steps.get("release")) and step.phase == "Succeeded":
+        return True
+    asked = view.steps.get("provision-nodes")
+    kept = view.before.condition(status.RESOURCE_READY)
+    return asked is None and kept is not None and kept.reason == status.RELEASED
+
+
+def _given_back() -> Verdict:
+    return "False", status.RELEASED, "the nodes were given back"
+
+
+def _true(name: str) -> Verdict:
+    return "True", status.TRUE_REASONS[name], ""

@@ -1,0 +1,305 @@
+"""What to do next for one Workspace. Pure: from its status and the live objects to a list of actions, none of them twice.
+
+Level-triggered: it never asks what happened, only what is there. A Workspace's way is read top to bottom in `_live` and,
+once it is being deleted, in `_deleting`.
+"""
+
+import dataclasses
+import datetime
+
+from kaito_hera import api, intent, live, names, retry, status
+from kaito_hera.api import Workspace
+from kaito_hera.intent import Parts
+from kaito_hera.live import Live, Object
+from kaito_hera.settings import Settings
+from kaito_hera.status import Status
+
+_WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
+_EVER = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+_SOON = 5.0
+"""Seconds until the next look at something that is about to go away; its event is likely to come first."""
+_PATIENCE = 60.0
+"""Seconds that a deletion waits for old pods: a dead node keeps them for ever, and its price runs on."""
+_CALM = datetime.timedelta(seconds=60)
+"""What was reached may be away for so long before it is bought again: a kubelet restarts faster."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AddFinalizer:
+    """Before anything costs money."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RemoveFinalizer:
+    """Nothing billable is left."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Record a new attempt in status, then create its Workflow; without parts it releases."""
+
+    parts: Parts
+    failures: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Create:
+    """Create the Workflow of an attempt that status already names: the watcher died in between."""
+
+    parts: Parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """Shut a Workflow down and delete its pods."""
+
+    workflow: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DeleteWorkflow:
+    """Its outcome is recorded, or nobody wants it any more."""
+
+    workflow: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DeleteJob:
+    """In the foreground: its pod first."""
+
+    namespace: str
+    job: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ReleaseWithoutArgo:
+    """Run the release step as a plain Job in the operator's namespace."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LookAgain:
+    """Nothing to do until then, if nothing happens before."""
+
+    seconds: float
+
+
+Action = (
+    AddFinalizer | RemoveFinalizer | Start | Create | Stop | DeleteWorkflow | DeleteJob | ReleaseWithoutArgo | LookAgain
+)
+
+
+def decide(workspace: Workspace, current: Status, seen: Live, settings: Settings) -> list[Action]:
+    """The actions that bring this Workspace one step on; `current` is the status as it is now observed."""
+    if workspace.metadata.deletion_timestamp:
+        return _deleting(workspace, current, seen, settings)
+    if api.FINALIZER not in workspace.metadata.finalizers:
+        return [AddFinalizer()]
+    return _living(workspace, current, seen, settings)
+
+
+def missing(workspace: Workspace, current: Status, seen: Live) -> Parts:
+    """The parts of what is asked for that reality does not have."""
+    wanted, reached = intent.of(workspace), current.satisfied
+    tune = reached.tune != wanted.tune
+    lost = sum(1 for node in seen.nodes if live.is_ready(node)) < workspace.node_count
+    nodes = (tune or workspace.serves) and (reached.nodes != wanted.nodes or lost)
+    gone = not any(d["metadata"]["name"] == workspace.metadata.name for d in seen.deployments)
+    serve = workspace.serves and (tune or nodes or reached.serve != wanted.serve or gone)
+    return Parts(nodes=nodes, tune=tune, serve=serve)
+
+
+def next_attempt(current: Status, seen: Live) -> int:
+    """A number that was never used: a name that comes back finds the old one's dying pods."""
+    labels = [obj["metadata"].get("labels", {}) for obj in (*seen.workflows, *seen.jobs)]
+    used = [int(found.get(names.ATTEMPT, "0")) for found in labels]
+    return 1 + max([current.workflow.attempt if current.workflow else 0, *used])
+
+
+# ---------------------------------------------------------------------- while it lives
+
+
+def _living(workspace: Workspace, current: Status, seen: Live, settings: Settings) -> list[Action]:
+    workflow = seen.workflow(current.workflow.name) if current.workflow else None
+    cleaning = [*_clear_workflows(seen, keep=workflow), *_clear_jobs(current, seen, workflow)]
+    if workflow and not _is_over(workflow, seen):
+        if _is_meant(workflow, workspace):
+            return [*cleaning, *_await_engine(workflow, seen, settings)]
+        return [*cleaning, *_stop(workflow, seen), LookAgain(_SOON)]
+    if any(_is_running(job) for job in seen.jobs) or _running_steps(seen):
+        return [*cleaning, LookAgain(_SOON)]
+    return [*cleaning, *_next(workspace, current, seen, workflow)]
+
+
+def _next(workspace: Workspace, current: Status, seen: Live, workflow: Object | None) -> list[Action]:
+    """No attempt runs: start one, wait until one may start, or leave things as they are."""
+    attempt = current.workflow
+    parts = missing(workspace, current, seen)
+    if attempt is None or attempt.generation != workspace.metadata.generation:
+        return [Start(parts, failures=0)] if parts else []
+    if workflow is None and attempt.phase == "":
+        return [Create(Parts() if attempt.kind == "release" else parts)]
+    releasing = attempt.kind == "release"
+    if workflow and live.failure(workflow):
+        if not releasing and retry.stalled(workspace, current, seen):
+            return [Start(Parts(), failures=0)] if _costs_for_nothing(current) else []
+        again = Start(Parts() if releasing else parts, attempt.failures)
+        return _at(retry.not_before(workflow, attempt.failures), seen, again)
+    if not parts or (releasing and retry.stalled(workspace, current, seen)):
+        return []
+    return _at(_calm(workspace, current), seen, Start(parts, failures=0))
+
+
+def _costs_for_nothing(current: Status) -> bool:
+    """Whether nodes are billed for a Workspace that cannot go on and serves nobody."""
+    return bool(current.nodes and current.nodes.billed_since) and not current.is_true(status.INFERENCE_READY)
+
+
+def _calm(workspace: Workspace, current: Status) -> datetime.datetime:
+    """What was reached and is lost stays lost for a while before it is bought again; what never was reached need not."""
+    wanted, reached = intent.of(workspace), current.satisfied
+    if reached.nodes != wanted.nodes or reached.serve != wanted.serve or reached.tune != wanted.tune:
+        return _EVER
+    lost = [current.condition(name) for name in (status.RESOURCE_READY, status.INFERENCE_READY)]
+    since = [status.moment(c.last_transition_time) for c in lost if c and c.status != "True"]
+    return max(since, default=_EVER) + _CALM
+
+
+def _at(moment: datetime.datetime, seen: Live, start: Start) -> list[Action]:
+    wait = (moment - seen.now).total_seconds()
+    return [LookAgain(wait)] if wait > 0 else [start]
+
+
+def _await_engine(workflow: Object, seen: Live, settings: Settings) -> list[Action]:
+    """Look again when Argo has had its time to take the Workflow up: then status says so."""
+    if live.phase(workflow):
+        return []
+    rest = settings.argo_timeout_seconds - _age(workflow, seen)
+    return [LookAgain(rest + 1)] if rest > 0 else []
+
+
+# ---------------------------------------------------------------------- once it is being deleted
+
+
+def _deleting(workspace: Workspace, current: Status, seen: Live, settings: Settings) -> list[Action]:
+    if api.FINALIZER not in workspace.metadata.finalizers:
+        return []
+    attempt = current.workflow
+    release = seen.workflow(attempt.name) if attempt and attempt.kind == "release" else None
+    working = [w for w in seen.workflows if w["metadata"]["labels"].get(names.WORKFLOW) != "release"]
+    stopping = [action for w in working if not _is_over(w, seen) for action in _stop(w, seen)]
+    cleaning: list[Action] = [
+        *stopping,
+        *(_delete(job) for job in seen.jobs if _is_running(job) and not _is_release(job)),
+    ]
+    if cleaning or any(not _is_over(w, seen) for w in working):
+        waited = (seen.now - status.moment(workspace.metadata.deletion_timestamp or "")).total_seconds()
+        if waited < _PATIENCE:
+            return [*cleaning, LookAgain(_SOON)]
+    done: list[Action] = [
+        *(DeleteWorkflow(_name(w)) for w in seen.workflows),
+        *(_delete(job) for job in seen.jobs if _is_release(job)),
+        RemoveFinalizer(),
+    ]
+    if (attempt is None and not seen.workflows) or settings.node_provider == "byo" or _released(release, seen):
+        return [*cleaning, *done]
+    return [*cleaning, *_release(current, seen, settings, release)]
+
+
+def _release(current: Status, seen: Live, settings: Settings, release: Object | None) -> list[Action]:
+    attempt = current.workflow
+    if attempt is None or attempt.kind != "release":
+        return [Start(Parts(), failures=0)]
+    if release is None:
+        return [Create(Parts())] if attempt.phase == "" else [Start(Parts(), failures=0)]
+    if live.is_done(release):
+        return _at(retry.not_before(release, attempt.failures), seen, Start(Parts(), attempt.failures))
+    if _running_steps(seen):
+        return []
+    rest = settings.argo_timeout_seconds - _age(release, seen)
+    return [LookAgain(rest + 1)] if rest > 0 else [ReleaseWithoutArgo()]
+
+
+def _released(release: Object | None, seen: Live) -> bool:
+    """Whether the release has ended well, by Argo's hand or without it."""
+    by_job = any(_is_release(job) and job.get("status", {}).get("succeeded") for job in seen.jobs)
+    return by_job or (release is not None and live.phase(release) == "Succeeded")
+
+
+# ---------------------------------------------------------------------- Workflows and Jobs
+
+
+def _is_meant(workflow: Object, workspace: Workspace) -> bool:
+    """Whether the Workflow was made for what the user asks for now."""
+    if workflow["metadata"]["labels"].get(names.WORKFLOW) == "release":
+        return True  # giving back is never wrong; it ends soon
+    made_for = workflow["metadata"].get("annotations", {}).get(names.INTENT, "")
+    return intent.Intent.parse(made_for) == intent.of(workspace)
+
+
+def _is_over(workflow: Object, seen: Live) -> bool:
+    """Ended, or shut down with no pod left: Argo starts none for it even if its controller comes back later."""
+    stopped = bool(workflow.get("spec", {}).get("shutdown"))
+    return live.is_done(workflow) or (stopped and not _running_steps(seen, _name(workflow)))
+
+
+def _stop(workflow: Object, seen: Live) -> list[Action]:
+    if workflow.get("spec", {}).get("shutdown") and not _running_steps(seen, _name(workflow)):
+        return []
+    return [Stop(_name(workflow))]
+
+
+def _clear_workflows(seen: Live, keep: Object | None) -> list[Action]:
+    """Earlier attempts: stopped if they run, deleted once they are over; their outcome is in status."""
+    actions: list[Action] = []
+    for workflow in seen.workflows:
+        if workflow is keep:
+            continue
+        actions += [DeleteWorkflow(_name(workflow))] if _is_over(workflow, seen) else _stop(workflow, seen)
+    return actions
+
+
+def _clear_jobs(current: Status, seen: Live, workflow: Object | None) -> list[Action]:
+    """Jobs of no current attempt; the newest tuning Job stays when it has ended, for its log."""
+    running = current.workflow.attempt if current.workflow and workflow and not _is_over(workflow, seen) else 0
+    tuning = [_attempt(job) for job in seen.jobs if job["metadata"]["labels"].get(names.ROLE) == "tuning"]
+    kept = {running, max(tuning, default=0)}
+    return [
+        _delete(job)
+        for job in seen.jobs
+        if _attempt(job) != running and (_is_running(job) or _attempt(job) not in kept)
+    ]
+
+
+def _running_steps(seen: Live, workflow: str = "") -> list[Object]:
+    """Step pods that have not ended, of one Workflow or of all."""
+    return [
+        pod
+        for pod in seen.pods_of("step")
+        if pod.get("status", {}).get("phase", "Pending") in {"Pending", "Running"}
+        and (not workflow or pod["metadata"]["labels"].get(_WORKFLOW_LABEL) == workflow)
+    ]
+
+
+def _is_running(job: Object) -> bool:
+    ended = job.get("status", {})
+    return not ended.get("succeeded") and not ended.get("failed")
+
+
+def _is_release(job: Object) -> bool:
+    return bool(job["metadata"]["labels"].get(names.ROLE) == "release")
+
+
+def _delete(job: Object) -> DeleteJob:
+    return DeleteJob(job["metadata"]["namespace"], _name(job))
+
+
+def _attempt(job: Object) -> int:
+    return int(job["metadata"]["labels"].get(names.ATTEMPT, "0"))
+
+
+def _name(obj: Object) -> str:
+    return str(obj["metadata"]["name"])
+
+
+def _age(obj: Object, seen: Live) -> float:
+    return (seen.now - status.moment(obj["metadata"]["creationTimestamp"])).total_seconds()

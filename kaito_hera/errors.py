@@ -1,0 +1,167 @@
+"""Why something did not work, as the Workspace's conditions say it.
+
+    KaitoError                   class name without "Error" = condition reason
+    ├── TerminalError            edit the Workspace                        exit code 70
+    │   ├── InvalidWorkspaceError
+    │   ├── UnknownPresetError
+    │   ├── PresetNotTunableError
+    │   ├── UnknownInstanceTypeError
+    │   ├── InsufficientGPUMemoryError
+    │   ├── UnsupportedGPUError
+    │   ├── ConfigInvalidError
+    │   ├── SupersededError      the Workspace was changed or deleted meanwhile
+    │   └── ForbiddenError       a quota, a policy or a missing right said no
+    └── TransientError           try again                                 exit code 75
+        ├── SecretNotFoundError
+        ├── SecretInvalidError
+        ├── ConfigMapNotFoundError
+        ├── NodesNotReadyError
+        ├── ProvisioningFailedError  the cloud said no; the reason is the cloud's
+        ├── NoNodesMatchError
+        ├── ServerNotReadyError
+        ├── EngineError
+        └── ClusterUnavailableError
+
+A message names the object or field, the value seen and the way out. What an image reports of itself travels as
+`ReportedTerminalError` or `ReportedTransientError` with the image's own reason.
+"""
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+TERMINATION_LOG = Path("/dev/termination-log")
+_LIMIT = 3500  # Kubernetes keeps 4096 bytes
+
+
+class KaitoError(Exception):
+    """A known failure; `str(error)` is the message."""
+
+    exit_code: ClassVar[int]
+    retryable: ClassVar[bool]
+
+    @property
+    def reason(self) -> str:
+        """CamelCase reason for a condition."""
+        return type(self).__name__.removesuffix("Error")
+
+    def report(self) -> str:
+        """The JSON that a step leaves as its termination message."""
+        message = str(self)
+        if len(message) > _LIMIT:
+            message = message[: _LIMIT - 4] + " ..."
+        return json.dumps({"reason": self.reason, "message": message, "retryable": self.retryable})
+
+
+class TerminalError(KaitoError):
+    """Running it again cannot help; the user has to change the Workspace."""
+
+    exit_code = 70
+    retryable = False
+
+
+class TransientError(KaitoError):
+    """Running it again may help."""
+
+    exit_code = 75
+    retryable = True
+
+
+class InvalidWorkspaceError(TerminalError):
+    """A field of the Workspace has no meaning here."""
+
+
+class UnknownPresetError(TerminalError):
+    """No such model."""
+
+
+class PresetNotTunableError(TerminalError):
+    """The model cannot be tuned."""
+
+
+class UnknownInstanceTypeError(TerminalError):
+    """No such GPU size."""
+
+
+class InsufficientGPUMemoryError(TerminalError):
+    """The model does not fit the size."""
+
+
+class UnsupportedGPUError(TerminalError):
+    """The images have no code for this GPU, or the cloud no longer has it."""
+
+
+class ConfigInvalidError(TerminalError):
+    """A ConfigMap that the Workspace names cannot be understood."""
+
+
+class SupersededError(TerminalError):
+    """The Workspace is not what this attempt was made for."""
+
+
+class ForbiddenError(TerminalError):
+    """The API server will not have it: a quota, Pod Security, a policy."""
+
+
+class SecretNotFoundError(TransientError):
+    """A Secret that the Workspace names is not there (yet)."""
+
+
+class SecretInvalidError(TransientError):
+    """A Secret is there but is not of the kind that is needed."""
+
+
+class ConfigMapNotFoundError(TransientError):
+    """A ConfigMap that the Workspace names is not there (yet)."""
+
+
+class NodesNotReadyError(TransientError):
+    """Nodes were asked for and are not usable in time."""
+
+
+class ProvisioningFailedError(TransientError):
+    """The cloud refused or failed to make nodes."""
+
+
+class NoNodesMatchError(TransientError):
+    """Too few existing nodes fit the label selector."""
+
+
+class ServerNotReadyError(TransientError):
+    """The model server does not answer in time."""
+
+
+class EngineError(TransientError):
+    """Argo did not do its part."""
+
+
+class ClusterUnavailableError(TransientError):
+    """The API server does not answer, or not with what was asked."""
+
+
+class _Reported(KaitoError):
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self._reason = reason
+
+    @property
+    def reason(self) -> str:
+        return self._reason
+
+
+class ReportedTerminalError(_Reported, TerminalError):
+    """A Job of ours said that it cannot work."""
+
+
+class ReportedTransientError(_Reported, TransientError):
+    """A Job of ours said that it may work another time."""
+
+
+def reported(reason: str, message: str, *, retryable: bool) -> KaitoError:
+    """The error for what a Job said of itself."""
+    return (ReportedTransientError if retryable else ReportedTerminalError)(reason, message)
+
+
+def write_termination_message(error: KaitoError, path: Path = TERMINATION_LOG) -> None:
+    """Leave the reason where the kubelet, and through it Argo and `observe`, find it."""
+    path.write_text(error.report(), encoding="utf-8")

@@ -1,0 +1,206 @@
+"""Jobs in the user's namespace: made once per attempt, then followed to their end, by whoever asks and as often as asked.
+
+A Job answers with its pod's termination message, JSON of its own or {"reason", "message", "retryable"}, and reports on the
+way with log lines that `read` understands. What the Job does is not known here.
+"""
+
+import dataclasses
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from kaito_hera import cluster as clusters
+from kaito_hera import errors, names, pods
+from kaito_hera.api import Workspace
+from kaito_hera.run import Run
+
+_ANNOTATE = 10.0  # seconds between writes of progress to the Job
+
+
+class Progress(Protocol):
+    """A progress line, understood."""
+
+    @property
+    def percent(self) -> int:
+        """Of the whole run."""
+
+    def model_dump_json(self, *, exclude_none: bool = False) -> str:
+        """As it is written to the Job."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One Job to be run."""
+
+    name: str
+    role: str
+    attempt: int
+    template: dict[str, Any]
+    seconds: int
+    """How long it may take."""
+
+
+def manifest(workspace: Workspace, task: Task) -> dict[str, Any]:
+    """The Job: one pod, never tried again by Kubernetes, since the next attempt may need other nodes."""
+    metadata = pods.metadata(workspace, task.name, role=task.role)
+    metadata["labels"] |= {names.ATTEMPT: str(task.attempt)}
+    spec = {"restartPolicy": "Never", **task.template["spec"]}
+    lost = [
+        {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+        for state in ("unreachable", "not-ready")
+    ]
+    spec["tolerations"] = [*spec.get("tolerations", []), *lost]
+    return {
+        "apiVersion": clusters.JOB.api_version,
+        "kind": clusters.JOB.name,
+        "metadata": metadata,
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": task.seconds,
+            "template": {**task.template, "spec": spec},
+        },
+    }
+
+
+def run(run: Run, task: Task, *, read: Callable[[str], Progress | None] | None = None) -> dict[str, Any]:
+    """Create the Job or find it, follow it, return its answer; raises what it said went wrong.
+
+    `read` turns a log line into progress, which becomes Argo's and an annotation on the Job.
+    """
+    cluster, namespace, name = run.cluster, run.workspace.metadata.namespace, task.name
+    try:
+        cluster.create(clusters.JOB, manifest(run.workspace, task))
+    except clusters.ConflictError:
+        pods.refuse_foreign(cluster.get(clusters.JOB, name, namespace), run.workspace, "Job")
+    teller = _Teller(cluster, namespace, name, read) if read else None
+    pod: dict[str, Any] | None = None
+    labels = f"batch.kubernetes.io/job-name={name}"
+    while True:
+        page = cluster.page(clusters.POD, namespace, labels=labels)
+        pod = page["items"][0] if page["items"] else pod
+        if teller and pod and _phase(pod) != "Pending":
+            teller.listen(pod["metadata"]["name"])
+        found = cluster.get(clusters.JOB, name, namespace)
+        if found is None:
+            raise errors.SupersededError(f"Job {namespace}/{name} was deleted while it ran")
+        if (pod and _phase(pod) in {"Succeeded", "Failed"}) or _condition(found, "Failed"):
+            break
+        cluster.await_change(clusters.POD, namespace, page, labels=labels, seconds=_ANNOTATE)
+    if teller:
+        teller.finish()
+    return _verdict(found, pod)
+
+
+def _phase(pod: dict[str, Any]) -> str:
+    return str(pod.get("status", {}).get("phase", "Pending"))
+
+
+def _condition(obj: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    conditions = obj.get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == kind and c["status"] == "True"), None)
+
+
+def _verdict(job: dict[str, Any], pod: dict[str, Any] | None) -> dict[str, Any]:
+    """The Job's answer, or the error that its end means: its own word, else the deadline, else a lost pod, else a crash."""
+    what = f"Job {job['metadata']['namespace']}/{job['metadata']['name']}"
+    end = _terminated(pod)
+    answer = _json(end.get("message", ""))
+    if "reason" in answer:
+        raise errors.reported(answer["reason"], answer.get("message", ""), retryable=bool(answer.get("retryable")))
+    if end.get("exitCode") == 0:
+        return answer
+    failed = _condition(job, "Failed")
+    if failed and failed.get("reason") == "DeadlineExceeded":
+        limit = job["spec"]["activeDeadlineSeconds"]
+        raise errors.reported("DeadlineExceeded", f"{what} took longer than {limit} s", retryable=False)
+    if not end or pod is None or _lost(pod):
+        status = (pod or {}).get("status", {})
+        why = status.get("message") or status.get("reason") or "its pod is gone"
+        raise errors.reported("NodeLost", f"{what} lost its node: {why}; the next attempt starts anew", retryable=True)
+    if end.get("reason") == "OOMKilled":
+        raise errors.reported("OOMKilled", f"{what} needs more main memory than its node has", retryable=False)
+    tail = end.get("message", "")[-1500:]
+    raise errors.reported("Crashed", f"{what} ended with exit code {end.get('exitCode')}: {tail}", retryable=True)
+
+
+def _terminated(pod: dict[str, Any] | None) -> dict[str, Any]:
+    statuses = (pod or {}).get("status", {}).get("containerStatuses") or [{}]
+    end: dict[str, Any] = statuses[0].get("state", {}).get("terminated") or {}
+    return end
+
+
+def _lost(pod: dict[str, Any]) -> bool:
+    """Whether the pod was taken away rather than ended by itself."""
+    status = pod.get("status", {})
+    return bool(_condition(pod, "DisruptionTarget")) or status.get("reason") in {"Evicted", "NodeLost", "Shutdown"}
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+class _Teller:
+    """Reads a pod's log in a thread of its own and passes progress on to Argo and to the Job."""
+
+    def __init__(
+        self, cluster: clusters.Cluster, namespace: str, job: str, read: Callable[[str], Progress | None]
+    ) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._job = job
+        self._read = read
+        self._thread: threading.Thread | None = None
+        self._last: Progress | None = None
+        self._written: tuple[float, Progress | None] = (0.0, None)
+        self._since = ""
+
+    def listen(self, pod: str) -> None:
+        """Begin, or begin again after the stream broke off; harmless while it is being read."""
+        self._annotate(_ANNOTATE)
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._follow, args=(pod,), daemon=True)
+            self._thread.start()
+
+    def finish(self) -> None:
+        """The pod has ended: take what is left of its log."""
+        if self._thread:
+            self._thread.join(timeout=5.0)
+        self._annotate(0.0)
+
+    def _follow(self, pod: str) -> None:
+        try:
+            for line in self._cluster.logs(self._namespace, pod, container="tuning", since=self._since):
+                self._since, _, text = line.partition(" ")
+                self._take(text)
+        except errors.KaitoError:
+            return  # the main thread starts another
+
+    def _take(self, text: str) -> None:
+        progress = self._read(text)
+        if progress is None:
+            print(text, flush=True)
+            return
+        self._last = progress
+        if file := os.environ.get("ARGO_PROGRESS_FILE"):
+            Path(file).write_text(f"{progress.percent}/100\n", encoding="utf-8")
+
+    def _annotate(self, pause: float) -> None:
+        at, written = self._written
+        if self._last is None or self._last is written or time.monotonic() - at < pause:
+            return
+        last = self._last
+        text = last.model_dump_json(exclude_none=True)
+        patch = {"metadata": {"annotations": {names.PROGRESS: text}}}
+        try:
+            self._cluster.patch(clusters.JOB, self._job, self._namespace, patch)
+        except errors.KaitoError:
+            return  # progress is a courtesy; the next line tries again
+        self._written = (time.monotonic(), last)

@@ -1,0 +1,66 @@
+"""Names and labels of everything that is made for a Workspace; all follow from the Workspace alone."""
+
+import hashlib
+
+from kaito_hera.api import Workspace
+
+WORKSPACE = "kaito.sh/workspace"
+NAMESPACE = "kaito.sh/workspacenamespace"
+UID = "kaito.sh/workspace-uid"
+GENERATION = "kaito.sh/generation"
+ROLE = "kaito.sh/role"
+"""tuning, check, serving or step: what a pod is there for."""
+WORKFLOW = "kaito.sh/workflow"
+"""serve, tune or release: which kind of Workflow it is."""
+ATTEMPT = "kaito.sh/attempt"
+INTENT = "kaito.sh/intent"
+"""Annotation of a Workflow: the hashes that it was made for."""
+PROGRESS = "kaito.sh/progress"
+"""Annotation of a tuning Job: its last progress line."""
+CONFIG = "kaito.sh/config"
+"""Annotation of a Job's pods: what they are asked to do, as JSON."""
+ADAPTERS = "kaito.sh/adapters"
+"""Annotation of a check Job's pods: the adapters to look at, as JSON."""
+MANAGED = "app.kubernetes.io/managed-by"
+
+
+def labels(workspace: Workspace) -> dict[str, str]:
+    """On everything that we make."""
+    metadata = workspace.metadata
+    return {
+        WORKSPACE: metadata.name,
+        NAMESPACE: metadata.namespace,
+        UID: metadata.uid,
+        GENERATION: str(metadata.generation),
+        MANAGED: "kaito-hera",
+    }
+
+
+def workflow(workspace: Workspace, attempt: int) -> str:
+    """Never used twice: the attempt only rises."""
+    metadata = workspace.metadata
+    suffix = f"-{metadata.uid[:5]}-g{metadata.generation}-a{attempt}"
+    return fit(f"{metadata.namespace}-{metadata.name}", suffix)
+
+
+def job(workspace: Workspace, attempt: int) -> str:
+    """The tuning Job of an attempt: the Workspace's own name at first."""
+    return fit(workspace.metadata.name, f"-a{attempt}" if attempt > 1 else "")
+
+
+def check_job(workspace: Workspace, attempt: int) -> str:
+    """The small Job that looks at data and registries before a GPU is bought."""
+    return fit(workspace.metadata.name, f"-check-a{attempt}")
+
+
+def release_job(workspace: Workspace) -> str:
+    """The plain Job that releases nodes when Argo does not."""
+    return fit(f"{workspace.metadata.namespace}-{workspace.metadata.name}", f"-{workspace.metadata.uid[:5]}-release")
+
+
+def fit(name: str, suffix: str = "", *, limit: int = 63) -> str:
+    """`name` + `suffix`, cut to `limit` characters with a hash of the whole in place of what was cut."""
+    if len(name) + len(suffix) <= limit:
+        return name + suffix
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: limit - len(suffix) - 9].rstrip('-.')}-{digest}{suffix}"

@@ -1,0 +1,80 @@
+"""Nodes that are there already: found by the Workspace's labels, never made, changed or given back."""
+
+from collections import Counter
+from typing import Any
+
+from kaito_hera import cluster as clusters
+from kaito_hera import errors, names, nodes
+from kaito_hera.nodes import Order, Placement, Want
+
+_DONE = frozenset({"Succeeded", "Failed"})
+
+
+class ByoProvider:
+    """Takes `want.count` nodes with enough free GPUs, preferred names first, then those with most free GPUs."""
+
+    makes_nodes = False
+
+    def __init__(self, cluster: clusters.Cluster) -> None:
+        self._cluster = cluster
+
+    def order(self, want: Want) -> Order:
+        """Look for nodes; raises NoNodesMatchError naming every node that does not fit and why."""
+        labels = clusters.selector(want.labels)
+        found = self._cluster.items(clusters.NODE, labels=labels)
+        taken = _gpus_taken(self._cluster.items(clusters.POD), want.uid)
+        reasons = {node["metadata"]["name"]: _unfit(node, want, taken) for node in found}
+        fit = [node for node in found if not reasons[node["metadata"]["name"]]]
+        if len(fit) < want.count:
+            story = "; ".join(f"{name} {reason}" for name, reason in sorted(reasons.items()) if reason)
+            raise errors.NoNodesMatchError(
+                f"resource.labelSelector {labels or '(empty)'}: {len(fit)} of {want.count} nodes fit"
+                f"{': ' + story if story else ', no node has these labels'}; label GPU nodes or free GPUs"
+            )
+        fit.sort(key=lambda node: _rank(node, want, taken))
+        hostnames = tuple(sorted(node["metadata"]["name"] for node in fit[: want.count]))
+        return Order(candidate=", ".join(hostnames), hostnames=hostnames)
+
+    def check(self, want: Want) -> None:
+        """Nothing can fail later: the nodes are there."""
+
+    def release(self, want: Want) -> bool:
+        """Nothing was bought."""
+        del want
+        return True
+
+    def placement(self, want: Want, hostnames: tuple[str, ...] = ()) -> Placement:
+        """The nodes of the order, or while there is none all that carry the labels."""
+        return Placement(labels=want.labels, hostnames=hostnames)
+
+
+def _unfit(node: dict[str, Any], want: Want, taken: Counter[str]) -> str:
+    if node.get("spec", {}).get("unschedulable"):
+        return "is cordoned"
+    reason = nodes.unusable(node, want)
+    if reason:
+        return reason
+    free = _free(node, taken)
+    return "" if free >= want.gpus else f"has {free} free GPUs, {want.gpus} are needed"
+
+
+def _rank(node: dict[str, Any], want: Want, taken: Counter[str]) -> tuple[bool, int, str]:
+    name = node["metadata"]["name"]
+    return (name not in want.preferred, -_free(node, taken), name)
+
+
+def _free(node: dict[str, Any], taken: Counter[str]) -> int:
+    return int(node["status"]["allocatable"].get(nodes.GPU, "0")) - taken[node["metadata"]["name"]]
+
+
+def _gpus_taken(pods: list[dict[str, Any]], uid: str) -> Counter[str]:
+    """GPUs requested on each node by pods that still run; the Workspace's own pods do not count against it."""
+    taken: Counter[str] = Counter()
+    for pod in pods:
+        own = pod["metadata"].get("labels", {}).get(names.UID) == uid
+        if own or pod.get("status", {}).get("phase") in _DONE:
+            continue
+        for container in pod["spec"]["containers"]:
+            limits = container.get("resources", {}).get("limits", {})
+            taken[pod["spec"].get("nodeName", "")] += int(limits.get(nodes.GPU, "0"))
+    return taken

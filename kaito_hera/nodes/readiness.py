@@ -1,0 +1,69 @@
+"""Waiting until nodes are usable, and then until they have been so for a while: a node that flaps wastes a whole run."""
+
+import time
+from typing import Any
+
+from kaito_hera import cluster as clusters
+from kaito_hera import errors, nodes
+from kaito_hera.nodes import Want
+from kaito_hera.run import Run
+
+_LOOK = 5.0  # seconds between looks when nothing happens
+_ASK = 15.0  # seconds between questions to the provider, which may be rate limited
+
+
+class Calm:
+    """Remembers since when each node has been usable. Pure: the caller brings the time."""
+
+    def __init__(self, want: Want, steady: float) -> None:
+        self._want = want
+        self._steady = steady
+        self._since: dict[str, float] = {}  # by uid: a node that is deleted and made again starts anew
+        self.reasons: dict[str, str] = {}
+        """Why each node is not usable yet, by name; empty for usable ones."""
+
+    def see(self, found: list[dict[str, Any]], now: float) -> list[str]:
+        """Take note of the nodes as they are now; the names of those that were usable for long enough."""
+        self.reasons = {node["metadata"]["name"]: nodes.unusable(node, self._want) for node in found}
+        usable = {n["metadata"]["uid"]: n["metadata"]["name"] for n in found if not self.reasons[n["metadata"]["name"]]}
+        self._since = {uid: self._since.get(uid, now) for uid in usable}
+        return sorted(name for uid, name in usable.items() if now - self._since[uid] >= self._steady)
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next node has been usable for long enough, if nothing happens meanwhile."""
+        rests = [self._steady - (now - since) for since in self._since.values()]
+        return min([_LOOK, *(rest for rest in rests if rest > 0)])
+
+    def story(self) -> str:
+        """Where things stand, each unusable node with its reason."""
+        size = self._want.size.name if self._want.size else "GPU"
+        good = sum(1 for reason in self.reasons.values() if not reason)
+        bad = "; ".join(f"{name} {reason}" for name, reason in sorted(self.reasons.items()) if reason)
+        return f"{good} of {self._want.count} {size} nodes usable" + (f": {bad}" if bad else "")
+
+
+def await_ready(run: Run, hostnames: tuple[str, ...]) -> list[str]:
+    """Return the names of the wanted number of nodes that stayed usable; prints what it waits for as that changes.
+
+    Raises NodesNotReadyError at the timeout, naming each node with its reason, and whatever the provider raises.
+    """
+    want, timeout = run.want, run.settings.node_timeout_seconds
+    labels = clusters.selector(run.placement(hostnames).labels)
+    calm = Calm(want, run.settings.node_steady_seconds)
+    began = asked = time.monotonic()
+    told = ""
+    while True:
+        page = run.cluster.page(clusters.NODE, labels=labels)
+        now = time.monotonic()
+        ready = calm.see([n for n in page["items"] if not hostnames or n["metadata"]["name"] in hostnames], now)
+        if len(ready) >= want.count:
+            return ready
+        if now - began >= timeout:
+            raise errors.NodesNotReadyError(f"{calm.story()} after {timeout} s; the next attempt looks again")
+        if calm.story() != told:
+            told = calm.story()
+            print(told, flush=True)
+        if now - asked >= _ASK:
+            run.provider.check(want)
+            asked = now
+        run.cluster.await_change(clusters.NODE, None, page, labels=labels, seconds=calm.wait(now))

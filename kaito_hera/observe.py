@@ -1,0 +1,245 @@
+"""The status that follows from what is seen. Pure: the same Workspace, status before and objects give the same status."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import presets
+from kaito_hera import conditions, intent, live, names, retry, status
+from kaito_hera.api import Workspace
+from kaito_hera.conditions import Verdict, View
+from kaito_hera.live import Live, Step
+from kaito_hera.settings import Settings
+from kaito_hera.status import Condition, NodesStatus, Satisfied, Status, StepStatus, TuningStatus, WorkflowStatus
+
+
+def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings) -> Status:
+    """The whole status."""
+    workflow = seen.workflow(before.workflow.name) if before.workflow else None
+    steps = live.steps(workflow) if workflow else {}
+    view = View(workspace, settings, seen, before, workflow, steps, _satisfied(before, workflow, steps))
+    after = before.model_copy(
+        update={
+            "observed_generation": workspace.metadata.generation,
+            "target_node_count": workspace.node_count,
+            "worker_nodes": _worker_nodes(view),
+            "workflow": _workflow(view),
+            "step": _step(view),
+            "satisfied": view.satisfied,
+            "nodes": _nodes(view),
+            "tuning": _tuning(view),
+        }
+    )
+    verdicts = _facts(view)
+    verdicts |= _summary(view, after, verdicts)
+    return after.model_copy(
+        update={
+            "conditions": tuple(_condition(view, name, verdict) for name, verdict in verdicts.items()),
+            "state": _state(view, verdicts),
+        }
+    )
+
+
+def _satisfied(before: Status, workflow: dict[str, Any] | None, steps: dict[str, Step]) -> Satisfied:
+    """A part is satisfied for the hashes that its Workflow was made for, from the moment its step succeeds."""
+    reached = before.satisfied
+    if workflow is None:
+        return reached
+    made_for = intent.Intent.parse(workflow["metadata"].get("annotations", {}).get(names.INTENT, ""))
+    for name, part, value in (
+        ("await-nodes", "nodes", made_for.nodes),
+        ("train", "tune", made_for.tune),
+        ("roll-out", "serve", made_for.serve),
+    ):
+        if _succeeded(steps, name):
+            reached = reached.model_copy(update={part: value})
+    if _succeeded(steps, "preflight") and steps["preflight"].outputs.get("adapter"):
+        reached = reached.model_copy(update={"tune": made_for.tune})
+    if _succeeded(steps, "release"):
+        reached = reached.model_copy(update={"nodes": "", "serve": ""})
+    return reached
+
+
+def _succeeded(steps: dict[str, Step], name: str) -> bool:
+    return name in steps and steps[name].phase == "Succeeded"
+
+
+def _worker_nodes(view: View) -> tuple[str, ...]:
+    """Nodes that were made carry our label; those that were brought are known by the step that found them."""
+    if view.settings.node_provider == "byo":
+        if _succeeded(view.steps, "await-nodes"):
+            return tuple(sorted(json.loads(view.steps["await-nodes"].outputs.get("nodes") or "[]")))
+        return () if _succeeded(view.steps, "release") else view.before.worker_nodes
+    return tuple(sorted(node["metadata"]["name"] for node in view.live.nodes))
+
+
+def _workflow(view: View) -> WorkflowStatus | None:
+    current = view.before.workflow
+    if current is None or view.workflow is None:
+        return current
+    phase = live.phase(view.workflow)
+    failed = live.failure(view.workflow) is not None and current.phase not in {"Failed", "Error"}
+    place = f"/workflows/{view.settings.namespace}/{current.name}"
+    url = f"{view.settings.argo_url}{place}" if view.settings.argo_url else ""
+    return current.model_copy(update={"phase": phase, "failures": current.failures + failed, "url": url})
+
+
+def _step(view: View) -> StepStatus | None:
+    running = [step for step in view.steps.values() if step.phase in {"Pending", "Running"}]
+    if not running or view.workflow is None or live.is_done(view.workflow):
+        return None
+    step = running[-1]
+    message, percent = "", None
+    if step.name == "await-nodes":
+        ready = sum(1 for node in view.live.nodes if live.is_ready(node))
+        message = f"{ready} of {view.workspace.node_count} nodes are Ready"
+    if step.name == "train" and (progress := _progress(view)):
+        message, percent = str(progress.get("phase", "")), progress.get("percent")
+    return StepStatus(name=step.name, since=step.started_at, message=message, percent=percent)
+
+
+def _progress(view: View) -> dict[str, Any]:
+    """The last progress line of the current attempt's tuning Job."""
+    attempt = view.before.workflow.attempt if view.before.workflow else 0
+    name = names.job(view.workspace, attempt)
+    for job in view.live.jobs:
+        if job["metadata"]["name"] == name and (text := job["metadata"].get("annotations", {}).get(names.PROGRESS)):
+            progress = json.loads(text)
+            return progress if isinstance(progress, dict) else {}
+    return {}
+
+
+def _tuning(view: View) -> TuningStatus | None:
+    if view.workspace.tuning is None:
+        return None
+    before = view.before.tuning or TuningStatus()
+    progress = _progress(view)
+    fields = ("step", "max_steps", "epoch", "loss", "tokens_per_second", "eta_seconds")
+    update: dict[str, Any] = {field: progress[field] for field in fields if field in progress}
+    adapters = [view.steps[name].outputs.get("adapter", "") for name in ("preflight", "train") if name in view.steps]
+    if view.satisfied.tune != view.wanted.tune:
+        update["adapter_image"] = ""  # an earlier intent's adapter says nothing about this one
+    elif any(adapters):
+        update["adapter_image"] = adapters[-1] or adapters[0]
+    return before.model_copy(update=update)
+
+
+def _nodes(view: View) -> NodesStatus | None:
+    """What was asked for and since when it costs: from the order on, until a release has ended."""
+    before, asked, released = view.before.nodes, view.steps.get("provision-nodes"), view.steps.get("release")
+    if view.settings.node_provider == "byo":
+        return None
+    if released and released.phase == "Succeeded":
+        if before is None or not before.billed_since:
+            return before
+        interval = status.moment(released.finished_at) - status.moment(before.billed_since)
+        seconds = before.billed_seconds + int(interval.total_seconds())
+        return before.model_copy(update={"billed_since": "", "usd_per_hour": None, "billed_seconds": seconds})
+    if asked is None or asked.phase == "Skipped":
+        return before
+    before = before or NodesStatus()
+    update: dict[str, Any] = {} if before.billed_since else {"billed_since": asked.started_at}
+    if candidate := asked.outputs.get("candidate"):
+        update |= {"candidate": candidate, "usd_per_hour": _usd_per_hour(view.workspace)}
+    return before.model_copy(update=update)
+
+
+def _usd_per_hour(workspace: Workspace) -> float | None:
+    try:
+        price = presets.size(workspace.resource.instance_type or "").usd_per_hour
+    except presets.UnknownNameError:
+        return None
+    return None if price is None else round(price * workspace.node_count, 4)
+
+
+def _facts(view: View) -> dict[str, Verdict]:
+    """The conditions that are seen, in the order in which they become true."""
+    functions: dict[str, Callable[[View], Verdict]] = {
+        status.PREFLIGHT_SUCCEEDED: conditions.preflight_succeeded,
+        status.NODE_CLAIM_READY: conditions.node_claim_ready,
+        status.RESOURCE_READY: conditions.resource_ready,
+    }
+    if view.workspace.tuning:
+        functions[status.JOB_STARTED] = conditions.job_started
+    if view.workspace.serves:
+        functions[status.INFERENCE_READY] = conditions.inference_ready
+    return {name: function(view) for name, function in functions.items()}
+
+
+def _summary(view: View, after: Status, facts: dict[str, Verdict]) -> dict[str, Verdict]:
+    """The conditions that are derived from the others."""
+    wanted, reached = view.wanted, view.satisfied
+    serving = (
+        facts[status.RESOURCE_READY][0] == "True"
+        and facts.get(status.INFERENCE_READY, ("",))[0] == "True"
+        and reached.serve == wanted.serve
+    )
+    tuned = reached.tune == wanted.tune
+    succeeded = tuned if view.workspace.tuning else serving
+    ready = tuned and (serving or not view.workspace.serves)
+    final = retry.stalled(view.workspace, after, view.live)
+    pending: Verdict = ("False", "workspacePending", _first_untrue(facts))
+    if final:
+        pending = ("False", "workspaceFailed", f"{final.reason}: {final.message}")
+    true: Verdict = ("True", "workspaceReady", "")
+    return {
+        status.WORKSPACE_SUCCEEDED: ("True", "workspaceSucceeded", "") if succeeded else pending,
+        status.WORKSPACE_READY: true if ready else pending,
+        status.RECONCILING: _reconciling(view, after, settled=ready or final is not None),
+        status.STALLED: ("True", final.reason, final.message) if final else ("False", "NotStalled", ""),
+        status.READY: true if ready else pending,
+    }
+
+
+def _first_untrue(facts: dict[str, Verdict]) -> str:
+    return next((f"{name}: {reason}: {text}" for name, (state, reason, text) in facts.items() if state != "True"), "")
+
+
+def _reconciling(view: View, after: Status, *, settled: bool) -> Verdict:
+    if settled:
+        return "False", "Settled", ""
+    why = retry.failure(view.workspace, after, view.live)
+    if why and after.workflow and view.workflow:
+        when = status.rfc3339(retry.not_before(view.workflow, after.workflow.failures))
+        return (
+            "True",
+            "RetryPending",
+            f"attempt {after.workflow.attempt} failed, the next starts at {when}: {why.message}",
+        )
+    if view.workflow and not live.phase(view.workflow):
+        age = view.live.now - status.moment(view.workflow["metadata"]["creationTimestamp"])
+        if age.total_seconds() > view.settings.argo_timeout_seconds:
+            name = view.workflow["metadata"]["name"]
+            text = f"Argo has not taken up Workflow {view.settings.namespace}/{name}; is its controller running"
+            return "True", "EngineNotResponding", f"{text} and does it watch this namespace and instanceID?"
+    return "True", "Progressing", f"step {after.step.name}" if after.step else "waiting for the first step"
+
+
+def _state(view: View, verdicts: dict[str, Verdict]) -> str:
+    """KAITO's one word."""
+    if verdicts[status.STALLED][0] == "True" and verdicts[status.WORKSPACE_READY][0] != "True":
+        return "Failed" if view.workspace.tuning else "NotReady"
+    if view.workspace.tuning and verdicts[status.WORKSPACE_SUCCEEDED][0] == "True":
+        return "Succeeded"
+    if view.workspace.tuning:
+        return "Running" if verdicts[status.JOB_STARTED][0] == "True" else "Pending"
+    if verdicts[status.WORKSPACE_READY][0] == "True":
+        return "Ready"
+    return "NotReady" if view.before.state in {"Ready", "NotReady"} else "Pending"
+
+
+def _condition(view: View, name: str, verdict: Verdict) -> Condition:
+    """The verdict as a condition; its time moves only when the status flips."""
+    state, reason, message = verdict
+    old = view.before.condition(name)
+    since = old.last_transition_time if old and old.status == state else status.rfc3339(view.live.now)
+    return Condition.model_validate(
+        {
+            "type": name,
+            "status": state,
+            "reason": reason or "Unknown",
+            "message": message,
+            "lastTransitionTime": since,
+            "observedGeneration": view.workspace.metadata.generation,
+        }
+    )

@@ -1,0 +1,201 @@
+"""Pods in the user's namespace: the same hardened frame for every one of them.
+
+No root, no capabilities, no writable root, no service account token. What a pod needs of the operator's (pull secret, CA
+bundle) is copied beside it under the Workspace's name, owned by the Workspace, so it goes when the Workspace goes.
+"""
+
+import dataclasses
+from typing import Any
+
+from kaito_hera import cluster as clusters
+from kaito_hera import errors, names
+from kaito_hera.api import GROUP, Workspace
+from kaito_hera.settings import Settings
+
+USER = 65532
+_CA_FILE = "/etc/kaito/ca/ca.crt"
+_DOCKER = "kubernetes.io/dockerconfigjson"
+_DOCKER_KEY = ".dockerconfigjson"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mount:
+    """A volume and where a container sees it."""
+
+    path: str
+    name: str
+    source: dict[str, Any]
+    read_only: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """What differs between pods."""
+
+    role: str
+    image: str
+    args: tuple[str, ...]
+    mounts: tuple[Mount, ...] = ()
+    env: tuple[dict[str, Any], ...] = ()
+    limits: dict[str, str] = dataclasses.field(default_factory=dict)
+    requests: dict[str, str] = dataclasses.field(default_factory=dict)
+    container: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Probes, ports and the like."""
+    spec: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Placement, restart policy and the like."""
+    annotations: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def template(workspace: Workspace, settings: Settings, frame: Frame) -> dict[str, Any]:
+    """A pod template (metadata and spec)."""
+    mounts = [_scratch("tmp", "/tmp"), *frame.mounts, *_ca_mount(workspace, settings)]  # noqa: S108 - the pod's own
+    container = {
+        "name": frame.role,
+        "image": frame.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-m"],
+        "args": list(frame.args),
+        "env": [{"name": "HOME", "value": "/tmp"}, *_ca_env(settings), *frame.env],  # noqa: S108
+        "volumeMounts": [_volume_mount(mount) for mount in mounts],
+        "resources": {"limits": frame.limits, "requests": frame.requests},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **frame.container,
+    }
+    return {
+        "metadata": {
+            "labels": {**names.labels(workspace), names.ROLE: frame.role},
+            "annotations": frame.annotations,
+        },
+        "spec": {
+            "containers": [container],
+            "volumes": [{"name": mount.name, **mount.source} for mount in mounts],
+            "imagePullSecrets": [{"name": _pull_secret(workspace)}] if settings.pull_secret else [],
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "fsGroup": USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            **frame.spec,
+        },
+    }
+
+
+def ensure_copies(cluster: clusters.Cluster, workspace: Workspace, settings: Settings) -> None:
+    """Put the operator's pull secret and CA bundle where the Workspace's pods can use them."""
+    if settings.pull_secret:
+        data = secret(cluster, settings.namespace, settings.pull_secret, field="setting pullSecret")
+        copy = {"metadata": metadata(workspace, _pull_secret(workspace)), "type": _DOCKER, "data": data}
+        cluster.apply(clusters.SECRET, copy)
+    if settings.ca_bundle:
+        bundle = cluster.get(clusters.CONFIG_MAP, settings.ca_bundle, settings.namespace)
+        if bundle is None or "ca.crt" not in bundle.get("data", {}):
+            raise errors.ConfigMapNotFoundError(
+                f"setting caBundle: ConfigMap {settings.namespace}/{settings.ca_bundle} with a key ca.crt is missing"
+            )
+        copy = {"metadata": metadata(workspace, _ca_copy(workspace)), "data": {"ca.crt": bundle["data"]["ca.crt"]}}
+        cluster.apply(clusters.CONFIG_MAP, copy)
+
+
+def secret(cluster: clusters.Cluster, namespace: str, name: str, *, field: str) -> dict[str, str]:
+    """The data of a dockerconfigjson Secret; the error names `field`, which named the Secret."""
+    found = cluster.get(clusters.SECRET, name, namespace)
+    if found is None:
+        raise errors.SecretNotFoundError(
+            f"{field}: Secret {namespace}/{name} is missing; make it with"
+            f" `kubectl -n {namespace} create secret docker-registry {name} ...`"
+        )
+    if _DOCKER_KEY not in found.get("data", {}):
+        raise errors.SecretInvalidError(
+            f"{field}: Secret {namespace}/{name} is of type {found.get('type')}, {_DOCKER} is needed"
+        )
+    return {_DOCKER_KEY: found["data"][_DOCKER_KEY]}
+
+
+def metadata(workspace: Workspace, name: str, *, role: str = "") -> dict[str, Any]:
+    """Metadata of an object in the user's namespace that lives and dies with the Workspace."""
+    return {
+        "name": name,
+        "namespace": workspace.metadata.namespace,
+        "labels": {**names.labels(workspace), **({names.ROLE: role} if role else {})},
+        "ownerReferences": [
+            {
+                "apiVersion": f"{GROUP}/v1beta1",
+                "kind": "Workspace",
+                "name": workspace.metadata.name,
+                "uid": workspace.metadata.uid,
+                "controller": True,
+                "blockOwnerDeletion": False,
+            }
+        ],
+    }
+
+
+def refuse_foreign(found: dict[str, Any] | None, workspace: Workspace, kind: str) -> None:
+    """Raise InvalidWorkspaceError when an object that we are about to write belongs to someone else."""
+    if found is None:
+        return
+    owners = {owner.get("uid") for owner in found["metadata"].get("ownerReferences", [])}
+    if workspace.metadata.uid not in owners:
+        name = f"{found['metadata']['namespace']}/{found['metadata']['name']}"
+        raise errors.InvalidWorkspaceError(
+            f"metadata.name: {kind} {name} is there already and not this Workspace's; delete it or choose another name"
+        )
+
+
+def scratch(path: str) -> Mount:
+    """A writable volume that dies with the pod."""
+    return _scratch("scratch", path)
+
+
+def _scratch(name: str, path: str) -> Mount:
+    return Mount(path=path, name=name, source={"emptyDir": {}}, read_only=False)
+
+
+def secret_file(name: str, secret_name: str, file: str, *, optional: bool = False) -> Mount:
+    """The docker config of a Secret as `file`."""
+    folder, _, base = file.rpartition("/")
+    items = [{"key": _DOCKER_KEY, "path": base}]
+    return Mount(folder, name, {"secret": {"secretName": secret_name, "items": items, "optional": optional}})
+
+
+def annotation_files(folder: str, files: dict[str, str]) -> Mount:
+    """Annotations of the pod itself as files: file name and annotation. They cannot change apart from the pod."""
+    items = [
+        {"path": file, "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
+        for file, annotation in files.items()
+    ]
+    return Mount(folder, "config", {"downwardAPI": {"items": items}})
+
+
+def _volume_mount(mount: Mount) -> dict[str, Any]:
+    return {"name": mount.name, "mountPath": mount.path, **({"readOnly": True} if mount.read_only else {})}
+
+
+def _ca_mount(workspace: Workspace, settings: Settings) -> list[Mount]:
+    if not settings.ca_bundle:
+        return []
+    folder = _CA_FILE.rpartition("/")[0]
+    return [Mount(folder, "ca", {"configMap": {"name": _ca_copy(workspace)}})]
+
+
+def _ca_env(settings: Settings) -> list[dict[str, str]]:
+    if not settings.ca_bundle:
+        return []
+    return [{"name": name, "value": _CA_FILE} for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
+
+
+def _pull_secret(workspace: Workspace) -> str:
+    return names.fit(workspace.metadata.name, "-pull")
+
+
+def _ca_copy(workspace: Workspace) -> str:
+    return names.fit(workspace.metadata.name, "-ca")

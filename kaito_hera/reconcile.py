@@ -1,0 +1,209 @@
+"""The only function that acts, and the only writer of status. It may run at any time, twice, and after a crash.
+
+`observe` says what is, `decide` what to do; here it is done. A status write carries the resourceVersion that was read, so
+a stale view writes nothing and is tried again with a fresh one.
+"""
+
+import logging
+from typing import Any, Protocol
+
+import pydantic
+
+from kaito_hera import api, decide, names, status
+from kaito_hera import cluster as clusters
+from kaito_hera.api import Workspace
+from kaito_hera.intent import Parts
+from kaito_hera.live import Live, Object
+from kaito_hera.observe import observe
+from kaito_hera.settings import Settings
+from kaito_hera.status import Condition, Status, WorkflowStatus
+
+log = logging.getLogger(__name__)
+
+
+class Planner(Protocol):
+    """`workflows.plan.plan`: the manifest of an attempt. Handed in, since imports point down."""
+
+    def __call__(
+        self, workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts, adapter: str = ""
+    ) -> dict[str, Any]:
+        """The Workflow for these parts."""
+
+
+class Reconciler:
+    """Brings one Workspace after another closer to what its user asked for."""
+
+    def __init__(self, cluster: clusters.Cluster, settings: Settings, plan: Planner) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._plan = plan
+
+    def reconcile(self, obj: Object | None, seen: Live) -> float | None:
+        """Do what is to be done for the Workspace `obj`, seen with its objects; seconds until the next look, if any."""
+        uid = obj["metadata"]["uid"] if obj else ""
+        own = seen.of(uid)
+        self._forget([workflow for workflow in seen.workflows if workflow not in own.workflows])
+        return self._step(obj, own) if obj else None
+
+    def _step(self, obj: Object, seen: Live) -> float | None:
+        try:
+            workspace = Workspace.parse(obj)
+        except pydantic.ValidationError as cause:
+            self._refuse(obj, seen, cause)
+            return None
+        before = Status.of(obj)
+        current = observe(workspace, before, seen, self._settings)
+        if current != before:
+            self._write(workspace, current)
+            log.info("%s: %s", workspace.key, _story(before, current))
+            return None  # the write comes back as an event, with the version that the next write needs
+        looks: list[float] = []
+        for action in decide.decide(workspace, current, seen, self._settings):
+            log.debug("%s: %s", workspace.key, action)
+            if isinstance(action, decide.LookAgain):
+                looks.append(action.seconds)
+            else:
+                self._do(action, workspace, current, seen)
+        return min(looks, default=None)
+
+    def _do(self, action: decide.Action, workspace: Workspace, current: Status, seen: Live) -> None:
+        metadata, namespace = workspace.metadata, self._settings.namespace
+        match action:
+            case decide.AddFinalizer():
+                self._set_finalizers(workspace, (*metadata.finalizers, api.FINALIZER))
+            case decide.RemoveFinalizer():
+                self._set_finalizers(workspace, tuple(f for f in metadata.finalizers if f != api.FINALIZER))
+            case decide.Start(parts, failures):
+                attempt = decide.next_attempt(current, seen)
+                started = _started(workspace, parts, attempt, failures)
+                self._write(workspace, current.model_copy(update={"workflow": started}))
+                self._create(workspace, current, parts, attempt)
+            case decide.Create(parts):
+                assert current.workflow is not None
+                self._create(workspace, current, parts, current.workflow.attempt)
+            case decide.Stop(workflow):
+                self._stop(workflow)
+            case decide.DeleteWorkflow(workflow):
+                self._cluster.delete(clusters.WORKFLOW, workflow, namespace)
+            case decide.DeleteJob(where, job):
+                self._cluster.delete(clusters.JOB, job, where, foreground=True)
+            case decide.ReleaseWithoutArgo():
+                self._release_without_argo(workspace)
+
+    def _create(self, workspace: Workspace, current: Status, parts: Parts, attempt: int) -> None:
+        adapter = current.tuning.adapter_image if current.tuning else ""
+        manifest = self._plan(workspace, self._settings, attempt=attempt, parts=parts, adapter=adapter)
+        try:
+            self._cluster.create(clusters.WORKFLOW, manifest)
+        except clusters.ConflictError:
+            return  # an earlier try of ours
+        log.info("%s: started %s", workspace.key, manifest["metadata"]["name"])
+
+    def _stop(self, workflow: str) -> None:
+        namespace = self._settings.namespace
+        patch = {"spec": {"shutdown": "Terminate"}}
+        self._cluster.patch(clusters.WORKFLOW, workflow, namespace, patch)
+        for pod in self._cluster.items(clusters.POD, namespace, labels=f"workflows.argoproj.io/workflow={workflow}"):
+            self._cluster.delete(clusters.POD, pod["metadata"]["name"], namespace)
+
+    def _release_without_argo(self, workspace: Workspace) -> None:
+        """The release step as a Job: its pod is taken from the Workflow that Argo would run."""
+        manifest = self._plan(workspace, self._settings, attempt=1, parts=Parts())
+        job = release_job(workspace, self._settings, manifest)
+        try:
+            self._cluster.create(clusters.JOB, job)
+        except clusters.ConflictError:
+            return
+        log.warning("%s: Argo does not answer, Job %s releases", workspace.key, job["metadata"]["name"])
+
+    def _set_finalizers(self, workspace: Workspace, finalizers: tuple[str, ...]) -> None:
+        metadata = workspace.metadata
+        patch = {"metadata": {"resourceVersion": metadata.resource_version, "finalizers": list(finalizers)}}
+        self._cluster.patch(clusters.WORKSPACE, metadata.name, metadata.namespace, patch)
+
+    def _write(self, workspace: Workspace, after: Status) -> None:
+        metadata = workspace.metadata
+        # A merge patch leaves what it does not name, so what is gone is named as null.
+        whole = {field.alias: None for field in Status.model_fields.values()} | after.dump()
+        body = {"metadata": {"resourceVersion": metadata.resource_version}, "status": whole}
+        self._cluster.patch(clusters.WORKSPACE, metadata.name, metadata.namespace, body, subresource="status")
+
+    def _refuse(self, obj: Object, seen: Live, cause: pydantic.ValidationError) -> None:
+        """An object that this version cannot read, stored by another one's CRD: say so and touch nothing."""
+        metadata = obj["metadata"]
+        before = Status.of(obj)
+        first = cause.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        message = f"{field}: {first['msg']}; this version of kaito-hera does not know it"
+        condition = Condition(
+            type=status.STALLED,
+            status="True",
+            reason="InvalidWorkspace",
+            message=message,
+            last_transition_time=status.rfc3339(seen.now),
+            observed_generation=metadata.get("generation", 0),
+        )
+        old = before.condition(status.STALLED)
+        if old and old.message == message:
+            return
+        others = [c for c in before.conditions if c.type != status.STALLED]
+        conditions = [c.model_dump(by_alias=True) for c in (*others, condition)]
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": {"conditions": conditions}}
+        name, namespace = metadata["name"], metadata["namespace"]
+        self._cluster.patch(clusters.WORKSPACE, name, namespace, body, subresource="status")
+
+    def _forget(self, workflows: list[Object]) -> None:
+        """Their Workspace is gone, though they were still there: they go too."""
+        for workflow in workflows:
+            self._cluster.delete(clusters.WORKFLOW, workflow["metadata"]["name"], self._settings.namespace)
+
+
+def release_job(workspace: Workspace, settings: Settings, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The release step of a Workflow as a plain Job in the operator's namespace."""
+    spec = manifest["spec"]
+    script = next(template["script"] for template in spec["templates"] if "script" in template)
+    values = {parameter["name"]: parameter["value"] for parameter in spec["arguments"]["parameters"]}
+    container = {
+        **{key: script[key] for key in ("env", "resources", "securityContext", "volumeMounts")},
+        "name": "release",
+        "image": values["operator-image"],
+        "command": ["python3", "-m", "workflows", "release"],
+        "env": [*script["env"], *({"name": key.upper(), "value": values[key]} for key in ("workspace", "settings"))],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    labels = {**names.labels(workspace), names.ROLE: "release"}
+    pod = {
+        "restartPolicy": "OnFailure",
+        "serviceAccountName": spec["serviceAccountName"],
+        "securityContext": spec["securityContext"],
+        "imagePullSecrets": spec.get("imagePullSecrets", []),
+        "volumes": spec["volumes"],
+        "containers": [container],
+    }
+    return {
+        "apiVersion": clusters.JOB.api_version,
+        "kind": clusters.JOB.name,
+        "metadata": {"name": names.release_job(workspace), "namespace": settings.namespace, "labels": labels},
+        "spec": {"backoffLimit": 100, "template": {"metadata": {"labels": labels}, "spec": pod}},
+    }
+
+
+def _started(workspace: Workspace, parts: Parts, attempt: int, failures: int) -> WorkflowStatus:
+    return WorkflowStatus(
+        name=names.workflow(workspace, attempt),
+        kind="tune" if parts.tune else "serve" if parts else "release",
+        attempt=attempt,
+        generation=workspace.metadata.generation,
+        failures=failures,
+    )
+
+
+def _story(before: Status, after: Status) -> str:
+    """What changed, for the log: conditions that flipped, the step."""
+    flips = [
+        f"{c.type}={c.status} ({c.reason}{': ' + c.message if c.message else ''})"
+        for c in after.conditions
+        if not (old := before.condition(c.type)) or (old.status, old.reason) != (c.status, c.reason)
+    ]
+    step = f"step {after.step.name}" if after.step and (not before.step or before.step.name != after.step.name) else ""
+    return "; ".join([*flips, *([step] if step else [])]) or "details"

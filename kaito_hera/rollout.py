@@ -1,0 +1,207 @@
+"""The server in the user's namespace: Service, ConfigMap, Secrets, Deployment, NetworkPolicy, by server-side apply.
+
+Fields that we write are ours and put back; all others are left alone. The number of replicas is ours only at creation,
+since an autoscaler may take it over. Adapters stand in the ConfigMap, never in the pod template, so that they change
+without a restart.
+"""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import secrets as randomness
+from collections.abc import Callable
+from typing import Any
+
+from kaito_hera import cluster as clusters
+from kaito_hera import names, nodes, pods
+from kaito_hera.api import Workspace
+from kaito_hera.run import Run
+from kaito_hera.settings import Settings
+
+PORT = 5000
+ROLE = "serving"
+_FOLDER = "/etc/kaito/serving"
+_SCALE_MANAGER = "kaito-hera-scale"
+_COUNT = "kaito.sh/node-count"
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """What is to be served, in the serving image's own words."""
+
+    files: dict[str, str]
+    """File name and content of the mounted ConfigMap; those named in `hot` may change without a restart."""
+    hot: tuple[str, ...]
+    pull_secrets: tuple[tuple[str, str], ...]
+    """Secrets to pull adapters with: the Workspace's field and the Secret that it names."""
+    registry_auth: str
+    """Where the merged docker config is mounted."""
+    scratch: str
+    """Where the server may write."""
+    lacks: Callable[[object], str]
+    """What a server that answers this on /v1/models still lacks; empty when nothing. Raises ValueError on nonsense."""
+
+
+def objects(
+    workspace: Workspace, settings: Settings, server: Server, placement: nodes.Placement
+) -> dict[clusters.Kind, dict[str, Any]]:
+    """Everything but the Secrets, in the order in which it is applied."""
+    return {
+        clusters.CONFIG_MAP: {"metadata": pods.metadata(workspace, config_name(workspace)), "data": server.files},
+        clusters.NETWORK_POLICY: _network_policy(workspace),
+        clusters.SERVICE: _service(workspace),
+        clusters.DEPLOYMENT: _deployment(workspace, settings, server, placement),
+    }
+
+
+def apply(run: Run, server: Server, placement: nodes.Placement) -> None:
+    """Bring the server to what is asked; applying the same again changes nothing."""
+    cluster, workspace = run.cluster, run.workspace
+    pods.ensure_copies(cluster, workspace, run.settings)
+    ensure_registry_secret(cluster, workspace, server.pull_secrets)
+    _ensure_token(cluster, workspace)
+    for kind, obj in objects(workspace, run.settings, server, placement).items():
+        metadata = obj["metadata"]
+        pods.refuse_foreign(cluster.get(kind, metadata["name"], metadata["namespace"]), workspace, kind.name)
+        cluster.apply(kind, obj)
+    _scale(cluster, workspace)
+
+
+def remove(run: Run) -> None:
+    """Take the server down; the rest of its objects go with the Workspace."""
+    metadata = run.workspace.metadata
+    found = run.cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace)
+    if found and found["metadata"].get("labels", {}).get(names.UID) == metadata.uid:
+        run.cluster.delete(clusters.DEPLOYMENT, metadata.name, metadata.namespace, uid=found["metadata"]["uid"])
+
+
+def config_name(workspace: Workspace) -> str:
+    """The ConfigMap with the server's files."""
+    return names.fit(workspace.metadata.name, "-serving")
+
+
+def _deployment(workspace: Workspace, settings: Settings, server: Server, placement: nodes.Placement) -> dict[str, Any]:
+    return {
+        "metadata": pods.metadata(workspace, workspace.metadata.name, role=ROLE),
+        "spec": {
+            "selector": {"matchLabels": selector(workspace)},
+            # A spare GPU is rare: the old pod goes before the new one comes.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+            "progressDeadlineSeconds": settings.server_timeout_seconds,
+            "template": pod_template(workspace, settings, server, placement),
+        },
+    }
+
+
+def pod_template(
+    workspace: Workspace, settings: Settings, server: Server, placement: nodes.Placement
+) -> dict[str, Any]:
+    """The server's pod."""
+    cold = {name: text for name, text in server.files.items() if name not in server.hot}
+    digest = hashlib.sha256(json.dumps(cold, sort_keys=True).encode()).hexdigest()[:16]
+    health = {"httpGet": {"path": "/health", "port": "http"}}
+    token = {"secretKeyRef": {"name": _token_name(workspace), "key": "token"}}
+    frame = pods.Frame(
+        role=ROLE,
+        image=settings.image("serving"),
+        args=("serving", f"{_FOLDER}/{next(iter(cold))}"),
+        mounts=(
+            pods.Mount(_FOLDER, "config", {"configMap": {"name": config_name(workspace)}}),
+            pods.secret_file("registry", registry_name(workspace), server.registry_auth, optional=True),
+            pods.scratch(server.scratch),
+            pods.Mount("/dev/shm", "shm", {"emptyDir": {"medium": "Memory", "sizeLimit": "256Mi"}}, read_only=False),  # noqa: S108
+        ),
+        env=({"name": "RAY_AUTH_TOKEN", "valueFrom": token},),
+        limits={nodes.GPU: "1"},
+        container={
+            "ports": [{"name": "http", "containerPort": PORT}],
+            # Weights may take half an hour; a short period shows a quick start quickly.
+            "startupProbe": {**health, "periodSeconds": 2, "failureThreshold": settings.server_timeout_seconds // 2},
+            "readinessProbe": {**health, "periodSeconds": 5, "timeoutSeconds": 5},
+        },
+        spec={**placement.pod_fields(), "terminationGracePeriodSeconds": 60},
+        annotations={"kaito.sh/config-hash": digest},
+    )
+    return pods.template(workspace, settings, frame)
+
+
+def _service(workspace: Workspace) -> dict[str, Any]:
+    return {
+        "metadata": pods.metadata(workspace, workspace.metadata.name, role=ROLE),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": selector(workspace),
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": PORT, "protocol": "TCP"},
+                # KAITO's port for torch's rendezvous; kept since users' scripts print and expect it.
+                {"name": "torch", "port": 29500, "targetPort": 29500, "protocol": "TCP"},
+            ],
+        },
+    }
+
+
+def _network_policy(workspace: Workspace) -> dict[str, Any]:
+    """Ray opens many ports on all interfaces; only the HTTP port is for others."""
+    return {
+        "metadata": pods.metadata(workspace, names.fit(workspace.metadata.name, "-serving")),
+        "spec": {
+            "podSelector": {"matchLabels": selector(workspace)},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"ports": [{"port": PORT, "protocol": "TCP"}]}],
+        },
+    }
+
+
+def selector(workspace: Workspace) -> dict[str, str]:
+    """Labels of the server's pods."""
+    # The tuning Job's pods carry the Workspace's name too, hence the role.
+    return {names.WORKSPACE: workspace.metadata.name, names.ROLE: ROLE}
+
+
+def _scale(cluster: clusters.Cluster, workspace: Workspace) -> None:
+    """Set the replicas when the count was never set or was changed by the user, as a manager of its own.
+
+    What that manager set stays when we apply without it, and no autoscaler is fought.
+    """
+    metadata, count = workspace.metadata, str(workspace.node_count)
+    found = cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace) or {"metadata": {}}
+    if found["metadata"].get("annotations", {}).get(_COUNT) != count:
+        scaled = {
+            "metadata": {"name": metadata.name, "namespace": metadata.namespace, "annotations": {_COUNT: count}},
+            "spec": {"replicas": workspace.node_count},
+        }
+        cluster.apply(clusters.DEPLOYMENT, scaled, manager=_SCALE_MANAGER)
+
+
+def ensure_registry_secret(cluster: clusters.Cluster, workspace: Workspace, named: tuple[tuple[str, str], ...]) -> None:
+    """Merge the pull Secrets that the Workspace's fields name into one that the server mounts."""
+    auths: dict[str, Any] = {}
+    for field, name in named:
+        data = pods.secret(cluster, workspace.metadata.namespace, name, field=field)
+        auths |= json.loads(base64.b64decode(data[".dockerconfigjson"])).get("auths", {})
+    if auths:
+        text = base64.b64encode(json.dumps({"auths": auths}).encode()).decode()
+        metadata = pods.metadata(workspace, registry_name(workspace))
+        secret = {"metadata": metadata, "type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": text}}
+        cluster.apply(clusters.SECRET, secret)
+
+
+def _ensure_token(cluster: clusters.Cluster, workspace: Workspace) -> None:
+    """Ray's own ports are guarded by a random token; made once, since a new one would need a restart."""
+    metadata = pods.metadata(workspace, _token_name(workspace))
+    if cluster.get(clusters.SECRET, metadata["name"], metadata["namespace"]) is None:
+        token = base64.b64encode(randomness.token_urlsafe(32).encode()).decode()
+        try:
+            cluster.create(clusters.SECRET, {"metadata": metadata, "type": "Opaque", "data": {"token": token}})
+        except clusters.ConflictError:
+            return
+
+
+def _token_name(workspace: Workspace) -> str:
+    return names.fit(workspace.metadata.name, "-ray-token")
+
+
+def registry_name(workspace: Workspace) -> str:
+    """The Secret with all pull Secrets in one."""
+    return names.fit(workspace.metadata.name, "-registry")

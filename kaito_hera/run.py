@@ -1,0 +1,64 @@
+"""One step's view of the world: the cluster, the Workspace it was started for, who makes nodes."""
+
+import dataclasses
+import os
+
+from kaito_hera import cluster as clusters
+from kaito_hera import errors, intent, lease, nodes
+from kaito_hera.api import Workspace
+from kaito_hera.nodes.byo import ByoProvider
+from kaito_hera.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What every step works with."""
+
+    cluster: clusters.Cluster
+    workspace: Workspace
+    settings: Settings
+    provider: nodes.Provider
+
+    @classmethod
+    def open(cls, workspace: Workspace, settings: Settings) -> "Run":
+        """Connect, and choose the node provider by the settings."""
+        cluster = clusters.Cluster.connect()
+        return cls(cluster, workspace, settings, provider(cluster, settings))
+
+    @property
+    def want(self) -> nodes.Want:
+        """The nodes that the Workspace needs."""
+        return nodes.wanted(self.workspace)
+
+    def placement(self, hostnames: tuple[str, ...] = ()) -> nodes.Placement:
+        """Where its pods may run."""
+        return self.provider.placement(self.want, hostnames)
+
+    def still_wanted(self) -> None:
+        """Raise SupersededError unless the Workspace is there, not being deleted, and asks for what this run was made for.
+
+        Called before every write that costs money: a step may have slept through an edit.
+        """
+        metadata = self.workspace.metadata
+        found = self.cluster.get(clusters.WORKSPACE, metadata.name, metadata.namespace)
+        if found is None or found["metadata"]["uid"] != metadata.uid:
+            raise errors.SupersededError(f"Workspace {self.workspace.key} of uid {metadata.uid} is gone")
+        if found["metadata"].get("deletionTimestamp"):
+            raise errors.SupersededError(f"Workspace {self.workspace.key} is being deleted")
+        if intent.of(Workspace.parse(found)) != intent.of(self.workspace):
+            raise errors.SupersededError(f"Workspace {self.workspace.key} was changed; a new attempt follows")
+
+
+def provider(cluster: clusters.Cluster, settings: Settings) -> nodes.Provider:
+    """The node provider that the settings name."""
+    if settings.node_provider == "byo":
+        return ByoProvider(cluster)
+    if settings.azure is None:
+        raise errors.ConfigInvalidError(
+            "setting azure: is missing, provider aks needs tenantId, clientId and the cluster's place"
+        )
+    from kaito_hera.nodes.aks import AksProvider  # noqa: PLC0415 - half a second that other providers need not pay
+
+    holder = os.environ.get("HOSTNAME", str(os.getpid()))
+    name = f"kaito-hera-aks-{settings.azure.cluster_name}".lower()
+    return AksProvider(settings.azure, lease.Lease(cluster, name, settings.namespace, holder, seconds=60))

@@ -1,0 +1,86 @@
+"""What the platform team sets: one key per setting in the ConfigMap `kaito-hera-settings`, read as files of a folder.
+
+The values travel into each Workflow as a parameter, so a run keeps the settings that it began with.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+import yaml
+from pydantic.alias_generators import to_camel
+
+FOLDER = Path("/etc/kaito-hera/settings")
+
+
+class Azure(pydantic.BaseModel):
+    """The AKS cluster whose agent pools are made (provider aks)."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    tenant_id: str
+    client_id: str
+    """Of the managed identity that trusts the service account `kaito-hera-steps`."""
+    subscription_id: str
+    resource_group: str
+    cluster_name: str
+    location: str
+
+
+class Settings(pydantic.BaseModel):
+    """All settings; a key that is not here is an error, so that a slip is not silence."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
+    )
+
+    namespace: str = "kaito-hera"
+    """Where the operator and its Workflows live."""
+    registry: str = "ghcr.io/kaito-hera"
+    """Registry and path of the three images kaito-hera-operator, -tuning and -serving."""
+    version: str = "latest"
+    """Tag of the three images."""
+    pull_secret: str = ""
+    """Secret (dockerconfigjson) in the operator's namespace that may pull the images; copied where pods need it."""
+    ca_bundle: str = ""
+    """ConfigMap in the operator's namespace whose ca.crt replaces the system's certificate authorities in all pods."""
+    node_provider: Literal["aks", "byo"] = "byo"
+    """Who makes GPU nodes: aks makes AKS agent pools, byo uses the nodes that are there."""
+    azure: Azure | None = None
+    """Needed by provider aks."""
+    gpu_capability_check: Literal["refuse", "warn"] = "refuse"
+    """What to do with a GPU size that the images have no kernels for, or that the cloud has retired."""
+    allowed_private_cidrs: tuple[str, ...] = pydantic.Field((), alias="allowedPrivateCIDRs")
+    """Private ranges that data sets may be fetched from."""
+    argo_url: str = ""
+    """Address of the Argo UI, for links in status."""
+    argo_instance_id: str = pydantic.Field("", alias="argoInstanceID")
+    """instanceID of the Argo controller that is to run our Workflows."""
+    argo_timeout_seconds: Annotated[int, pydantic.Field(ge=5)] = 120
+    """How long Argo may take to start a Workflow before status says so and a deletion goes on without Argo."""
+    node_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 2400
+    """How long nodes may take from the order to usable GPUs."""
+    node_steady_seconds: Annotated[int, pydantic.Field(ge=0)] = 10
+    """How long nodes must stay usable before work starts on them."""
+    server_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 2400
+    """How long a new model server may take to answer."""
+    tuning_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 259200
+    """How long a tuning Job may take."""
+
+    @classmethod
+    def load(cls, folder: Path = FOLDER) -> Self:
+        """Read a mounted ConfigMap: a file per key, its content a YAML value; raises pydantic.ValidationError."""
+        files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+        return cls.model_validate({file.name: _value(file.read_text(encoding="utf-8")) for file in files})
+
+    def image(self, role: Literal["operator", "tuning", "serving"]) -> str:
+        """The image of one role."""
+        return f"{self.registry}/kaito-hera-{role}:{self.version}"
+
+    def dump(self) -> str:
+        """JSON without defaults: what a Workflow carries."""
+        return self.model_dump_json(by_alias=True, exclude_defaults=True)
+
+
+def _value(text: str) -> Any:
+    return yaml.safe_load(text) if text.lstrip().startswith(("[", "{")) else text.strip()

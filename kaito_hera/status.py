@@ -1,0 +1,201 @@
+"""The Workspace's status: a documented contract. `observe` computes it, one writer in `reconcile` stores it.
+
+Condition names and True-reasons are KAITO's. What grows with time (money, age) is left to who shows it, so that nothing
+is written while nothing changes.
+"""
+
+import datetime
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+
+from kaito_hera.api import Model
+from kaito_hera.intent import Intent
+
+PREFLIGHT_SUCCEEDED = "PreflightSucceeded"
+NODE_CLAIM_READY = "NodeClaimReady"
+RESOURCE_READY = "ResourceReady"
+JOB_STARTED = "JobStarted"
+INFERENCE_READY = "InferenceReady"
+WORKSPACE_READY = "WorkspaceReady"
+WORKSPACE_SUCCEEDED = "WorkspaceSucceeded"
+READY = "Ready"
+RECONCILING = "Reconciling"
+STALLED = "Stalled"
+
+TRUE_REASONS = {
+    PREFLIGHT_SUCCEEDED: "PreflightSucceeded",
+    NODE_CLAIM_READY: "NodeClaimsReady",
+    RESOURCE_READY: "workspaceResourceStatusSuccess",
+    JOB_STARTED: "WorkspaceTuningJobStatusStarted",
+    INFERENCE_READY: "WorkspaceInferenceStatusSuccess",
+    WORKSPACE_READY: "workspaceReady",
+    WORKSPACE_SUCCEEDED: "workspaceSucceeded",
+    READY: "workspaceReady",
+}
+PENDING_REASONS = {
+    PREFLIGHT_SUCCEEDED: "PreflightPending",
+    NODE_CLAIM_READY: "NodeClaimNotReady",
+    RESOURCE_READY: "workspaceResourceStatusNotReady",
+    JOB_STARTED: "WorkspaceTuningJobStatusPending",
+    INFERENCE_READY: "WorkspaceInferenceStatusPending",
+    WORKSPACE_READY: "workspacePending",
+    WORKSPACE_SUCCEEDED: "workspacePending",
+    READY: "workspacePending",
+}
+RELEASED = "Released"
+
+_Text = Annotated[str, pydantic.StringConstraints(max_length=32768)]
+_Verdict = Literal["True", "False", "Unknown"]
+
+
+class Condition(Model):
+    """One observation."""
+
+    type: str
+    """What is observed."""
+    status: _Verdict
+    """True, False or Unknown."""
+    reason: str
+    """One word for the state."""
+    message: _Text = ""
+    """The state in words: object, value seen, way out."""
+    last_transition_time: str
+    """When the status last changed (RFC 3339)."""
+    observed_generation: int
+    """Generation of the Workspace that it was seen on."""
+
+
+class WorkflowStatus(Model):
+    """The attempt that runs or ran last."""
+
+    name: str
+    """Name of the Argo Workflow in the operator's namespace; written before the Workflow is made."""
+    kind: Literal["serve", "tune", "release"]
+    """What the attempt does."""
+    attempt: int
+    """Rises by one with each Workflow of this Workspace."""
+    generation: int
+    """Generation of the Workspace that it was made for."""
+    phase: str = ""
+    """Argo's phase; empty until Argo was seen to have the Workflow."""
+    failures: int = 0
+    """Attempts in a row that failed for this generation."""
+    url: str = ""
+    """Where to watch it."""
+
+
+class StepStatus(Model):
+    """The step that runs now."""
+
+    name: str
+    """Name of the step."""
+    since: str = ""
+    """When it began (RFC 3339)."""
+    message: _Text = ""
+    """What it is doing or waiting for."""
+    percent: int | None = None
+    """How far it is, where that is known."""
+
+
+class TuningStatus(Model):
+    """The tuning run."""
+
+    step: int | None = None
+    """Optimizer steps done."""
+    max_steps: int | None = None
+    """Optimizer steps in all."""
+    epoch: float | None = None
+    """Passes over the data."""
+    loss: float | None = None
+    """Training loss of the last step."""
+    tokens_per_second: float | None = None
+    """Tokens trained on per second."""
+    eta_seconds: int | None = None
+    """Seconds that are left, estimated."""
+    adapter_image: str = ""
+    """The pushed adapter by digest."""
+
+
+class NodesStatus(Model):
+    """The nodes that were asked for, and what they cost."""
+
+    candidate: str = ""
+    """GPU size and kind of capacity."""
+    usd_per_hour: float | None = None
+    """List price of all nodes together: an indication, not a bill."""
+    billed_since: str = ""
+    """Since when nodes are running; empty when none are."""
+    billed_seconds: int = 0
+    """Seconds billed in earlier intervals that have ended."""
+
+
+class Satisfied(Model):
+    """Hashes of the parts of the user's intent that were reached."""
+
+    nodes: str = ""
+    """Nodes were provisioned for this."""
+    tune: str = ""
+    """The adapter was pushed for this."""
+    serve: str = ""
+    """The server was rolled out for this."""
+
+    def intent(self) -> Intent:
+        """As hashes to compare."""
+        return Intent(nodes=self.nodes, tune=self.tune, serve=self.serve)
+
+
+class Status(Model):
+    """What is known about a Workspace."""
+
+    observed_generation: int = 0
+    """Generation that this status is about."""
+    state: Literal["Pending", "Running", "Ready", "NotReady", "Succeeded", "Failed", ""] = ""
+    """One word for people, as in KAITO."""
+    conditions: tuple[Condition, ...] = ()
+    """What is true and what is not."""
+    worker_nodes: tuple[str, ...] = ()
+    """Names of the nodes, sorted."""
+    target_node_count: int | None = None
+    """Nodes wanted."""
+    workflow: WorkflowStatus | None = None
+    """The attempt that runs or ran last."""
+    step: StepStatus | None = None
+    """The step that runs now."""
+    tuning: TuningStatus | None = None
+    """The tuning run."""
+    nodes: NodesStatus | None = None
+    """The nodes and their cost."""
+    satisfied: Satisfied = Satisfied()
+    """Which parts of the intent were reached."""
+
+    @classmethod
+    def of(cls, obj: dict[str, Any]) -> Self:
+        """The status of an object; one that cannot be read (an older version's) counts as none."""
+        try:
+            return cls.model_validate(obj.get("status") or {})
+        except pydantic.ValidationError:
+            return cls()
+
+    def dump(self) -> dict[str, Any]:
+        """JSON as it is stored."""
+        return self.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+    def condition(self, name: str) -> Condition | None:
+        """The condition of that type."""
+        return next((c for c in self.conditions if c.type == name), None)
+
+    def is_true(self, name: str) -> bool:
+        """Whether that condition is True."""
+        condition = self.condition(name)
+        return condition is not None and condition.status == "True"
+
+
+def rfc3339(moment: datetime.datetime) -> str:
+    """As the API server writes times."""
+    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(text: str) -> datetime.datetime:
+    """The reverse of `rfc3339`; fractions of seconds are understood too."""
+    return datetime.datetime.fromisoformat(text)

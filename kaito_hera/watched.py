@@ -1,0 +1,118 @@
+"""What the watcher keeps a copy of, and which part of each object: the status of a Workflow can be a megabyte."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from kaito_hera import cluster as clusters
+from kaito_hera import names
+from kaito_hera.live import Object
+from kaito_hera.reflector import Key, Watched
+
+_METADATA = (
+    "name",
+    "namespace",
+    "uid",
+    "generation",
+    "resourceVersion",
+    "labels",
+    "annotations",
+    "finalizers",
+    "creationTimestamp",
+    "deletionTimestamp",
+)
+_NODE = (
+    "displayName",
+    "type",
+    "phase",
+    "message",
+    "startedAt",
+    "finishedAt",
+    "outputs",
+    "children",
+    "taskResultSynced",
+    "nodeFlag",
+)
+
+
+def _workspace(obj: Object) -> Object:
+    return {**obj, "metadata": _pick(obj["metadata"], _METADATA)}
+
+
+def _workflow(obj: Object) -> Object:
+    status = obj.get("status", {})
+    nodes = {name: _pick(node, _NODE) for name, node in (status.get("nodes") or {}).items()}
+    kept = _pick(status, ("phase", "message", "startedAt", "finishedAt", "compressedNodes"))
+    return {
+        "metadata": _metadata(obj, names.INTENT),
+        "spec": _pick(obj.get("spec", {}), ("shutdown",)),
+        "status": {**kept, "nodes": nodes},
+    }
+
+
+def _job(obj: Object) -> Object:
+    return {
+        "metadata": _metadata(obj, names.PROGRESS),
+        "status": _pick(obj.get("status", {}), ("succeeded", "failed", "active")),
+    }
+
+
+def _deployment(obj: Object) -> Object:
+    return {
+        "metadata": _metadata(obj),
+        "spec": _pick(obj["spec"], ("replicas",)),
+        "status": _pick(obj.get("status", {}), ("replicas", "readyReplicas", "updatedReplicas")),
+    }
+
+
+def _pod(obj: Object) -> Object:
+    status = obj.get("status", {})
+    return {
+        "metadata": _metadata(obj),
+        "status": {
+            **_pick(status, ("phase", "reason", "message")),
+            "conditions": _conditions(status, "PodScheduled", "Ready"),
+            "initContainerStatuses": [_container(c) for c in status.get("initContainerStatuses", [])],
+            "containerStatuses": [_container(c) for c in status.get("containerStatuses", [])],
+        },
+    }
+
+
+def _container(status: dict[str, Any]) -> dict[str, Any]:
+    return _pick(status, ("name", "state", "lastState"))
+
+
+def _node(obj: Object) -> Object:
+    return {"metadata": _metadata(obj), "status": {"conditions": _conditions(obj.get("status", {}), "Ready")}}
+
+
+def _metadata(obj: Object, *annotations: str) -> dict[str, Any]:
+    """Without resourceVersion and generation, which change without anything that we use having changed."""
+    kept = _pick(obj["metadata"], ("name", "namespace", "uid", "labels", "creationTimestamp", "deletionTimestamp"))
+    return {**kept, "annotations": _pick(obj["metadata"].get("annotations") or {}, annotations)}
+
+
+def _conditions(status: dict[str, Any], *types: str) -> list[dict[str, Any]]:
+    fields = ("type", "status", "reason", "message")
+    return [_pick(c, fields) for c in status.get("conditions", []) if c["type"] in types]
+
+
+def _pick(source: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    return {field: source[field] for field in fields if field in source}
+
+
+def _own(obj: Object) -> Key:
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _labelled(obj: Object) -> Key:
+    labels = obj["metadata"].get("labels") or {}
+    return labels.get(names.NAMESPACE, obj["metadata"].get("namespace", "")), labels.get(names.WORKSPACE, "")
+
+
+WORKSPACES = Watched(clusters.WORKSPACE, "", _own, _workspace)
+_OURS = f"{names.UID}"  # KAITO's objects carry the other labels too, but never this one
+WORKFLOWS = Watched(clusters.WORKFLOW, _OURS, _labelled, _workflow)
+JOBS = Watched(clusters.JOB, _OURS, _labelled, _job)
+DEPLOYMENTS = Watched(clusters.DEPLOYMENT, _OURS, _labelled, _deployment)
+PODS = Watched(clusters.POD, _OURS, _labelled, _pod)
+NODES = Watched(clusters.NODE, _OURS, _labelled, _node)

@@ -1,0 +1,141 @@
+"""The operator's process: watches, a queue of Workspaces, a few workers that reconcile, and one leader among replicas."""
+
+import datetime
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from kaito_hera import cluster as clusters
+from kaito_hera import errors, watched
+from kaito_hera.lease import Lease, lead
+from kaito_hera.live import Live, Object
+from kaito_hera.queue import Queue
+from kaito_hera.reconcile import Planner, Reconciler
+from kaito_hera.reflector import Key, Reflector, Watched
+from kaito_hera.settings import Settings
+
+log = logging.getLogger(__name__)
+
+HEALTH_PORT = 8080
+_WORKERS = 8
+_RESYNC = 300.0  # seconds between looks at every Workspace, whatever was heard
+_BROUGHT = 60.0  # seconds between looks at nodes that were brought: they carry no label to watch by
+_DEAF = 180.0  # seconds without a bookmark after which a watch counts as broken
+
+
+class Watcher:
+    """Everything that runs while this process leads."""
+
+    def __init__(self, cluster: clusters.Cluster, settings: Settings, plan: Planner) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._queue: Queue[Key] = Queue()
+        self._reconciler = Reconciler(cluster, settings, plan)
+        self._workspaces = self._reflect(watched.WORKSPACES)
+        self._workflows = self._reflect(watched.WORKFLOWS)
+        self._jobs = self._reflect(watched.JOBS)
+        self._deployments = self._reflect(watched.DEPLOYMENTS)
+        self._pods = self._reflect(watched.PODS)
+        self._nodes = self._reflect(watched.NODES)
+
+    def start(self) -> None:
+        """Start the watches; once each has its first list, the workers."""
+        for reflector in self._reflectors:
+            reflector.start()
+        threading.Thread(target=self._begin, daemon=True).start()
+
+    def healthy(self) -> bool:
+        """Whether every watch has heard of the API server lately."""
+        now = time.monotonic()
+        return all(now - reflector.heard < _DEAF for reflector in self._reflectors)
+
+    @property
+    def _reflectors(self) -> tuple[Reflector, ...]:
+        return self._workspaces, self._workflows, self._jobs, self._deployments, self._pods, self._nodes
+
+    def _reflect(self, what: Watched) -> Reflector:
+        return Reflector(self._cluster, what, self._queue.add)
+
+    def _begin(self) -> None:
+        for reflector in self._reflectors:
+            reflector.synced.wait()
+        log.info("watching %d Workspaces", len(self._workspaces.keys()))
+        for number in range(_WORKERS):
+            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True).start()
+        while True:
+            time.sleep(_RESYNC)
+            for key in {*self._workspaces.keys(), *self._workflows.keys()}:
+                self._queue.add(key)
+
+    def _work(self) -> None:
+        while True:
+            key = self._queue.take()
+            try:
+                again = self._look_at(key)
+            except errors.KaitoError as cause:
+                level = logging.DEBUG if isinstance(cause, clusters.ConflictError) else logging.WARNING
+                log.log(level, "%s: %s; again in %.0f s", "/".join(key), cause, self._queue.failed(key))
+            except Exception:
+                log.exception("%s: a bug; again in %.0f s", "/".join(key), self._queue.failed(key))
+            else:
+                self._queue.done(key)
+                if again is not None:
+                    self._queue.add_after(key, again)
+
+    def _look_at(self, key: Key) -> float | None:
+        found = self._workspaces.of(key)
+        workspace = found[0] if found else None
+        brought = self._brought(workspace)
+        seen = Live(
+            now=datetime.datetime.now(datetime.UTC),
+            workflows=self._workflows.of(key),
+            jobs=self._jobs.of(key),
+            deployments=self._deployments.of(key),
+            pods=self._pods.of(key),
+            nodes=(*self._nodes.of(key), *brought),
+        )
+        again = self._reconciler.reconcile(workspace, seen)
+        return min(again or _BROUGHT, _BROUGHT) if brought else again
+
+    def _brought(self, workspace: Object | None) -> list[Object]:
+        """Nodes that the user brought: they carry no label of ours, so they are asked for by their recorded names."""
+        if workspace is None or self._settings.node_provider != "byo":
+            return []
+        recorded = workspace.get("status", {}).get("workerNodes", [])
+        found = (self._cluster.get(clusters.NODE, name) for name in recorded)
+        return [watched.NODES.trim(node) for node in found if node]
+
+
+def run(cluster: clusters.Cluster, settings: Settings, plan: Planner) -> None:
+    """Lead or wait to; returns when the lead is lost, and then the process must end."""
+    holder = os.environ.get("HOSTNAME", f"pid-{os.getpid()}")
+    watcher = Watcher(cluster, settings, plan)
+    leading = threading.Event()
+    _serve_health(lambda: not leading.is_set() or watcher.healthy())
+
+    def begin() -> None:
+        leading.set()
+        log.info("%s leads", holder)
+        watcher.start()
+
+    lead(Lease(cluster, "kaito-hera", settings.namespace, holder), begin)
+    log.error("%s lost the lead", holder)
+
+
+def _serve_health(healthy: Callable[[], bool]) -> None:
+    """`/healthz` for the kubelet: 200 or 503."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+            self.send_response(200 if healthy() else 503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's signature
+            """Probes are not worth a line."""
+
+    server = ThreadingHTTPServer(("", HEALTH_PORT), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,0 +1,26 @@
+"""Serve: check, get GPU nodes, wait for them, roll the server out. What is satisfied already is left out."""
+
+from typing import Any
+
+from hera.workflows import Steps, Workflow
+
+from kaito_hera.api import Workspace
+from kaito_hera.intent import Parts
+from kaito_hera.settings import Settings
+from workflows import steps, template
+
+
+def serve(workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts, adapter: str = "") -> dict[str, Any]:
+    """The Workflow of one attempt; `adapter` is the tuned one, by digest, where there is one."""
+
+    def fill(workflow: Workflow) -> None:
+        asked = template.asked(workflow)
+        with Steps(name="serve"):
+            steps.preflight(arguments=asked)
+            if parts.nodes:
+                asked = template.placed(asked, steps.provision_nodes(arguments=asked))
+                steps.await_nodes(arguments=asked)
+            if parts.serve:
+                steps.roll_out(arguments=asked | {"adapter": adapter})
+
+    return template.build("serve", workspace, settings, attempt=attempt, fill=fill)

@@ -1,0 +1,124 @@
+"""The steps, in the order in which a Workspace meets them. Each decides the condition that stands beside it in CONDITIONS.
+
+A step is a function: its Input is what it needs, its Output what later steps get. Nothing here touches a cluster until
+Argo runs a step, and every step may run twice.
+"""
+
+from typing import Annotated
+
+from hera.workflows.io import Input, Output
+
+from kaito_hera import answering, checks, jobs, nodes, rollout
+from kaito_hera.api import Workspace
+from kaito_hera.nodes import readiness
+from kaito_hera.run import Run
+from kaito_hera.settings import Settings
+from tuning import config as tuning
+from workflows import asks, template
+
+CONDITIONS = {  # condition: the step that decides it
+    "PreflightSucceeded": "preflight",
+    "NodeClaimReady": "provision-nodes",
+    "ResourceReady": "await-nodes",
+    "JobStarted": "train",
+    "InferenceReady": "roll-out",
+}
+
+
+class Asked(Input):
+    """What every step gets."""
+
+    workspace: Workspace
+    settings: Settings
+    attempt: int
+
+
+class Placed(Asked):
+    """After provisioning: where pods go, if names are known beforehand."""
+
+    hostnames: list[str] = []
+
+
+class Trained(Placed):
+    """With the adapter that was found or made, by digest; empty when there is none."""
+
+    adapter: str = ""
+
+
+class Adapter(Output):
+    """An adapter image by digest; empty when there is none."""
+
+    adapter: Annotated[str, template.output("adapter", default="")]
+
+
+class Provisioned(Output):
+    """What the provider accepted."""
+
+    candidate: Annotated[str, template.output("candidate", default="")]
+    hostnames: Annotated[list[str], template.output("hostnames", default="[]")]
+
+
+class Usable(Output):
+    """The nodes that work can start on."""
+
+    nodes: Annotated[list[str], template.output("nodes", default="[]")]
+
+
+@template.step
+def preflight(asked: Asked) -> Adapter:
+    """Everything that can be known without a GPU; raises the first reason why this cannot work.
+
+    Answers with the adapter if the registry already holds what is to be tuned.
+    """
+    run = Run.open(asked.workspace, asked.settings)
+    checks.pass_facts(run.workspace, run.settings)
+    return Adapter(adapter=checks.pass_cluster(run, asks.wanted(run, asked.attempt)))
+
+
+@template.step
+def provision_nodes(asked: Asked) -> Provisioned:
+    """Ask for the nodes; asking again for nodes that exist changes nothing."""
+    run = Run.open(asked.workspace, asked.settings)
+    run.still_wanted()
+    order = run.provider.order(run.want)
+    return Provisioned(candidate=order.candidate, hostnames=list(order.hostnames))
+
+
+@template.step
+def await_nodes(placed: Placed) -> Usable:
+    """Return once every node is Ready and offers its GPUs, or raise NodesNotReady naming those that do not."""
+    run = Run.open(placed.workspace, placed.settings)
+    return Usable(nodes=readiness.await_ready(run, tuple(placed.hostnames)))
+
+
+@template.step
+def train(trained: Trained) -> Adapter:
+    """Run the tuning Job in the user's namespace, or find the one that runs, and follow it to its end."""
+    if trained.adapter:
+        return Adapter(adapter=trained.adapter)
+    run = Run.open(trained.workspace, trained.settings)
+    run.still_wanted()
+    task = asks.tuning_task(run, trained.attempt, run.placement(tuple(trained.hostnames)))
+    return Adapter(adapter=jobs.run(run, task, read=tuning.Progress.parse)["adapter"])
+
+
+@template.step
+def roll_out(trained: Trained) -> None:
+    """Serve the model with its adapters; return when every replica answers."""
+    run = Run.open(trained.workspace, trained.settings)
+    run.still_wanted()
+    server = asks.server(run.workspace, trained.adapter)
+    rollout.apply(run, server, run.placement(tuple(trained.hostnames)))
+    answering.await_answering(run, server)
+
+
+@template.step
+def release(asked: Asked) -> None:
+    """Take the work off the nodes and give them back; return when nothing billable is left."""
+    give_back(Run.open(asked.workspace, asked.settings))
+
+
+def give_back(run: Run) -> None:
+    """What `release` does, also where Argo does not run it."""
+    rollout.remove(run)
+    nodes.release(run.provider, run.want)

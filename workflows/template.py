@@ -1,0 +1,161 @@
+"""The frame that all Workflows and steps share: names, labels, security, retries, and what the settings add to them.
+
+Every field that a cluster's `workflowDefaults` could fill in is set here, so that a Workflow means the same everywhere.
+"""
+
+import contextvars
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from hera.workflows import Parameter, Workflow, script
+from hera.workflows import models as argo
+
+from kaito_hera import api, errors, intent, names
+from kaito_hera.pods import USER
+from kaito_hera.settings import Settings
+
+SERVICE_ACCOUNT = "kaito-hera-steps"
+_OUTPUTS = "/tmp/hera-outputs/parameters"  # noqa: S108 - Hera's own place, on the pod's emptyDir
+_CA_FOLDER = "/etc/kaito/ca"
+_AZURE_FOLDER = "/var/run/secrets/azure/tokens"
+_WEEK = 7 * 24 * 3600
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+Kind = Literal["serve", "tune", "release"]
+
+_DIED = "lastRetry.status == 'Error' || lastRetry.exitCode in ['-1', '137', '143']"
+"""Only the step's own death is retried by Argo: its pod was deleted, evicted or killed. What a step reports is for `reconcile`."""
+
+
+def output(name: str, *, default: str) -> Parameter:
+    """An output parameter; the default stands in when the step fails or is skipped, or Argo calls it an error."""
+    return Parameter(name=name, value_from=argo.ValueFrom(path=f"{_OUTPUTS}/{name}", default=default))
+
+
+def step(function: Callable[_P, _R]) -> Callable[..., Any]:
+    """Make a function a step: run by Hera's runner in the operator's image, its known errors left as reason and exit code."""
+    return script(
+        constructor="runner",
+        image="{{workflow.parameters.operator-image}}",
+        image_pull_policy="IfNotPresent",
+        command=["python3"],
+        env=[argo.EnvVar(name="HOME", value="/tmp"), argo.EnvVar(name="PYTHONUNBUFFERED", value="1")],  # noqa: S108
+        volume_mounts=[argo.VolumeMount(name="tmp", mount_path="/tmp")],  # noqa: S108
+        security_context=argo.SecurityContext(
+            allow_privilege_escalation=False,
+            read_only_root_filesystem=True,
+            capabilities=argo.Capabilities(drop=["ALL"]),
+        ),
+        resources=argo.ResourceRequirements(
+            requests={"cpu": argo.Quantity(root="50m"), "memory": argo.Quantity(root="96Mi")},
+            limits={"memory": argo.Quantity(root="512Mi")},
+        ),
+        retry_strategy=argo.RetryStrategy(
+            limit=argo.IntOrString(root="5"),
+            expression=_DIED,
+            backoff=argo.Backoff(duration="2", factor=argo.IntOrString(root=2), max_duration="5m"),
+        ),
+    )(_reporting(function))
+
+
+def _reporting(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    @functools.wraps(function)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except errors.KaitoError as error:
+            print(f"{error.reason}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the step's log
+            errors.write_termination_message(error)
+            sys.exit(error.exit_code)
+
+    return wrapped
+
+
+def asked(workflow: Workflow) -> dict[str, Any]:
+    """The arguments that every step gets."""
+    return {name: workflow.get_parameter(name) for name in ("workspace", "settings", "attempt")}
+
+
+def placed(arguments: dict[str, Any], provisioned: Any) -> dict[str, Any]:
+    """The same with the nodes' names from the step that asked for them."""
+    return arguments | {"hostnames": provisioned.get_parameter("hostnames")}
+
+
+def build(
+    kind: Kind, workspace: api.Workspace, settings: Settings, *, attempt: int, fill: Callable[[Workflow], None]
+) -> dict[str, Any]:
+    """The manifest of one attempt; `fill` adds the steps, in a context of its own.
+
+    Hera keeps its open Workflow in a list that copied contexts share, so threads would write into each other's.
+    """
+    workflow = Workflow(
+        name=names.workflow(workspace, attempt),
+        namespace=settings.namespace,
+        labels=_labels(kind, workspace, settings, attempt),
+        annotations={
+            names.INTENT: intent.of(workspace).dump(),
+            "workflows.argoproj.io/title": f"{kind} {workspace.key}",
+            "workflows.argoproj.io/description": f"{workspace.preset_name}, generation {workspace.metadata.generation}, attempt {attempt}",
+        },
+        arguments={
+            "workspace": json.dumps(workspace.intent()),
+            "settings": settings.dump(),
+            "attempt": str(attempt),
+            "operator-image": settings.image("operator"),
+        },
+        entrypoint=kind,
+        service_account_name=SERVICE_ACCOUNT,
+        automount_service_account_token=True,
+        pod_metadata=argo.Metadata(labels={**names.labels(workspace), names.ROLE: "step"}, annotations={}),
+        security_context=argo.PodSecurityContext(
+            run_as_non_root=True,
+            run_as_user=USER,
+            run_as_group=USER,
+            fs_group=USER,
+            seccomp_profile=argo.SeccompProfile(type="RuntimeDefault"),
+        ),
+        image_pull_secrets=[settings.pull_secret] if settings.pull_secret else [],
+        pod_gc=argo.PodGC(strategy="OnPodSuccess", delete_delay_duration="600s"),
+        active_deadline_seconds=_WEEK,
+        archive_logs=False,
+    )
+    contextvars.Context().run(_fill, workflow, fill)
+    return _with_volumes(workflow.to_dict(), settings)
+
+
+def _fill(workflow: Workflow, fill: Callable[[Workflow], None]) -> None:
+    with workflow:
+        fill(workflow)
+
+
+def _labels(kind: Kind, workspace: api.Workspace, settings: Settings, attempt: int) -> dict[str, str]:
+    labels = {**names.labels(workspace), names.WORKFLOW: kind, names.ATTEMPT: str(attempt)}
+    if settings.argo_instance_id:
+        labels["workflows.argoproj.io/controller-instanceid"] = settings.argo_instance_id
+    return labels
+
+
+def _with_volumes(manifest: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Add what the settings ask for to every step: certificate authorities, a cloud identity."""
+    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {}}]
+    mounts: list[dict[str, Any]] = []
+    env: list[dict[str, str]] = []
+    if settings.ca_bundle:
+        volumes.append({"name": "ca", "configMap": {"name": settings.ca_bundle}})
+        mounts.append({"name": "ca", "mountPath": _CA_FOLDER, "readOnly": True})
+        env += [{"name": name, "value": f"{_CA_FOLDER}/ca.crt"} for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
+    if settings.azure:
+        # The same token that AKS's webhook would mount; by our own hand it needs no webhook.
+        token = {"audience": "api://AzureADTokenExchange", "expirationSeconds": 3600, "path": "azure-identity-token"}
+        volumes.append({"name": "azure", "projected": {"sources": [{"serviceAccountToken": token}]}})
+        mounts.append({"name": "azure", "mountPath": _AZURE_FOLDER, "readOnly": True})
+    manifest["spec"]["volumes"] = volumes
+    for template in manifest["spec"]["templates"]:
+        if "script" in template:
+            template["script"]["volumeMounts"] += mounts
+            template["script"]["env"] += env
+    return manifest

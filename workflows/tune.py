@@ -1,0 +1,30 @@
+"""Tune: check, get GPU nodes, wait for them, train in the user's namespace; then serve the result, or give the nodes back."""
+
+from typing import Any
+
+from hera.workflows import Steps, Workflow
+
+from kaito_hera.api import Workspace
+from kaito_hera.intent import Parts
+from kaito_hera.settings import Settings
+from workflows import steps, template
+
+
+def tune(workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts) -> dict[str, Any]:
+    """The Workflow of one attempt. Without a server to follow, no node is asked for when the adapter is there already."""
+
+    def fill(workflow: Workflow) -> None:
+        asked = template.asked(workflow)
+        with Steps(name="tune"):
+            found = steps.preflight(arguments=asked).get_parameter("adapter")
+            needed = None if workspace.serves else f"'{found}' == ''"
+            if parts.nodes:
+                asked = template.placed(asked, steps.provision_nodes(arguments=asked, when=needed))
+                steps.await_nodes(arguments=asked, when=needed)
+            trained = steps.train(arguments=asked | {"adapter": found}, when=needed)
+            if workspace.serves:
+                steps.roll_out(arguments=asked | {"adapter": trained.get_parameter("adapter")})
+            else:
+                steps.release(arguments=template.asked(workflow))
+
+    return template.build("tune", workspace, settings, attempt=attempt, fill=fill)
