@@ -1,11 +1,13 @@
-"""What the operator asks of the serving image: the one module of it that the operator imports.
+"""What the operator asks of the serving image and what it answers: the one module of it that the operator imports.
 
-The operator writes a `ServingConfig` and a list of `Adapter` as JSON into one ConfigMap, mounted as a folder. The config
-is read once, the adapters whenever the file changes. Nothing here imports torch or ray.
+The operator writes a `ServingConfig` and a list of `Adapter` as JSON into one ConfigMap, mounted as a folder. The
+config is read once, the adapters whenever the file changes. `GET /v1/models` answers a `Served`; a process that ends
+badly, the server's or a check's, leaves a `Failure` as its termination message. Nothing here imports torch or ray.
 """
 
+import enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 
@@ -18,6 +20,26 @@ REGISTRY_AUTH = Path("/etc/kaito/registry/config.json")
 
 SCRATCH = Path("/mnt/scratch")
 """A writable volume for weights and adapters."""
+
+
+class Exit(enum.IntEnum):
+    """Exit codes of the image, numbered as the tuning image's.
+
+    64, 65, 126, 127 and 128+n belong to Argo's emissary, the kubelet and signals.
+    """
+
+    DONE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    BAD_CONFIG = 10
+    BAD_ADAPTER = 11
+    BAD_MODEL = 12
+    DOES_NOT_FIT = 20
+    REGISTRY_AUTH = 30
+    NETWORK = 40
+    REGISTRY_UNAVAILABLE = 41
+    NODE_TROUBLE = 42
+    ENGINE_DIED = 43
 
 
 class Strict(pydantic.BaseModel):
@@ -55,3 +77,50 @@ class Adapter(Strict):
 
 Adapters = pydantic.TypeAdapter(tuple[Adapter, ...])
 """Reads and writes the adapters file: `Adapters.validate_json(text)`, `Adapters.dump_json(adapters)`."""
+
+
+class AdapterStatus(Adapter):
+    """One adapter of the list, as the server sees it now."""
+
+    state: Literal["loaded", "loading", "failed"]
+    digest: str = ""
+    """Of the image that is served under this name, `sha256:...`; while a change fails, the earlier one's."""
+    reason: str = ""
+    """Why it failed, or what it waits for."""
+
+
+class Served(pydantic.BaseModel):
+    """The part of `GET /v1/models` that is ours; OpenAI's clients read `data` beside it."""
+
+    ready: bool
+    adapters: tuple[AdapterStatus, ...]
+    """In the order of the adapters file; what is not listed is not served."""
+
+    def lacks(self, wanted: tuple[Adapter, ...]) -> str:
+        """What keeps the server from serving exactly `wanted`, or an empty string: what a roll-out polls."""
+        seen = {status.name: status for status in self.adapters}
+        for adapter in wanted:
+            status = seen.pop(adapter.name, None)
+            if status is None or (status.image, status.strength) != (adapter.image, adapter.strength):
+                return f"adapter {adapter.name}: the server has not read this change yet"
+            if status.state != "loaded":
+                return f"adapter {adapter.name}: {status.state}{': ' if status.reason else ''}{status.reason}"
+        return f"adapter {min(seen)}: still listed" if seen else ""
+
+
+class Failure(Strict):
+    """The termination message of a server or check that failed."""
+
+    reason: str
+    """CamelCase, becomes the condition's reason."""
+    message: str
+    """Names the field or object, the value seen and the way out."""
+    retryable: bool
+
+
+def parse_termination(message: str) -> Failure | None:
+    """What the image left behind, or None when it ended well or died without a word."""
+    try:
+        return Failure.model_validate_json(message)
+    except pydantic.ValidationError:
+        return None

@@ -1,0 +1,193 @@
+"""Keeps the engine's adapters as the adapters file lists them: pulled, loaded, re-weighted and removed while it serves.
+
+The file's content is what counts: a ConfigMap volume swaps a symlink and keeps times. A change is applied to requests
+that come after it; an adapter that cannot be had leaves everything that already works as it is and is reported with its
+reason. Knows the engine by its Protocol and images as folders that a `Source` makes; no HTTP, no Ray, no torch.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from serving import errors
+from serving.config import Adapter, Adapters, AdapterStatus
+from serving.engine.protocol import AdapterRefused, Engine, EngineDown
+
+log = logging.getLogger("serving.adapters")
+
+RETRY_SECONDS = 15.0
+RETRY_SECONDS_MOST = 120.0
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """An adapter image on disk."""
+
+    digest: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An adapter that the engine has."""
+
+    adapter: Adapter
+    digest: str
+    template: str | None
+    """The chat template that it was trained with, if its image has one."""
+
+    @property
+    def id(self) -> str:
+        """Its id in the engine: one name's old and new image can be there side by side."""
+        return f"{self.adapter.name}@{self.digest}"
+
+
+class Source(Protocol):
+    """Where adapter images come from; `serving.images.Images` is one."""
+
+    async def pull(self, image: str) -> Pulled:
+        """The image's files, checked; raises an error of `serving.errors`."""
+
+    def keep_only(self, digests: Iterable[str]) -> None:
+        """Give back the disk of all other images."""
+
+
+class AdapterSet:
+    """What is listed, what is loaded, and why the rest is not."""
+
+    def __init__(self, file: Path, source: Source, engine: Callable[[], Awaitable[Engine]]) -> None:
+        self._file = file
+        self._source = source
+        self._engine = engine
+        self._wanted: tuple[Adapter, ...] = ()
+        self._loaded: Mapping[str, Loaded] = {}
+        self._reasons: dict[str, str] = {}
+        self._file_reason = "the adapters file has not been read yet"
+        self._content: bytes | None = None
+        self._retry_at = 0.0
+        self._retry_after = RETRY_SECONDS
+        self._leases: Counter[str] = Counter()
+        self._leaving: set[str] = set()
+        self.complete = False
+        """Whether, since the start, there was a moment when all that was listed was loaded."""
+
+    def statuses(self) -> tuple[AdapterStatus, ...]:
+        """One entry for each listed adapter, in the file's order."""
+        return tuple(self._status(adapter) for adapter in self._wanted)
+
+    def loaded(self) -> Mapping[str, Loaded]:
+        """What can be asked for by name."""
+        return self._loaded
+
+    def lacking(self) -> str:
+        """Why not all that is listed is loaded; an empty string if it is."""
+        reasons = [
+            f"adapter {each.name}: {each.reason or each.state}" for each in self.statuses() if each.state != "loaded"
+        ]
+        return "; ".join(([self._file_reason] if self._file_reason else []) + reasons)
+
+    @contextlib.contextmanager
+    def lease(self, ids: Iterable[str]) -> Iterator[None]:
+        """Keep adapters in the engine while a request uses them, whatever the file says meanwhile."""
+        held = tuple(ids)
+        self._leases.update(held)
+        try:
+            yield
+        finally:
+            self._leases.subtract(held)
+
+    async def watch(self, *, seconds: float = 1.0) -> None:
+        """Apply the file now and whenever its content changes; try again what may work later. Ends when cancelled."""
+        while True:
+            content = await asyncio.to_thread(self._read)
+            if content != self._content or (self.lacking() and time.monotonic() >= self._retry_at):
+                await self.apply(content)
+            await self._unload_unused()
+            await asyncio.sleep(seconds)
+
+    async def apply(self, content: bytes) -> None:
+        """Bring the engine to what `content` lists; requests see the old list or the new one, never half of it."""
+        changed, self._content = content != self._content, content
+        self._retry_after = RETRY_SECONDS if changed else min(self._retry_after * 2, RETRY_SECONDS_MOST)
+        try:
+            self._wanted, self._file_reason = _parse(content), ""
+        except ValueError as error:
+            self._file_reason = f"the adapters file {self._file.name} cannot be used: {error}".replace("\n", " ")
+            log.log(logging.ERROR if changed else logging.DEBUG, "%s; what was loaded stays", self._file_reason)
+        else:
+            before = self._loaded
+            self._reasons = {}
+            have = {adapter.name: await self._obtain(adapter) for adapter in self._wanted}
+            self._loaded = {name: loaded for name, loaded in have.items() if loaded is not None}
+            self._leaving |= {loaded.id for loaded in before.values()}
+            self._leaving -= {loaded.id for loaded in self._loaded.values()}
+            self._source.keep_only(loaded.digest for loaded in self._loaded.values())
+            self.complete = self.complete or not self._reasons
+            self._report(sorted(before.keys() - self._loaded.keys()))
+        self._retry_at = time.monotonic() + self._retry_after
+
+    def _read(self) -> bytes:
+        with contextlib.suppress(FileNotFoundError):
+            return self._file.read_bytes()
+        return b"[]"
+
+    async def _obtain(self, adapter: Adapter) -> Loaded | None:
+        """The adapter as listed; if that cannot be had, what served under its name before, and a reason."""
+        have = self._loaded.get(adapter.name)
+        if have is not None and have.adapter.image == adapter.image:
+            return Loaded(adapter, have.digest, have.template)
+        try:
+            pulled = await self._source.pull(adapter.image)
+            new = Loaded(adapter, pulled.digest, await asyncio.to_thread(_template, pulled.folder))
+            engine = await self._engine()
+            if have is None or have.id != new.id:
+                await engine.load_adapter(new.id, pulled.folder)
+        except (errors.Fatal, AdapterRefused, EngineDown, OSError) as error:
+            self._reasons[adapter.name] = str(error)
+            return have
+        return new
+
+    async def _unload_unused(self) -> None:
+        for adapter in [each for each in self._leaving if not self._leases[each]]:
+            self._leaving.discard(adapter)
+            engine = await self._engine()
+            with contextlib.suppress(EngineDown):
+                await engine.unload_adapter(adapter)
+
+    def _status(self, adapter: Adapter) -> AdapterStatus:
+        have = self._loaded.get(adapter.name)
+        reason = self._reasons.get(adapter.name, "")
+        loaded = have is not None and have.adapter == adapter
+        state = "loaded" if loaded else "failed" if reason else "loading"
+        digest = have.digest if have else ""
+        return AdapterStatus.model_validate(
+            {**adapter.model_dump(), "state": state, "digest": digest, "reason": reason}
+        )
+
+    def _report(self, removed: list[str]) -> None:
+        """One line on what is served now."""
+        served = [f"{name} ({each.adapter.strength:g}, {each.digest[:19]})" for name, each in self._loaded.items()]
+        parts = [", ".join(served) or "none"]
+        parts += [f"removed {', '.join(removed)}"] if removed else []
+        parts += [f"FAILED {name}: {why}" for name, why in self._reasons.items()]
+        log.log(logging.ERROR if self._reasons else logging.INFO, "adapters: %s", "; ".join(parts))
+
+
+def _parse(content: bytes) -> tuple[Adapter, ...]:
+    wanted = Adapters.validate_json(content)
+    doubled = [name for name, count in Counter(adapter.name for adapter in wanted).items() if count > 1]
+    if doubled:
+        raise ValueError(f"the name {doubled[0]} is listed twice")
+    return wanted
+
+
+def _template(folder: Path) -> str | None:
+    with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
+        return (folder / "chat_template.jinja").read_text() or None
+    return None

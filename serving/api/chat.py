@@ -1,0 +1,227 @@
+"""KAITO's `/chat`, as its transformers runtime answers from v0.2 to v0.8, in both of its modes.
+
+A `prompt` is text generation, `messages` are a conversation. Differences, all of them on purpose: a prompt without the
+chat template's control tokens is rendered as one user turn; what made KAITO answer 500 is a 400 that names the field;
+the conversation's answer is the assistant's text and not the print of a Python object.
+"""
+
+import dataclasses
+
+import fastapi
+import pydantic
+
+from serving import errors
+from serving.api.clients import while_connected
+from serving.engine.protocol import ModelInfo, Request, Sampling
+from serving.service import Loaded, Mix, Service
+from serving.text import tokens
+from serving.text.chat import Message, TextRefused
+
+MAX_SEQUENCES = 8
+IGNORED = frozenset({"pad_token_id", "use_cache", "return_dict_in_generate", "bos_token_id"})
+"""Keywords of `generate` that change nothing in what /chat answers."""
+
+
+class Options(pydantic.BaseModel):
+    """`generate_kwargs`: KAITO's defaults hold even over the model's own."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    max_length: int = 200
+    """Of prompt and answer together."""
+    min_length: int = 0
+    do_sample: bool = True
+    early_stopping: bool = False
+    num_beams: int = 1
+    temperature: float = 1.0
+    top_k: int = 10
+    top_p: float = 1.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    eos_token_id: int | list[int] | None = None
+
+
+class More(pydantic.BaseModel):
+    """The further keywords of `generate` that are honoured."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    max_new_tokens: int | None = None
+    min_new_tokens: int = 0
+    num_return_sequences: int = 1
+    no_repeat_ngram_size: int | None = None
+    min_p: float | None = None
+    length_penalty: float | None = None
+    seed: int | None = None
+    stop_strings: str | list[str] | None = None
+
+
+class Turn(pydantic.BaseModel):
+    """One of `messages`."""
+
+    role: str
+    content: str
+
+
+class Body(pydantic.BaseModel):
+    """The body of a request; further keys are ignored."""
+
+    prompt: str | None = None
+    return_full_text: bool | None = True
+    clean_up_tokenization_spaces: bool | None = False
+    prefix: str | None = None
+    handle_long_generation: str | None = None
+    messages: list[Turn] | None = None
+    generate_kwargs: Options | None = None
+
+
+def router(service: Service) -> fastapi.APIRouter:
+    """`POST /chat`."""
+    routes = fastapi.APIRouter()
+
+    @routes.post("/chat")
+    async def chat(body: Body, request: fastapi.Request) -> dict[str, str]:
+        options = body.generate_kwargs or Options()
+        more = _more(options)
+        loaded = service.require()
+        mix = service.mix(None)
+        wanted = _request(options, more, _prompt(loaded, body, mix), loaded.engine.info, whole=_keeps_whole(body))
+        wanted = wanted.with_adapters(mix.strengths)
+        stops = (more.stop_strings,) if isinstance(more.stop_strings, str) else tuple(more.stop_strings or ())
+        with service.admission.enter(loaded.engine.info.concurrency):
+            texts = []
+            for number in range(more.num_return_sequences):
+                answer = service.answer(_numbered(wanted, number), stops=stops)
+                texts.append(_shown(body, (await while_connected(request, answer)).text))
+        return {"Result": "".join(texts)}
+
+    return routes
+
+
+def _more(options: Options) -> More:
+    given = {key: value for key, value in (options.model_extra or {}).items() if key not in IGNORED}
+    try:
+        more = More.model_validate(given)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0])
+        if first["type"] != "extra_forbidden":
+            raise _bad(field, given[field], first["msg"]) from error
+        known = ", ".join(sorted((Options.model_fields | More.model_fields).keys()))
+        raise _bad(field, given[field], f"it is not supported; there are {known}") from error
+    if not 1 <= more.num_return_sequences <= MAX_SEQUENCES:
+        raise _bad("num_return_sequences", more.num_return_sequences, f"it must be 1 to {MAX_SEQUENCES}")
+    if more.max_new_tokens is not None and more.max_new_tokens < 1:
+        raise _bad("max_new_tokens", more.max_new_tokens, "it must be at least 1")
+    return more
+
+
+def _prompt(loaded: Loaded, body: Body, mix: Mix) -> list[int]:
+    """What the model is to continue."""
+    try:
+        if body.prompt:
+            return loaded.chat.prompt((body.prefix or "") + body.prompt, mix.template)
+        if body.messages:
+            turns: list[Message] = [{"role": turn.role, "content": turn.content} for turn in body.messages]
+            return loaded.chat.conversation(turns, mix.template)
+    except TextRefused as error:
+        raise errors.BadRequest(str(error)) from error
+    if body.messages is not None and body.prompt is None:
+        raise errors.BadRequest("Conversational parameter messages required")
+    raise errors.BadRequest("Text generation parameter prompt required")
+
+
+def _keeps_whole(body: Body) -> bool:
+    """Whether a prompt that is too long must be refused, and not cut from the left."""
+    if body.handle_long_generation not in (None, "hole"):
+        raise errors.BadRequest(f'handle_long_generation is {body.handle_long_generation!r}; it must be null or "hole"')
+    return body.handle_long_generation is None
+
+
+def _request(options: Options, more: More, prompt: list[int], info: ModelInfo, *, whole: bool) -> Request:
+    new = options.max_length - len(prompt) if more.max_new_tokens is None else more.max_new_tokens
+    if new < 1:
+        raise _bad(
+            "max_length",
+            options.max_length,
+            f"it counts the prompt, which has {len(prompt)} tokens; raise it or set generate_kwargs.max_new_tokens",
+        )
+    if not whole and len(prompt) + new > info.context > new:
+        prompt = prompt[new - info.context :]
+    if len(prompt) >= info.context:
+        raise errors.BadRequest(f"the prompt has {len(prompt)} tokens; the model takes {info.context} with its answer")
+    new = min(new, info.context - len(prompt))
+    least = max(0, more.min_new_tokens, options.min_length - len(prompt))
+    stop = options.eos_token_id
+    return Request(
+        prompt=tuple(prompt),
+        max_new_tokens=new,
+        min_new_tokens=min(least, new),
+        sampling=_sampling(options, more, info),
+        stop_ids=None if stop is None else frozenset([stop] if isinstance(stop, int) else stop),
+    )
+
+
+def _sampling(options: Options, more: More, info: ModelInfo) -> Sampling:
+    for field, value, fits, range_ in (
+        ("temperature", options.temperature, options.temperature > 0 or not options.do_sample, "above 0"),
+        ("top_k", options.top_k, options.top_k >= 0, "0 (off) or above"),
+        ("top_p", options.top_p, 0 < options.top_p <= 1, "above 0 and at most 1"),
+        ("typical_p", options.typical_p, 0 < options.typical_p <= 1, "above 0 and at most 1"),
+        ("repetition_penalty", options.repetition_penalty, options.repetition_penalty > 0, "above 0"),
+        ("num_beams", options.num_beams, 1 <= options.num_beams <= MAX_SEQUENCES, f"1 to {MAX_SEQUENCES}"),
+        ("min_p", more.min_p, more.min_p is None or 0 <= more.min_p <= 1, "0 to 1"),
+        ("no_repeat_ngram_size", more.no_repeat_ngram_size, (more.no_repeat_ngram_size or 0) >= 0, "0 or above"),
+        ("seed", more.seed, more.seed is None or 0 <= more.seed < 1 << 63, "0 to 2^63 - 1"),
+    ):
+        if not fits:
+            hint = "; for greedy decoding set do_sample to false" if field == "temperature" else ""
+            raise _bad(field, value, f"it must be {range_}{hint}")
+    sampling = Sampling(
+        do_sample=options.do_sample,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        typical_p=options.typical_p,
+        min_p=more.min_p,
+        repetition_penalty=options.repetition_penalty,
+        no_repeat_ngram_size=more.no_repeat_ngram_size,
+        num_beams=options.num_beams,
+        early_stopping=options.early_stopping,
+        length_penalty=more.length_penalty,
+        seed=more.seed,
+    )
+    return supported(sampling, info, "generate_kwargs.")
+
+
+def supported(sampling: Sampling, info: ModelInfo, prefix: str = "") -> Sampling:
+    """`sampling`, or a refusal that names the first field that this engine does not honour."""
+    neutral = {"typical_p": 1.0, "repetition_penalty": 1.0, "num_beams": 1, "early_stopping": False}
+    for field in dataclasses.fields(sampling):
+        value = getattr(sampling, field.name)
+        optional = field.name not in ("do_sample", "temperature", "top_k", "top_p", "seed")
+        if optional and value not in (None, 0, neutral.get(field.name)) and field.name not in info.features:
+            raise errors.BadRequest(
+                f"{prefix}{field.name} is {value!r}; this engine ({info.kind}) does not support it", param=field.name
+            )
+    return sampling
+
+
+def _numbered(request: Request, number: int) -> Request:
+    """The same request for the n-th sequence: a fixed seed gives different sequences, and the same ones again."""
+    seed = request.sampling.seed
+    if seed is None or number == 0:
+        return request
+    return dataclasses.replace(
+        request, sampling=dataclasses.replace(request.sampling, seed=(seed + number) % (1 << 63))
+    )
+
+
+def _shown(body: Body, text: str) -> str:
+    if body.clean_up_tokenization_spaces:
+        text = tokens.tidy(text)
+    return body.prompt + text if body.prompt and body.return_full_text else text
+
+
+def _bad(field: str, value: object, remedy: str) -> errors.BadRequest:
+    return errors.BadRequest(f"generate_kwargs.{field} is {value!r}: {remedy}", param=field)

@@ -1,0 +1,38 @@
+"""Whether the server answers, and why not: what probes and people ask. Never limited, never waits for the engine."""
+
+import fastapi
+from fastapi.responses import JSONResponse
+
+from serving.service import STALLED_SECONDS, Service
+
+
+def router(service: Service) -> fastapi.APIRouter:
+    """`/`, `/health`, `/healthz` (KAITO's answers) and `/livez`."""
+    routes = fastapi.APIRouter()
+
+    @routes.get("/")
+    async def home() -> dict[str, str]:
+        return {"message": "Server is running"}
+
+    @routes.get("/health")
+    @routes.get("/healthz")
+    async def health() -> fastapi.Response:
+        """Readiness: 200 once the model and all listed adapters are loaded, until the server drains or breaks."""
+        reason = service.unready()
+        if reason:
+            return JSONResponse({"status": "Unhealthy", "detail": reason}, 503)
+        return JSONResponse({"status": "Healthy"})
+
+    @routes.get("/livez")
+    async def livez() -> fastapi.Response:
+        """Liveness: 503 only when a restart is the cure; loading, draining and a long queue are life."""
+        reason = service.failure
+        if service.loaded and not reason:
+            alive, why, stalled = service.loaded.engine.health()
+            stuck = f"a request has produced nothing for {stalled:.0f} s" if stalled > STALLED_SECONDS else ""
+            reason = stuck if alive or service.admission.draining else why
+        return JSONResponse(
+            {"status": "Unhealthy", "detail": reason} if reason else {"status": "Healthy"}, 503 if reason else 200
+        )
+
+    return routes

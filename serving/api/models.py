@@ -1,0 +1,68 @@
+"""`GET /v1/models`: what can be asked for, and how far the listed adapters are. Answers also before it is ready."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import fastapi
+
+from serving.config import Served
+from serving.service import Service
+
+OWNER = "kaito-hera"
+
+
+def router(service: Service) -> fastapi.APIRouter:
+    """`/v1/models` and `/v1/models/NAME`."""
+    routes = fastapi.APIRouter()
+
+    @routes.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """`data` as OpenAI's clients read it; `ready`, `adapters` and `engine` beside it."""
+        served = Served(ready=not service.unready(), adapters=service.adapters.statuses())
+        return {
+            "object": "list",
+            "data": list(_entries(service).values()),
+            "engine": _engine(service),
+        } | served.model_dump()
+
+    @routes.get("/v1/models/{name:path}")
+    async def model(name: str) -> Mapping[str, Any]:
+        service.mix(name)  # raises ModelNotFound
+        return _entries(service)[name]
+
+    return routes
+
+
+def _entries(service: Service) -> dict[str, Mapping[str, Any]]:
+    """Served name (the sum of all adapters), each adapter, and the hub's id (the bare base)."""
+    config = service.config
+    common = {"object": "model", "created": service.started, "owned_by": OWNER, "root": config.model.id}
+    loaded = service.adapters.loaded()
+    strengths = {name: each.adapter.strength for name, each in loaded.items()}
+    entries: dict[str, Mapping[str, Any]] = {
+        config.model.id: {"id": config.model.id, **common, "parent": None, "strengths": {}}
+    }
+    for name, each in loaded.items():
+        entries[name] = {
+            "id": name,
+            **common,
+            "parent": config.model.id,
+            "strengths": {name: each.adapter.strength},
+            "image": each.adapter.image,
+            "digest": each.digest,
+        }
+    served = {"id": config.name, **common, "parent": None if not loaded else config.model.id, "strengths": strengths}
+    return {config.name: served} | {name: entry for name, entry in entries.items() if name != config.name}
+
+
+def _engine(service: Service) -> dict[str, Any] | None:
+    if service.loaded is None:
+        return None
+    info = service.loaded.engine.info
+    return {
+        "kind": info.kind,
+        "concurrent_requests": info.concurrency,
+        "context": info.context,
+        "dtype": info.dtype,
+        "device": info.device,
+    }

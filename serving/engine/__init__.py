@@ -1,0 +1,1 @@
+"""Engines: tokens in, tokens out. Nothing here knows text, HTTP or Ray."""

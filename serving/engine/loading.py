@@ -1,0 +1,55 @@
+"""Loads a checkpoint with the number type that suits the machine.
+
+Weights come from safetensors only and no code of the checkpoint runs. Knows a folder and the device, not the hub.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from serving import errors
+
+
+def load_model(folder: Path, *, threads: int) -> Any:
+    """The model in `folder`, on the GPU if there is one, ready to run."""
+    torch.set_num_threads(threads)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    dtype = number_type(_stored_type(folder))
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+        return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise errors.ModelDoesNotFit(f"the weights in {dtype} do not fit: {error}; take a larger GPU") from error
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise errors.BadModel(f"the checkpoint cannot be served: {error}") from error
+
+
+def number_type(stored: torch.dtype) -> torch.dtype:
+    """16 bits where the hardware computes in them, else 32.
+
+    GPUs: bfloat16 from compute capability 8.0, before that float16. CPUs: the stored type if it is float32 or if
+    bfloat16 products are in hardware; emulated ones are many times slower than float32.
+    """
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
+    if stored == torch.float32 or not torch.cpu.get_capabilities().get("avx512_bf16"):
+        return torch.float32
+    return torch.bfloat16
+
+
+def _stored_type(folder: Path) -> torch.dtype:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise errors.BadModel(f"config.json of the model cannot be read: {error}") from error
+    text = config.get("text_config", {})
+    name = next((part[key] for part in (config, text) for key in ("dtype", "torch_dtype") if part.get(key)), "float32")
+    stored = getattr(torch, str(name), torch.float32)
+    assert isinstance(stored, torch.dtype)
+    return stored

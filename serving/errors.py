@@ -1,0 +1,168 @@
+# ruff: noqa: N818  a class name is the reason that people read
+"""What can go wrong, in two trees: what ends one request, and what ends the process. Knows neither FastAPI nor Ray.
+
+```
+RequestError            status and OpenAI's type; /chat shows the message as `detail`
+├── BadRequest     400  names the parameter
+├── ModelNotFound  404
+├── TooLarge       413
+├── TooBusy        429  with Retry-After
+├── EngineTrouble  500
+└── NotReady       503  starting, draining or broken
+
+Fatal                     class name = reason; exit code; whether trying again unchanged may help
+├── BadConfig               the mounted config
+├── BadModel                the weights on the hub
+├── ModelDoesNotFit         not enough memory for the weights
+├── AdapterImageNotFound ┐
+├── NotAnAdapter         ├  an adapter image
+├── RegistryAuthFailed   │
+├── RegistryUnavailable  ┘
+├── HubUnavailable          network
+├── NodeTrouble             disk, devices, Ray's own processes
+└── EngineDied              the serving replica ended
+```
+"""
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+from serving.config import Exit, Failure
+
+
+class RequestError(Exception):
+    """Ends one request."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "internal_error"
+    code: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.retry_after = retry_after
+
+
+class BadRequest(RequestError):
+    """The request cannot be honoured as it is."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class ModelNotFound(BadRequest):
+    """No model or adapter of that name is served."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class TooLarge(BadRequest):
+    """The body is longer than is read."""
+
+    status = 413
+
+
+class TooBusy(RequestError):
+    """The queue is full."""
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+
+
+class EngineTrouble(RequestError):
+    """The engine failed at this request."""
+
+
+class NotReady(RequestError):
+    """The server is starting, draining or broken."""
+
+    status = 503
+    type = "service_unavailable"
+
+
+class Fatal(Exception):
+    """Ends the process with a termination message."""
+
+    exit: ClassVar[Exit] = Exit.UNEXPECTED
+    retryable: ClassVar[bool] = False
+
+    def failure(self) -> Failure:
+        """The termination message."""
+        return Failure(reason=type(self).__name__, message=str(self), retryable=self.retryable)
+
+
+class BadConfig(Fatal):
+    """The mounted config or the pod's environment cannot work."""
+
+    exit = Exit.BAD_CONFIG
+
+
+class BadModel(Fatal):
+    """The model on the hub is missing, forbidden or of a kind that cannot be served."""
+
+    exit = Exit.BAD_MODEL
+
+
+class ModelDoesNotFit(Fatal):
+    """The weights need more memory than there is."""
+
+    exit = Exit.DOES_NOT_FIT
+
+
+class AdapterImageNotFound(Fatal):
+    """The registry knows no such image."""
+
+    exit = Exit.BAD_ADAPTER
+
+
+class NotAnAdapter(Fatal):
+    """The image is there and is no adapter, or none for this model."""
+
+    exit = Exit.BAD_ADAPTER
+
+
+class RegistryAuthFailed(Fatal):
+    """The registry wants other credentials."""
+
+    exit = Exit.REGISTRY_AUTH
+
+
+class RegistryUnavailable(Fatal):
+    """The registry does not answer, or not now."""
+
+    exit = Exit.REGISTRY_UNAVAILABLE
+    retryable = True
+
+
+class HubUnavailable(Fatal):
+    """The model hub does not answer, or not now."""
+
+    exit = Exit.NETWORK
+    retryable = True
+
+
+class NodeTrouble(Fatal):
+    """A full disk or a lost device."""
+
+    exit = Exit.NODE_TROUBLE
+    retryable = True
+
+
+class EngineDied(Fatal):
+    """The serving replica ended; the kubelet starts the container again."""
+
+    exit = Exit.ENGINE_DIED
+    retryable = True
+
+
+def leave(failure: Failure, termination_log: Path) -> None:
+    """Write the termination message; Kubernetes keeps 4,096 bytes of it."""
+    room = 4096 - len(json.dumps(failure.model_copy(update={"message": ""}).model_dump()))
+    message = failure.message if len(json.dumps(failure.message)) <= room else failure.message[: room // 8] + " ..."
+    try:
+        termination_log.write_text(failure.model_copy(update={"message": message}).model_dump_json())
+    except OSError as error:
+        print(f"the termination message could not be written to {termination_log}: {error}")  # noqa: T201

@@ -1,0 +1,183 @@
+"""Adapter images, through skopeo: what an image is, and its layers on disk.
+
+As KAITO's puller, it asks without credentials first and then with the mounted ones. Every call is bounded in time; what
+skopeo says becomes one of four errors. Which registries are mirrored or speak plain HTTP is said in the image's
+`/etc/containers/registries.conf`, not here. Needs neither torch nor ray.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serving import errors
+
+INDEX_TYPES = frozenset(
+    {"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"}
+)
+CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
+MAX_LAYERS = 127
+MAX_BYTES = 16 << 30
+"""Of all layers as they are stored."""
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+NOT_FOUND = re.compile(
+    r"manifest unknown|name unknown|not found|repository name not known|status code 404", re.IGNORECASE
+)
+FORBIDDEN = re.compile(
+    r"unauthorized|authentication required|denied|forbidden|invalid username/password|status code 40[13]", re.IGNORECASE
+)
+BAD_NAME = re.compile(r"invalid reference format|must be lowercase|Invalid image name|parsing reference", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer as the manifest lists it."""
+
+    digest: str
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An image that can hold an adapter."""
+
+    image: str
+    """As it was asked for."""
+    digest: str
+    """Of the manifest, `sha256:...`."""
+    layers: tuple[Layer, ...]
+
+    @property
+    def pinned(self) -> str:
+        """The image by digest."""
+        return f"{_repository(self.image)}@{self.digest}"
+
+
+def inspect(image: str, *, authfile: Path, seconds: float) -> Manifest:
+    """Ask the registry for the manifest and see that it can be an adapter image."""
+    ends = time.monotonic() + seconds
+    raw = _skopeo(["inspect", "--raw", f"docker://{image}"], image, authfile=authfile, ends=ends)
+    manifest = _json(raw, image)
+    if manifest.get("mediaType") in INDEX_TYPES or "manifests" in manifest:
+        pinned = f"{_repository(image)}@{_choose(manifest, image)}"
+        raw = _skopeo(["inspect", "--raw", f"docker://{pinned}"], image, authfile=authfile, ends=ends)
+        manifest = _json(raw, image)
+    return _checked(image, manifest, "sha256:" + hashlib.sha256(raw).hexdigest())
+
+
+def pull(manifest: Manifest, folder: Path, *, authfile: Path, seconds: float) -> None:
+    """Copy manifest and layers into `folder`, each blob under the hex of its digest."""
+    command = ["copy", "--quiet", f"docker://{manifest.pinned}", f"dir:{folder}"]
+    _skopeo(command, manifest.image, authfile=authfile, ends=time.monotonic() + seconds)
+
+
+def _skopeo(command: list[str], image: str, *, authfile: Path, ends: float) -> bytes:
+    """Run skopeo, anonymously first: a public image must not fail for an expired secret."""
+    try:
+        anonymous = "--src-no-creds" if command[0] == "copy" else "--no-creds"
+        return _run([command[0], anonymous, *command[1:]], image, ends=ends)
+    except errors.RegistryAuthFailed:
+        if not authfile.is_file():
+            raise
+    return _run([command[0], "--authfile", str(authfile), *command[1:]], image, ends=ends)
+
+
+def _run(arguments: list[str], image: str, *, ends: float) -> bytes:
+    seconds = max(ends - time.monotonic(), 1.0)
+    command = ["skopeo", "--insecure-policy", "--command-timeout", f"{seconds:.0f}s", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, timeout=seconds + 1, env=_environment())  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        raise errors.RegistryUnavailable(f"the registry of {image} did not answer within {seconds:.0f} s") from error
+    except FileNotFoundError as error:
+        raise errors.NodeTrouble("skopeo is not installed in this image") from error
+    if done.returncode:
+        raise _explain(image, done.stderr.decode(errors="replace"))
+    return done.stdout
+
+
+def _environment() -> Mapping[str, str]:
+    """With a TMPDIR, where skopeo keeps large blobs meanwhile: its own default is not writable in a read-only pod."""
+    return {"TMPDIR": "/tmp"} | dict(os.environ)  # noqa: S108
+
+
+def _explain(image: str, said: str) -> errors.Fatal:
+    """The last words of skopeo as one of our errors."""
+    message = re.sub(r'^time="[^"]*" level=\w+ msg=', "", said.strip().rsplit("\n", 1)[-1])
+    if "no space left" in said:
+        return errors.NodeTrouble(f"the disk is full while pulling {image}: {message}")
+    if BAD_NAME.search(said):
+        return errors.AdapterImageNotFound(f"{image} is not an image reference: {message}")
+    if FORBIDDEN.search(said):
+        return errors.RegistryAuthFailed(
+            f"the registry refuses {image} without credentials and with the given ones: {message}; "
+            "name a pull secret for this registry in inference.adapters[].source.imagePullSecrets"
+        )
+    if NOT_FOUND.search(said):
+        return errors.AdapterImageNotFound(f"the registry has no image {image}: {message}; push it or correct the name")
+    return errors.RegistryUnavailable(f"the registry of {image} does not answer as it should: {message}")
+
+
+def _json(raw: bytes, image: str) -> dict[str, Any]:
+    try:
+        manifest = json.loads(raw)
+    except ValueError as error:
+        raise errors.RegistryUnavailable(f"the registry answers no manifest for {image}: {error}") from error
+    if not isinstance(manifest, dict):
+        raise errors.NotAnAdapter(f"{image} has a manifest that is no JSON object")
+    return manifest
+
+
+def _choose(index: Mapping[str, Any], image: str) -> str:
+    """The image of an index for this machine, else the only real one: an adapter runs on any."""
+    architecture = ARCHITECTURES.get(platform.machine(), platform.machine())
+    real = [entry for entry in index.get("manifests", ()) if _platform(entry, "architecture") != "unknown"]
+    mine = [entry for entry in real if _platform(entry, "architecture") == architecture]
+    for entry in (*mine, *real):
+        if re.fullmatch(r"sha256:[0-9a-f]{64}", str(entry.get("digest"))):
+            return str(entry["digest"])
+    raise errors.NotAnAdapter(f"{image} is an index without an image")
+
+
+def _platform(entry: Mapping[str, Any], key: str) -> str:
+    return str((entry.get("platform") or {}).get(key, ""))
+
+
+def _checked(image: str, manifest: Mapping[str, Any], digest: str) -> Manifest:
+    config = manifest.get("config") or {}
+    if config.get("mediaType") not in CONFIG_TYPES:
+        raise errors.NotAnAdapter(
+            f"{image} is {config.get('mediaType') or 'not'} and no container image; an adapter is an image with "
+            "/data/adapter_config.json and /data/adapter_model.safetensors"
+        )
+    try:
+        layers = tuple(
+            Layer(str(layer["digest"]), int(layer["size"]), str(layer.get("mediaType", "")))
+            for layer in manifest["layers"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise errors.NotAnAdapter(f"{image} has a manifest without readable layers") from error
+    if not 0 < len(layers) <= MAX_LAYERS:
+        raise errors.NotAnAdapter(f"{image} has {len(layers)} layers; an adapter image has 1 to {MAX_LAYERS}")
+    if sum(layer.size for layer in layers) > MAX_BYTES:
+        raise errors.NotAnAdapter(f"the layers of {image} are larger than {MAX_BYTES >> 30} GiB together")
+    if not all(re.fullmatch(r"sha256:[0-9a-f]{64}", layer.digest) and layer.size >= 0 for layer in layers):
+        raise errors.NotAnAdapter(f"{image} has a layer without a sha256 digest")
+    return Manifest(image, digest, layers)
+
+
+def _repository(image: str) -> str:
+    """The reference without tag and digest; a port is no tag."""
+    name = image.partition("@")[0]
+    head, slash, tail = name.rpartition("/")
+    return head + slash + tail.partition(":")[0]

@@ -1,0 +1,111 @@
+"""The one Ray Serve deployment: ingress and engine in one process, started, drained and ended by the driver.
+
+Serve would start a dead replica again behind everybody's back; here the driver ends with the reason and the kubelet
+starts the container, so there is one restarter. Everything that takes long runs after the constructor, beside HAProxy's
+start.
+"""
+
+import asyncio
+import importlib
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fastapi
+from ray import serve
+from ray.serve.schema import LoggingConfig
+
+from serving import errors
+from serving.app import create_app
+from serving.config import ServingConfig
+from serving.images import Images
+from serving.link import Link, LinkHandler, obey
+from serving.service import Loaded, Service
+from serving.text.chat import Chat
+
+MAX_ONGOING = 4096
+"""HAProxy's own limit: ours answers long before, with 429."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the driver tells its replica."""
+
+    config: ServingConfig
+    weights: Path
+    adapters_file: Path
+    scratch: Path
+    registry_auth: Path
+    socket: Path
+    threads: int
+
+
+def application(launch: Launch) -> Any:
+    """The Serve application with its one replica."""
+    deployment = serve.deployment(
+        name="server",
+        num_replicas=1,
+        max_ongoing_requests=MAX_ONGOING,
+        max_constructor_retry_count=1,
+        health_check_timeout_s=300,
+        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_wait_loop_s=0.1,
+        ray_actor_options={"num_cpus": 0},
+        logging_config=LoggingConfig(enable_access_log=False, log_level="ERROR"),
+    )
+    return deployment(serve.ingress()(Server)).bind(launch)
+
+
+class Server:
+    """The replica."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._link = Link.connect(launch.socket)
+        _log_to(self._link)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._service = Service(
+            launch.config,
+            load=lambda: _load(launch.weights, launch.threads),
+            adapters_file=launch.adapters_file,
+            source=Images(launch.scratch / "adapters", authfile=launch.registry_auth),
+            on_fatal=self._end,
+        )
+        self._app = create_app(self._service)
+        obey(self._link, self._drain)
+
+    def __serve_build_asgi_app__(self) -> fastapi.FastAPI:
+        """What Ray Serve runs."""
+        self._loop = asyncio.get_event_loop()
+        return self._app
+
+    def _drain(self, seconds: float) -> None:
+        async def drain() -> None:
+            self._link.send(drained=await self._service.drain(seconds))
+
+        if self._loop is None:
+            self._link.send(drained=True)
+        else:
+            asyncio.run_coroutine_threadsafe(drain(), self._loop)
+
+    def _end(self, error: errors.Fatal) -> None:
+        """The engine is beyond repair: say why and end the process, so that the driver ends too."""
+        self._link.send(failed=error.failure().model_dump(), exit=int(error.exit))
+        os._exit(int(error.exit))
+
+
+def _load(weights: Path, threads: int) -> Loaded:
+    """Engine and text side; imports torch and transformers only now, beside the start of HAProxy."""
+    engine = importlib.import_module("serving.engine.sequential").SequentialEngine
+    tokenizer = importlib.import_module("serving.text.checkpoint").CheckpointTokenizer(weights)
+    return Loaded(engine.load(weights, threads=threads), Chat(tokenizer))
+
+
+def _log_to(link: Link) -> None:
+    handler = LinkHandler(link)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger = logging.getLogger("serving")
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,236 @@
+"""What the HTTP handlers stand on: the engine, the text side, the adapters and the door, from their start to their end.
+
+Loading runs beside the HTTP server, so `/health` can say what it waits for. Knows the engine by its Protocol; Ray and
+torch are behind the `load` that it is given.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from serving import adapters, admission, errors
+from serving.config import ServingConfig
+from serving.engine.protocol import (
+    Engine,
+    EngineDown,
+    Finish,
+    Request,
+    RequestFailed,
+    RequestRefused,
+)
+from serving.text.chat import Chat
+from serving.text.tokens import TextStream
+
+log = logging.getLogger("serving")
+T = TypeVar("T")
+
+STALLED_SECONDS = 600.0
+"""A request that produces nothing for so long has lost its engine."""
+
+
+class Loaded(NamedTuple):
+    """What takes long to load."""
+
+    engine: Engine
+    chat: Chat
+
+
+class Mix(NamedTuple):
+    """Which adapters a request uses, and the chat template that fits them."""
+
+    strengths: Mapping[str, float]
+    """Adapter id to strength."""
+    template: str | None
+
+
+class Piece(NamedTuple):
+    """Some more of an answer."""
+
+    text: str
+    tokens: int
+    """How many tokens this piece took, a stop token included."""
+    finish: Finish | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer."""
+
+    text: str
+    tokens: int
+    finish: Finish
+
+
+class Service:
+    """One model being served."""
+
+    def __init__(
+        self,
+        config: ServingConfig,
+        *,
+        load: Callable[[], Loaded],
+        adapters_file: Path,
+        source: adapters.Source,
+        on_fatal: Callable[[errors.Fatal], None],
+    ) -> None:
+        self.config = config
+        self.admission = admission.Admission()
+        self.adapters = adapters.AdapterSet(adapters_file, source, self._engine)
+        self.failure = ""
+        self.started = int(time.time())
+        self._load = load
+        self._on_fatal = on_fatal
+        self._loaded: asyncio.Future[Loaded] | None = None
+        self._disagreed: frozenset[str] = frozenset()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Load and keep watch as long as the HTTP server runs."""
+        self._loaded = asyncio.get_running_loop().create_future()
+        tasks = [
+            asyncio.create_task(self._guard(work))
+            for work in (self._bring_up(), self._watch_engine(), self.adapters.watch())
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if loaded := self.loaded:
+                await loaded.engine.stop()
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """Engine and text, once they are there."""
+        done = self._loaded is not None and self._loaded.done() and not self._loaded.exception()
+        return self._loaded.result() if self._loaded is not None and done else None
+
+    def unready(self) -> str:
+        """Why requests are not taken now; an empty string if they are."""
+        if self.failure:
+            return self.failure
+        if self.loaded is None:
+            return "the model is being loaded"
+        if not self.adapters.complete:
+            return self.adapters.lacking() or "adapters are being loaded"
+        return "the server is shutting down" if self.admission.draining else ""
+
+    def require(self) -> Loaded:
+        """Engine and text; raises NotReady."""
+        reason, loaded = self.unready(), self.loaded
+        if reason or loaded is None:
+            raise errors.NotReady(reason, retry_after=5)
+        return loaded
+
+    def mix(self, model: str | None) -> Mix:
+        """The adapters that a model's name stands for; raises ModelNotFound.
+
+        The served name (or none) is the weighted sum of all adapters, the hub's id the bare base, an adapter's name
+        that adapter at its strength.
+        """
+        listed = self.adapters.loaded()
+        base = self.require().chat.tokenizer.template
+        if model in (None, self.config.name):
+            chosen = list(listed.values())
+        elif model in listed:
+            chosen = [listed[model]]
+        elif model == self.config.model.id:
+            chosen = []
+        else:
+            names = [self.config.name, *listed, self.config.model.id]
+            raise errors.ModelNotFound(f"model {model!r} is not served; there are {', '.join(names)}", param="model")
+        strengths = {each.id: each.adapter.strength for each in chosen}
+        active = [each for each in chosen if each.adapter.strength > 0]
+        return Mix(strengths, self._agreed([each.template for each in active]) or base)
+
+    async def stream(self, request: Request, *, stops: tuple[str, ...] = ()) -> AsyncGenerator[Piece, None]:
+        """Run one request; closing the generator cancels it. Raises an error of `serving.errors`."""
+        engine, chat = self.require()
+        text = TextStream(chat.tokenizer.backend, request.prompt, stops=stops)
+        with self.adapters.lease(request.adapters), _as_request_errors():
+            async with contextlib.aclosing(engine.generate(request)) as deltas:
+                async for tokens, finish in deltas:
+                    shown = text.push(tokens[:-1] if finish == "stop" else tokens)
+                    if finish and not text.stopped:
+                        shown += text.end()
+                    yield Piece(shown, len(tokens), "stop" if text.stopped else finish)
+                    if text.stopped:
+                        return
+
+    async def answer(self, request: Request, *, stops: tuple[str, ...] = ()) -> Answer:
+        """Run one request to its end."""
+        async with contextlib.aclosing(self.stream(request, stops=stops)) as stream:
+            pieces = [piece async for piece in stream]
+        finish = pieces[-1].finish or "length"
+        return Answer("".join(piece.text for piece in pieces), sum(piece.tokens for piece in pieces), finish)
+
+    async def drain(self, seconds: float) -> bool:
+        """Stop taking work and let what is inside finish; at the deadline the rest fails."""
+        drained = await self.admission.drain(seconds)
+        if not drained and (loaded := self.loaded):
+            log.warning("%d requests were not finished within %.0f s", self.admission.inside, seconds)
+            await loaded.engine.stop()
+            await self.admission.drain(5)
+        return drained
+
+    def _agreed(self, templates: list[str | None]) -> str | None:
+        """The one template of all these adapters, or None."""
+        kinds = frozenset(template or "" for template in templates)
+        if len(kinds) > 1 and kinds != self._disagreed:
+            self._disagreed = kinds
+            log.warning(
+                "the adapters were trained with different chat templates: the base model's is used for their sum"
+            )
+        return templates[0] if len(kinds) == 1 else None
+
+    async def _engine(self) -> Engine:
+        assert self._loaded is not None
+        return (await asyncio.shield(self._loaded)).engine
+
+    async def _bring_up(self) -> None:
+        assert self._loaded is not None
+        began = time.monotonic()
+        loaded = await asyncio.to_thread(self._load)
+        self._loaded.set_result(loaded)
+        info = loaded.engine.info
+        log.info("model loaded in %.1f s: %s on %s", time.monotonic() - began, info.dtype, info.device)
+
+    async def _watch_engine(self) -> None:
+        engine = await self._engine()
+        while (health := engine.health()).alive and health.stalled_seconds < STALLED_SECONDS:  # noqa: ASYNC110 (polled)
+            await asyncio.sleep(1)
+        if not self.admission.draining:
+            stalled = f"a request produced nothing for {health.stalled_seconds:.0f} s"
+            raise errors.EngineDied(f"the engine is broken: {health.reason or stalled}")
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        """Whatever ends one of the three for good ends the process."""
+        try:
+            await work
+        except errors.Fatal as error:
+            self._give_up(error)
+        except Exception as error:
+            log.exception("the server failed")
+            self._give_up(errors.EngineDied(f"{type(error).__name__}: {error}"))
+
+    def _give_up(self, error: errors.Fatal) -> None:
+        self.failure = str(error)
+        self._on_fatal(error)
+
+
+@contextlib.contextmanager
+def _as_request_errors() -> Iterator[None]:
+    try:
+        yield
+    except RequestRefused as error:
+        raise errors.BadRequest(str(error)) from error
+    except RequestFailed as error:
+        raise errors.EngineTrouble(str(error)) from error
+    except EngineDown as error:
+        raise errors.NotReady(str(error), retry_after=5) from error

@@ -1,0 +1,74 @@
+# ruff: noqa: N818  a name says what happened
+"""Prompts and conversations to tokens, with the model's chat template or an adapter's.
+
+`Tokenizer` is what this needs of a checkpoint's tokenizer; `serving.text.checkpoint` makes one. Knows neither engines
+nor HTTP: what a client did wrong is a `TextRefused` with the reason.
+"""
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import tokenizers
+
+Message = Mapping[str, str]
+
+MARK = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")
+"""What the turns of templates are marked with: `<|user|>`, `<start_of_turn>`, `[INST]`."""
+
+PROBE = "a few words of a user"
+
+
+class TextRefused(ValueError):
+    """The text cannot be turned into tokens; the message says why."""
+
+
+class Tokenizer(Protocol):
+    """A checkpoint's tokenizer."""
+
+    @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """For decoding."""
+
+    @property
+    def template(self) -> str | None:
+        """The checkpoint's own chat template, in Jinja."""
+
+    @property
+    def special_tokens(self) -> frozenset[str]:
+        """Tokens that are no text."""
+
+    def encode(self, text: str) -> list[int]:
+        """Raw text, special tokens in it understood, with the begin token that the model expects."""
+
+    def render(self, messages: Sequence[Message], template: str) -> str:
+        """A conversation as text, up to where the assistant's answer begins; raises TextRefused."""
+
+    def encode_chat(self, messages: Sequence[Message], template: str) -> list[int]:
+        """A conversation as tokens; control tokens that users wrote are ordinary text. Raises TextRefused."""
+
+
+class Chat:
+    """Turns what clients send into tokens."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._marks = functools.lru_cache(maxsize=64)(self._find_marks)
+
+    def prompt(self, text: str, template: str | None) -> list[int]:
+        """A `prompt`: one user turn, or raw if it has the template's control tokens itself or there is none."""
+        if not template or any(mark in text for mark in self._marks(template)):
+            return self.tokenizer.encode(text)
+        return self.conversation([{"role": "user", "content": text}], template)
+
+    def conversation(self, messages: Sequence[Message], template: str | None) -> list[int]:
+        """`messages` as the template writes them."""
+        if not template:
+            raise TextRefused("messages need a chat template and this model has none; send a prompt instead")
+        return self.tokenizer.encode_chat(messages, template)
+
+    def _find_marks(self, template: str) -> frozenset[str]:
+        """The special tokens, and what the template puts around a user's words."""
+        rendered = self.tokenizer.render([{"role": "user", "content": PROBE}], template)
+        return self.tokenizer.special_tokens | frozenset(MARK.findall(rendered.replace(PROBE, "\n")))
