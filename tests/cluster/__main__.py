@@ -1,0 +1,72 @@
+"""The one-machine cluster's command line.
+
+python -m tests.cluster up [NAME]                   build and start what is missing
+python -m tests.cluster down [NAME]                 stop it and leave nothing behind but the cache
+python -m tests.cluster status [NAME]               what runs, where it answers, what it weighs
+python -m tests.cluster enter NAME -- COMMAND       run a host command inside the cluster's network
+python -m tests.cluster node-image NAME IMAGE...    unpack images from the registry into every future node's disk
+python -m tests.cluster binaries                    build the Go programs only (no root needed)
+python -m tests.cluster prune                       forget kept images and the node image
+"""
+
+import argparse
+import sys
+import time
+
+from tests.cluster import build, layout, lifecycle, node_image, registry, shell, status
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__.partition("\n")[0])
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, told in {"up": "build and start what is missing", "down": "leave nothing behind but the cache"}.items():
+        verbs.add_parser(verb, help=told).add_argument("name", nargs="?", default="demo")
+    verbs.add_parser("status", help="what runs and where it answers").add_argument("name", nargs="?")
+    enter = verbs.add_parser("enter", help="run a host command inside the cluster's network")
+    enter.add_argument("name")
+    enter.add_argument("command", nargs="+")
+    image = verbs.add_parser("node-image", help="unpack images into every future node's disk")
+    image.add_argument("name")
+    image.add_argument("images", nargs="+", metavar="IMAGE")
+    verbs.add_parser("binaries", help="build the Go programs only")
+    verbs.add_parser("prune", help="forget kept images and the node image")
+    asked = parser.parse_args()
+    try:
+        return _run(asked)
+    except (layout.ClusterError, TimeoutError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(asked: argparse.Namespace) -> int:
+    match asked.verb:
+        case "up":
+            _up(layout.Cluster(asked.name))
+        case "down":
+            lifecycle.down(layout.Cluster(asked.name))
+        case "status":
+            status.show([layout.Cluster(asked.name)] if asked.name else layout.clusters())
+        case "enter":
+            return shell.enter(layout.Cluster(asked.name), asked.command)
+        case "node-image":
+            added = node_image.add(layout.Cluster(asked.name), asked.images)
+            print(f"added: {', '.join(added)}" if added else "the node image holds them already")
+        case "binaries":
+            build.ensure()
+            print(build.tools())
+        case "prune":
+            registry.forget()
+            node_image.forget()
+    return 0
+
+
+def _up(cluster: layout.Cluster) -> None:
+    started = time.monotonic()
+    print(f"cluster {cluster.name}, state in {cluster.state}", flush=True)
+    lifecycle.up(cluster)
+    print(f"up after {time.monotonic() - started:.0f} s\n")
+    status.point_out(cluster)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

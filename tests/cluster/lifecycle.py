@@ -1,0 +1,105 @@
+"""`up` and `down`: the order in which a cluster's parts come and go.
+
+Every part is ensured, none is assumed: a second `up` finds all of it, one that was killed is continued, and `down` works on
+whatever half of a cluster there is.
+"""
+
+import shutil
+from pathlib import Path
+
+from tests.cluster import (
+    argo,
+    build,
+    cgroups,
+    containerd,
+    control_plane,
+    dns,
+    layout,
+    machines,
+    network,
+    node_image,
+    nodes,
+    pki,
+    prerequisites,
+    progress,
+    registry,
+    world,
+)
+from tests.cluster.progress import part
+
+
+def up(cluster: layout.Cluster) -> None:
+    """Everything stands when this returns."""
+    prerequisites.ensure()
+    build.ensure()
+    with cluster.lock("lifecycle"):
+        with part("certificates"):
+            pki.ensure(cluster)
+            dns.prepare(cluster)
+        with part("network"):
+            machines.Machine(cluster).power_on(network.SETUP)
+            network.open_doors(cluster)
+        with part("API server", "etcd and the first answer to /readyz"):
+            control_plane.start(cluster)
+            registry.prepare(cluster)
+            registry.start(cluster)
+            containerd.prepare(cluster)
+            control_plane.await_ready(cluster)
+            dns.start(cluster)
+            dns.publish(cluster)
+        with part("node image", "the cluster's own images, unpacked"):
+            registry.await_ready(cluster)
+            node_image.ensure(cluster)
+        with part("outside world", "the simulators, and what they serve"):
+            world.start(cluster)
+        with part("Argo's manifests", "the API server, which compiles the rules in its CRDs"):
+            nodes.boot(cluster, nodes.NodeSpec(nodes.FIRST))
+            argo.install(cluster)
+        with part(nodes.FIRST, "the kubelet"):
+            _await_nodes(cluster)
+        with part("Argo", "its two Deployments"):
+            argo.await_ready(cluster)
+        with part("simulators", "their answer to /healthz"):
+            world.await_ready(cluster)
+
+
+def down(cluster: layout.Cluster) -> None:
+    """Nothing of the cluster is left when this returns; the cache stays."""
+    with cluster.lock("lifecycle"):
+        with part("processes and mounts"):
+            machines.Machine(cluster).power_off()
+        with part("cgroups and files"):
+            cgroups.remove(cluster)
+            if cluster.state.exists():
+                shutil.rmtree(cluster.state)
+            node_image.collect()
+        if found := left(cluster):
+            raise layout.ClusterError("`down` left these behind:\n  " + "\n  ".join(found))
+
+
+def left(cluster: layout.Cluster) -> list[str]:
+    """What there is of a cluster on this machine: its state folder, processes, mounts, cgroups."""
+    mark = str(cluster.state)
+    found = [mark] if cluster.state.exists() else []
+    found += [f"cgroup {path}" for path in cgroups.left(cluster)]
+    found += [
+        f"mount {line.split()[1]}" for line in Path("/proc/mounts").read_text().splitlines() if f"{mark}/" in line
+    ]
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = process.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(f"{mark}/".encode() in word or f":{mark}:".encode() in word for word in words):
+            found.append(f"process {process.parent.name}: {b' '.join(words[:3]).decode(errors='replace')}")
+    return found
+
+
+def _await_nodes(cluster: layout.Cluster) -> None:
+    progress.until(
+        lambda: nodes.ready(cluster, nodes.FIRST),
+        what=f"node {nodes.FIRST} Ready",
+        seconds=60,
+        hint=f"the kubelet's log is {cluster.log / nodes.FIRST / 'kubelet.log'}",
+        pause=0.2,
+    )
