@@ -1,0 +1,80 @@
+"""The tuning image's command line.
+
+    python -m tuning CONFIG            fetch, train and push what CONFIG asks for
+    python -m tuning --check CONFIG    see whether that can work, in seconds, without a GPU and without torch
+
+CONFIG is a TuningConfig as JSON. Progress goes to stdout, one JSON object a line after `progress: `; words for people
+go to stderr; how it ended is the exit code (`tuning.config.Exit`) and, as JSON, the termination message.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pydantic
+
+from tuning import check, errors, run
+from tuning.config import PUSH_AUTH, SCRATCH, Exit, Result, TuningConfig
+from tuning.eviction import Eviction
+from tuning.report import Report, leave, log, log_to
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit code."""
+    asked = _arguments(argv)
+    log_to(sys.stderr)
+    eviction = Eviction()
+    eviction.listen()
+    try:
+        result = _do(asked, eviction)
+    except Exception as error:  # noqa: BLE001 -- the one place that turns errors into codes
+        known = errors.explain(error)
+        log.error("%s: %s", known.reason(), known, exc_info=error if known.code == Exit.UNEXPECTED else None)
+        leave(known.failure())
+        return known.code
+    log.info("%s", result.adapter or "nothing speaks against it")
+    leave(result)
+    return Exit.DONE
+
+
+def _do(asked: argparse.Namespace, eviction: Eviction) -> Result:
+    config = _config(asked.config)
+    if asked.check:
+        return check.check(config, asked.push_auth)
+    return run.Run(config, asked.scratch, asked.push_auth, Report(sys.stdout), eviction).go()
+
+
+def _config(path: Path) -> TuningConfig:
+    try:
+        return TuningConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise errors.ConfigInvalid(f"{path}: {error.strerror}; give the path of a TuningConfig as JSON") from error
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise errors.ConfigInvalid(
+            f"{path}: {where}: {first['msg']}, found {str(first['input'])[:200]!r}; "
+            "operator and image must be of one release"
+        ) from error
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tuning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="path of a TuningConfig as JSON")
+    parser.add_argument("--check", action="store_true", help="only see whether it can work; needs no torch")
+    parser.add_argument("--scratch", type=Path, default=SCRATCH, help="a writable folder (default: %(default)s)")
+    parser.add_argument(
+        "--push-auth", type=Path, default=PUSH_AUTH, help="a .dockerconfigjson; may be missing (default: %(default)s)"
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads of a check may still wait for a dead host, and torch takes a second to say goodbye

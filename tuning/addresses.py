@@ -1,0 +1,222 @@
+"""Which addresses may be connected to, and a session that connects to no other: the one place that decides it.
+
+An address is judged when the connection is made, and the connection goes to the very address that was judged, so a name
+that changes between check and use gains nothing. Behind a proxy, which resolves names itself, only literals are judged.
+"""
+
+import functools
+import ipaddress
+import queue
+import re
+import socket
+import threading
+from collections.abc import Iterable
+from typing import Any, cast
+from urllib.parse import SplitResult, urlsplit
+
+import requests
+import requests.adapters
+import urllib3
+import urllib3.connection
+import urllib3.util.connection
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+CONNECT_SECONDS = 5.0
+RESOLVE_SECONDS = 10.0
+
+NEVER = tuple(
+    map(
+        ipaddress.ip_network,
+        [
+            "169.254.0.0/16",  # link-local: the metadata service of most clouds
+            "fe80::/10",
+            "fd00:ec2::254/128",  # AWS metadata over IPv6
+            "168.63.129.16/32",  # Azure's host agent, on a public address
+            "100.100.100.200/32",  # Alibaba metadata
+            "192.0.0.192/32",  # Oracle metadata
+            "0.0.0.0/8",
+            "::/128",
+            "224.0.0.0/4",
+            "ff00::/8",
+        ],
+    )
+)
+"""Refused whatever the operator allows."""
+
+METADATA_HOSTS = frozenset({"metadata.google.internal", "metadata.goog", "metadata", "instance-data"})
+
+
+class AddressRefusedError(Exception):
+    """The address may not be connected to, or the text is no address; says why."""
+
+
+class HostUnknownError(Exception):
+    """There is no such name in DNS."""
+
+
+class Policy:
+    """Which private addresses may be connected to: those in the allowed ranges, or with `private` all."""
+
+    def __init__(self, allowed: Iterable[str] = (), *, private: bool = False) -> None:
+        self._allowed: tuple[Network, ...] = tuple(ipaddress.ip_network(cidr, strict=False) for cidr in allowed)
+        self._private = private
+
+    def refusal(self, address: Address) -> str:
+        """Why it may not be connected to; empty when it may."""
+        judged = _embedded(address)
+        if any(judged in network for network in NEVER):
+            return f"{address} is a link-local or metadata address, which is never allowed"
+        if judged.is_global or self._private or any(judged in network for network in self._allowed):
+            return ""
+        return f"{address} is a private address; have the operator list it in allowedPrivateCIDRs or use a public host"
+
+
+def _embedded(address: Address) -> Address:
+    """The IPv4 address inside a mapped, 6to4 or NAT64 one, which is where packets would end."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in ipaddress.ip_network("64:ff9b::/96"):
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        return address.ipv4_mapped or address.sixtofour or address
+    return address
+
+
+def split(url: str, policy: Policy) -> SplitResult:
+    """The parts of a URL whose text alone is no reason to refuse it."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port  # reading the port checks it
+    except ValueError as error:
+        raise AddressRefusedError(f"this is no URL: {error}; write https://host/path") from error
+    if parts.scheme not in {"http", "https"}:
+        raise AddressRefusedError(f"scheme {parts.scheme!r} is not supported; use https or http")
+    if not host:
+        raise AddressRefusedError("the URL names no host; write https://host/path")
+    if _DISGUISED.fullmatch(host) or (":" in host and _literal(host) is None):
+        raise AddressRefusedError(f"host {host} is an address in disguise; write a name or a plain address")
+    if host.rstrip(".") in METADATA_HOSTS:
+        raise AddressRefusedError(f"host {host} is a metadata service, which is never allowed")
+    literal = _LOOPBACK if re.fullmatch(r"(.*\.)?localhost\.?", host) else _literal(host)
+    if literal is not None and (why := policy.refusal(literal)):
+        raise AddressRefusedError(f"host {host}: {why}")
+    return parts
+
+
+_DISGUISED = re.compile(r"[0-9]+|(.*\.)?0x[0-9a-f]*(\..*)?|([0-9]+\.)*0[0-9]+(\.[0-9]+)*|.*\.\.")
+"""Hosts that resolvers read as addresses although they do not look like one: decimal, hexadecimal, octal."""
+
+_LOOPBACK = ipaddress.ip_address("127.0.0.1")
+
+
+def shown(url: str) -> str:
+    """The URL without what may be secret in it: user, password, query."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}{port}{parts.path}"[:300]
+
+
+def cause(error: requests.RequestException) -> str:
+    """What went wrong, without the request's URL, whose query may be a password."""
+    inner = error.args[0] if error.args else error
+    return str(getattr(inner, "reason", inner))
+
+
+def session(policy: Policy) -> requests.Session:
+    """A session whose connections go to addresses that the policy allows and nowhere else; proxies are exempt."""
+    made = requests.Session()
+    made.mount("http://", _Guarded(policy))
+    made.mount("https://", _Guarded(policy))
+    made.auth = _no_netrc
+    made.headers["User-Agent"] = "kaito-hera"
+    return made
+
+
+def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request  # without an auth of its own, requests would look into ~/.netrc
+
+
+class _Guarded(requests.adapters.HTTPAdapter):
+    """Hands the policy to each direct connection."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        super().__init__()
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool = cast("urllib3.HTTPConnectionPool", super().get_connection_with_tls_context(*args, **kwargs))
+        if pool.proxy is None:
+            kind = _HTTPSConnection if pool.scheme == "https" else _HTTPConnection
+            pool.ConnectionCls = cast("Any", functools.partial(kind, policy=self._policy))
+        return pool
+
+
+class _HTTPConnection(urllib3.connection.HTTPConnection):
+    def __init__(self, *args: Any, policy: Policy, **kwargs: Any) -> None:
+        self._policy = policy
+        super().__init__(*args, **kwargs)
+
+    def _new_conn(self) -> socket.socket:
+        return _connect(self, self._policy)
+
+
+class _HTTPSConnection(urllib3.connection.HTTPSConnection):
+    def __init__(self, *args: Any, policy: Policy, **kwargs: Any) -> None:
+        self._policy = policy
+        super().__init__(*args, **kwargs)
+
+    def _new_conn(self) -> socket.socket:
+        return _connect(self, self._policy)
+
+
+def _connect(connection: urllib3.connection.HTTPConnection, policy: Policy) -> socket.socket:
+    """A socket to the first address that answers, once all addresses of the name have been judged."""
+    addresses = resolve(connection.host, connection.port)
+    for address in addresses:
+        if why := policy.refusal(address):
+            raise AddressRefusedError(f"host {connection.host} resolves to an address that may not be used: {why}")
+    trouble: OSError | None = None
+    for address in addresses[:4]:
+        try:
+            return urllib3.util.connection.create_connection(
+                (str(address), connection.port or 80), CONNECT_SECONDS, socket_options=connection.socket_options
+            )
+        except OSError as error:
+            trouble = error
+    raise urllib3.exceptions.NewConnectionError(connection, f"no address of {connection.host} answers: {trouble}")
+
+
+def resolve(host: str, port: int | None) -> list[Address]:
+    """The addresses of a host, in the order to try them, within RESOLVE_SECONDS."""
+    answers: queue.SimpleQueue[list[Address] | OSError] = queue.SimpleQueue()
+    # getaddrinfo has no timeout: with a dead resolver and search domains it takes a minute
+    threading.Thread(target=_resolve, args=(host, port, answers), daemon=True).start()
+    try:
+        answer = answers.get(timeout=RESOLVE_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no DNS answer for {host} within {RESOLVE_SECONDS:.0f} s") from None
+    if isinstance(answer, socket.gaierror) and answer.errno in {socket.EAI_NONAME, _NO_DATA}:
+        raise HostUnknownError(f"host {host} does not exist (DNS); check its spelling")
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
+
+
+_NO_DATA = getattr(socket, "EAI_NODATA", socket.EAI_NONAME)
+
+
+def _resolve(host: str, port: int | None, answers: "queue.SimpleQueue[list[Address] | OSError]") -> None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        answers.put(error if isinstance(error, OSError) else socket.gaierror(socket.EAI_NONAME, str(error)))
+        return
+    answers.put(list(dict.fromkeys(ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in found)))
+
+
+def _literal(host: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(host.split("%", maxsplit=1)[0])
+    except ValueError:
+        return None

@@ -1,0 +1,173 @@
+"""What can go wrong with a run: one class per reason that a user reads, with the exit code the operator decides by.
+
+    TuningError                  1   something that has no name here
+    |-- ConfigInvalid           10   the TuningConfig cannot be obeyed
+    |-- DataInvalid             11   the rows cannot be trained on
+    |   |-- DataRefused              the address may not be fetched from
+    |   `-- DataNotFound             the server has no such file, or not for us
+    |-- ModelUnusable           12   the base model is missing or of an unknown kind
+    |-- OutOfMemory             20   it does not fit the GPU
+    |-- LossDiverged            21   the loss is no longer a number
+    |-- PushUnauthorized        30   the registry does not take the secret
+    |-- PushForbidden           31   the registry takes the secret, but not the image
+    |-- DataUnreachable         40   the data's server does not answer
+    |-- ModelUnreachable        40   the hub does not answer
+    |-- RegistryUnavailable     41   the registry does not answer
+    |-- NodeTrouble             42   disk or GPU of the node
+    `-- Evicted                 75   the pod was asked to go
+
+The class name is the condition's reason; the message names the field or object, the value seen and the way out.
+"""
+
+# ruff: noqa: N818 -- users read the names as reasons, and there "Error" says nothing
+
+import errno
+import json
+from typing import ClassVar
+
+from tuning.config import RETRYABLE, Exit, Failure
+
+MESSAGE_BYTES = 3500
+"""Kubernetes keeps 4,096 bytes of a termination message; JSON needs some of them."""
+
+
+class TuningError(Exception):
+    """Something that has no name here."""
+
+    code: ClassVar[Exit] = Exit.UNEXPECTED
+
+    def failure(self) -> Failure:
+        """What the operator is told."""
+        return Failure(reason=self.reason(), message=_cut(str(self)), retryable=self.code in RETRYABLE)
+
+    def reason(self) -> str:
+        """CamelCase; plain TuningErrors are called Unexpected."""
+        return "Unexpected" if type(self) is TuningError else type(self).__name__
+
+
+class ConfigInvalid(TuningError):
+    """The TuningConfig cannot be obeyed."""
+
+    code = Exit.BAD_CONFIG
+
+
+class DataInvalid(TuningError):
+    """The rows cannot be trained on."""
+
+    code = Exit.BAD_DATA
+
+
+class DataRefused(DataInvalid):
+    """The address may not be fetched from."""
+
+
+class DataNotFound(DataInvalid):
+    """The server has no such file, or not for us."""
+
+
+class ModelUnusable(TuningError):
+    """The base model is missing or of an unknown kind."""
+
+    code = Exit.BAD_MODEL
+
+
+class OutOfMemory(TuningError):
+    """It does not fit the GPU."""
+
+    code = Exit.DOES_NOT_FIT
+
+
+class LossDiverged(TuningError):
+    """The loss is no longer a number."""
+
+    code = Exit.DIVERGED
+
+
+class PushUnauthorized(TuningError):
+    """The registry does not take the secret."""
+
+    code = Exit.REGISTRY_AUTH
+
+
+class PushForbidden(TuningError):
+    """The registry takes the secret, but not the image."""
+
+    code = Exit.REGISTRY_REFUSED
+
+
+class DataUnreachable(TuningError):
+    """The data's server does not answer."""
+
+    code = Exit.NETWORK
+
+
+class ModelUnreachable(TuningError):
+    """The hub does not answer."""
+
+    code = Exit.NETWORK
+
+
+class RegistryUnavailable(TuningError):
+    """The registry does not answer."""
+
+    code = Exit.REGISTRY_UNAVAILABLE
+
+
+class NodeTrouble(TuningError):
+    """Disk or GPU of the node."""
+
+    code = Exit.NODE_TROUBLE
+
+
+class Evicted(TuningError):
+    """The pod was asked to go."""
+
+    code = Exit.EVICTED
+
+
+_SIGNS: tuple[tuple[tuple[str, ...], type[TuningError], str], ...] = (
+    (
+        ("OutOfMemoryError", "CUDA out of memory", "CUDA error: out of memory"),
+        OutOfMemory,
+        (
+            "training does not fit the GPU's memory ({}); take a larger resource.instanceType, lower "
+            "TrainingArguments.max_length or per_device_train_batch_size, or use method qlora"
+        ),
+    ),
+    (
+        ("no kernel image is available",),
+        OutOfMemory,
+        "this image has no kernels for the node's GPU ({}); take a newer one",
+    ),
+    (
+        ("CUDA error", "CUDA driver", "uncorrectable ECC"),
+        NodeTrouble,
+        "the node's GPU failed ({}); another node may do",
+    ),
+    (("MemoryError",), NodeTrouble, "the pod ran out of main memory ({}); raise its limit or use fewer rows"),
+)
+"""How foreign errors are told: by name, since importing torch to ask would cost seconds."""
+
+
+def explain(error: BaseException) -> TuningError:
+    """The error in our words: itself, or what a foreign one means for the user."""
+    if isinstance(error, TuningError):
+        return error
+    if isinstance(error, OSError) and error.errno in _DISK:
+        where = error.filename or "an open file"
+        return NodeTrouble(f"the node's disk failed at {where} ({error.strerror}); give it more room or another disk")
+    text = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
+    for signs, kind, message in _SIGNS:
+        if any(sign in text for sign in signs):
+            return kind(message.format(text))
+    return TuningError(f"{text}; the pod's log has the traceback")
+
+
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+
+def _cut(text: str) -> str:
+    """At most MESSAGE_BYTES once it is JSON, where a character may take twelve."""
+    while len(json.dumps(text)) > MESSAGE_BYTES:
+        text = text[: len(text) * 9 // 10 - 1] + "…"
+    return text

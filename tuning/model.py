@@ -1,0 +1,163 @@
+"""Loads the base model as the method wants it and puts the adapter into it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tuning.config import TuningConfig
+from tuning.errors import ConfigInvalid, ModelUnusable
+from tuning.report import log
+from tuning.training_config import LoraConfig
+
+FUSED = {
+    "q_proj": ("qkv_proj", "query_key_value", "Wqkv"),
+    "k_proj": ("qkv_proj", "query_key_value", "Wqkv"),
+    "v_proj": ("qkv_proj", "query_key_value", "Wqkv"),
+    "gate_proj": ("gate_up_proj",),
+    "up_proj": ("gate_up_proj",),
+}
+"""Where families that fuse layers keep those that users know by their Llama names; peft would skip them in silence."""
+
+
+def precision(wanted: str, device: str) -> Any:
+    """The dtype to compute in: what is wanted where the device has it, else the nearest that it has."""
+    import torch  # noqa: PLC0415
+
+    if device == "cuda":
+        has = {"float32", "float16"} | (
+            {"bfloat16"} if torch.cuda.is_bf16_supported(including_emulation=False) else set()
+        )
+        best = "bfloat16" if "bfloat16" in has else "float16"
+    else:
+        # a CPU without bfloat16 instructions emulates it, slower than float32
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
+        has = {"float32"} | ({"bfloat16"} if native else set())
+        best = "bfloat16" if native else "float32"
+    chosen = wanted if wanted in has else best
+    if wanted not in {"auto", chosen}:
+        log.warning("this %s has no %s, computing in %s", device, wanted, chosen)
+    return getattr(torch, chosen)
+
+
+def tokenizer(folder: Path, template: str | None) -> Any:
+    """The model's tokenizer, with the user's chat template if he gave one."""
+    import transformers  # noqa: PLC0415
+
+    try:
+        loaded = transformers.AutoTokenizer.from_pretrained(folder)
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        raise ModelUnusable(f"the model's tokenizer cannot be loaded: {error}") from error
+    if template is not None:
+        loaded.chat_template = template
+    return loaded
+
+
+def load(folder: Path, config: TuningConfig, device: str) -> Any:
+    """The frozen base model on the device, quantised if the method says so."""
+    import transformers  # noqa: PLC0415
+
+    settings = config.training.model
+    compute = precision(config.training.quantization.bnb_4bit_compute_dtype or settings.torch_dtype, device)
+    try:
+        model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=compute,
+            device_map={"": device},
+            attn_implementation="sdpa",
+            quantization_config=_quantization(config, compute),
+            output_loading_info=True,
+        )
+    except (ValueError, KeyError, AttributeError, ImportError) as error:
+        raise ModelUnusable(f"model {config.model.id} cannot be loaded: {type(error).__name__}: {error}") from error
+    if missing := sorted(loaded["missing_keys"]):
+        # transformers would go on with random numbers in their place
+        raise ModelUnusable(f"model {config.model.id} lacks {len(missing)} weights, the first is {missing[0]}")
+    model.config.use_cache = False
+    return model
+
+
+def _quantization(config: TuningConfig, compute: Any) -> Any:
+    import transformers  # noqa: PLC0415
+
+    wanted = config.training.quantization
+    if config.method == "lora":
+        return None
+    if wanted.load_in_8bit:
+        return transformers.BitsAndBytesConfig(
+            load_in_8bit=True,
+            llm_int8_threshold=wanted.llm_int8_threshold,
+            llm_int8_skip_modules=list(wanted.llm_int8_skip_modules) or None,
+        )
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=wanted.bnb_4bit_quant_type,
+        bnb_4bit_compute_dtype=compute,
+        bnb_4bit_use_double_quant=wanted.bnb_4bit_use_double_quant,
+        llm_int8_skip_modules=list(wanted.llm_int8_skip_modules) or None,
+    )
+
+
+def attach(model: Any, wanted: LoraConfig, *, checkpointing: bool) -> Any:
+    """The model with a fresh adapter, which alone can be trained.
+
+    Not by peft's `prepare_model_for_kbit_training`: it makes embeddings and head fp32, gigabytes that buy nothing.
+    """
+    import peft  # noqa: PLC0415
+
+    if checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=wanted.r,
+        lora_alpha=wanted.lora_alpha,
+        lora_dropout=wanted.lora_dropout,
+        target_modules=targets(model, wanted),
+        exclude_modules=list(wanted.exclude_modules) or None,
+        init_lora_weights=wanted.init_lora_weights,
+        use_rslora=wanted.use_rslora,
+        use_dora=wanted.use_dora,
+        rank_pattern=wanted.rank_pattern,
+        alpha_pattern=wanted.alpha_pattern,
+        layers_to_transform=list(wanted.layers_to_transform) or None,
+        layers_pattern=list(wanted.layers_pattern) or None,
+    )
+    try:
+        adapted = peft.get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigInvalid(f"LoraConfig: {error}") from error
+    trainable, everything = adapted.get_nb_trainable_parameters()
+    log.info("training %d of %d parameters, in %s", trainable, everything, ", ".join(config.target_modules))
+    return adapted
+
+
+def targets(model: Any, wanted: LoraConfig) -> list[str]:
+    """The suffixes of the layers to adapt: all linear ones but the head, or those asked for, by this model's names."""
+    there = linear_suffixes(model)
+    if not wanted.target_modules:
+        return sorted(there - set(wanted.exclude_modules))
+    chosen: set[str] = set()
+    for name in wanted.target_modules:
+        suffix = re.split(r"\.", name)[-1]
+        found = [name] if suffix in there else [fused for fused in FUSED.get(suffix, ()) if fused in there]
+        if not found:
+            raise ConfigInvalid(
+                f"LoraConfig.target_modules: {name!r} is no linear layer of this model; "
+                f"take from {', '.join(sorted(there))}, or leave it out for all of them"
+            )
+        if found != [name]:
+            log.info("LoraConfig.target_modules: %s is part of %s in this model", name, found[0])
+        chosen.update(found)
+    return sorted(chosen)
+
+
+def linear_suffixes(model: Any) -> set[str]:
+    """The last names of all linear layers but the head."""
+    import torch  # noqa: PLC0415
+
+    head = model.get_output_embeddings()
+    return {
+        name.rsplit(".", maxsplit=1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    }

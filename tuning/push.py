@@ -1,0 +1,71 @@
+"""Moves the finished image to its registry, with skopeo; the training is paid for, so this does not give up soon."""
+
+import subprocess
+import time
+from pathlib import Path
+
+from tuning import credentials, image, registry
+from tuning.errors import PushForbidden, RegistryUnavailable, TuningError
+from tuning.eviction import Eviction
+from tuning.report import log
+
+BUDGET_SECONDS = 600.0
+
+
+def push(
+    packed: image.Image,
+    target: str,
+    intent: str,
+    secret: Path,
+    *,
+    scratch: Path,
+    eviction: Eviction,
+    budget: float = BUDGET_SECONDS,
+) -> str:
+    """Push the image and return it by digest; tries for `budget` seconds before it raises what was wrong last.
+
+    The secret is read anew for each try: whoever mends it meanwhile saves the run.
+    """
+    end, pause = time.monotonic() + budget, 1.0
+    while True:
+        try:
+            with eviction.deferred():  # a push that runs is the quickest way to lose nothing
+                return _once(packed, registry.Registry(target, secret), intent, scratch, end)
+        except TuningError as error:
+            if time.monotonic() + pause > end:
+                raise
+            log.warning("push: %s; trying again in %.0f s", error, pause)
+        eviction.sleep(pause)
+        pause = min(2 * pause, 30)
+
+
+def _once(packed: image.Image, to: registry.Registry, intent: str, scratch: Path, end: float) -> str:
+    """One try: ask whether it may and whether it is there already, then copy."""
+    if there := to.ask(intent):
+        return f"{to.reference.name}@{there}"
+    auth, digest = scratch / "push-auth.json", scratch / "push-digest"
+    credentials.write(auth, to.reference.host, to.credential)
+    command = ["skopeo", "--insecure-policy", "--tmpdir", str(scratch), "copy", "--preserve-digests"]
+    command += ["--authfile", str(auth), "--digestfile", str(digest)]
+    command += ["--dest-tls-verify=false"] if to.base.startswith("http:") else []
+    command += [f"oci:{packed.layout}:{image.TAG}", f"docker://{to.reference}"]
+    try:
+        left = max(60.0, end - time.monotonic())
+        done = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        raise RegistryUnavailable(f"{credentials.IMAGE}: {to.reference} took no image within {left:.0f} s") from error
+    finally:
+        auth.unlink(missing_ok=True)
+    if done.returncode:
+        raise _refusal(to, done.stderr)
+    if digest.read_text().strip() != packed.digest:
+        raise PushForbidden(f"{credentials.IMAGE}: {to.reference} stored {digest.read_text()}, not {packed.digest}")
+    return f"{to.reference.name}@{packed.digest}"
+
+
+def _refusal(to: registry.Registry, said: str) -> TuningError:
+    """What skopeo's last words mean; that the registry let us in was asked just before."""
+    words = said.strip().splitlines()[-1][-400:] if said.strip() else "skopeo said nothing"
+    final = any(sign in words for sign in ("denied", "quota", "too large", "invalid", "unsupported"))
+    kind = PushForbidden if final else RegistryUnavailable
+    return kind(f"{credentials.IMAGE}: {to.reference} does not take the image: {words}")

@@ -1,0 +1,178 @@
+"""One tuning run, from the question whether it is needed to the pushed image: the phases in the order they happen."""
+
+import json
+import os
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tuning import adapter, addresses, fetch, hub, image, masks, model, push, registry, rows, train
+from tuning.config import Progress, Result, TuningConfig
+from tuning.errors import DataInvalid
+from tuning.eviction import Eviction
+from tuning.report import Report, log
+
+SAMPLES = 3
+
+
+class Data(NamedTuple):
+    """Rows for the model, and what is known of them."""
+
+    training: list[masks.Encoded]
+    held_out: list[masks.Encoded]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one config."""
+
+    config: TuningConfig
+    scratch: Path
+    secret: Path
+    report: Report
+    eviction: Eviction
+
+    def go(self) -> Result:
+        """Train the adapter and push it, unless the registry has it already."""
+        for warning in self.config.training.warnings:
+            log.warning("training_config.yaml: %s", warning)
+        self.report.say(Progress(phase="fetch", percent=0))
+        asked = registry.Registry(self.config.output.image, self.secret)
+        if digest := asked.ask(self.config.intent):
+            log.info("%s was made by the same intent; nothing to train", asked.reference)
+            self.report.say(Progress(phase="push", percent=100))
+            return Result(adapter=f"{asked.reference.name}@{digest}")
+        use_scratch(self.scratch)
+
+        files = self._fetch()
+        dropped = rows.Dropped()
+        found = rows.read(files, self.config.training.dataset, dropped)
+        folder = hub.download(self.config, self.scratch / "hub")
+        self.eviction.check("while fetching")
+
+        self.report.say(Progress(phase="load", percent=4))
+        tokenizer = self._tokenizer(folder)
+        data = self._encode(tokenizer, found, dropped, files)
+        adapted = self._load(folder)
+        self.eviction.check("while loading")
+
+        trained = self._train(adapted, tokenizer, data)
+        packed = self._pack(adapted, tokenizer, trained, data.facts)
+
+        self.report.say(Progress(phase="push", percent=95, loss=round(trained.loss, 5)))
+        pushed = push.push(
+            packed,
+            self.config.output.image,
+            self.config.intent,
+            self.secret,
+            scratch=self.scratch,
+            eviction=self.eviction,
+        )
+        self.report.say(Progress(phase="push", percent=100, loss=round(trained.loss, 5)), last=True)
+        return Result(adapter=pushed, loss=round(trained.loss, 5))
+
+    def _fetch(self) -> list[fetch.File]:
+        return fetch.download(
+            fetch.sources(self.config.input.urls, self.config.training.dataset.dataset_path),
+            self.scratch / "data",
+            addresses.Policy(self.config.allowed_private_cidrs),
+            on_share=lambda share: self.report.say(Progress(phase="fetch", percent=int(3 * share))),
+        )
+
+    def _tokenizer(self, folder: Path) -> Any:
+        tokenizer = model.tokenizer(folder, self.config.training.model.chat_template)
+        if tokenizer.chat_template is None:
+            tokenizer.chat_template = masks.PLAIN_TEMPLATE
+            log.warning(
+                "%s has no chat template; a plain one is used, and saved beside the adapter", self.config.model.id
+            )
+        return tokenizer
+
+    def _encode(self, tokenizer: Any, found: list[rows.Found], dropped: rows.Dropped, files: list[fetch.File]) -> Data:
+        """Token ids and labels, shuffled and split; shows a few of them."""
+        settings = self.config.training.dataset
+        encoder = masks.Encoder(tokenizer, max_length=self.config.training.arguments.max_length, loss=settings.loss)
+        encoded = encoder.encode_all(found, dropped)
+        if not encoded:
+            raise DataInvalid(f"tuning.input: no row of {dropped.count} can be used: {dropped}")
+        if dropped.count:
+            log.warning("%d of %d rows are left out: %s", dropped.count, dropped.count + len(encoded), dropped)
+        if settings.shuffle_dataset:
+            random.Random(settings.shuffle_seed).shuffle(encoded)  # noqa: S311
+        kept = max(1, round(len(encoded) * settings.train_test_split))
+        tokens = sum(len(row.ids) for row in encoded)
+        learned = sum(label != masks.IGNORED for row in encoded for label in row.labels)
+        log.info("%d rows, %d tokens, %d of them learned from", len(encoded), tokens, learned)
+        for number, row in enumerate(encoded[:SAMPLES], start=1):
+            log.info("sample %d, learned from between ⟦ and ⟧:\n%s", number, encoder.show(row))
+        facts = {
+            "data": [{"name": file.name, "bytes": file.size, "sha256": file.sha256} for file in files],
+            "rows": kept,
+            "rows_held_out": len(encoded) - kept,
+            "rows_dropped": dropped.count,
+        }
+        return Data(encoded[:kept], encoded[kept:], facts)
+
+    def _load(self, folder: Path) -> Any:
+        import torch  # noqa: PLC0415
+        import transformers  # noqa: PLC0415
+
+        began = time.monotonic()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        base = model.load(folder, self.config, device)
+        transformers.set_seed(self.config.training.arguments.seed)  # the adapter starts at random
+        wanted = self.config.training.arguments.activation_checkpointing
+        adapted = model.attach(
+            base, self.config.training.lora, checkpointing=device == "cuda" if wanted is None else wanted
+        )
+        seconds = time.monotonic() - began
+        log.info("loaded %s on %s in %s, %.1f s", self.config.model.id, device, base.dtype, seconds)
+        return adapted
+
+    def _train(self, adapted: Any, tokenizer: Any, data: Data) -> train.Trained:
+        began = time.monotonic()
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+        trained = train.train(
+            adapted,
+            data.training,
+            data.held_out,
+            settings=self.config.training,
+            batches=train.Batches(pad, self.config.training.collator.pad_to_multiple_of),
+            report=self.report,
+            eviction=self.eviction,
+            scratch=self.scratch,
+        )
+        seconds = time.monotonic() - began
+        log.info("%d steps in %.1f s, loss %.4g -> %.4g", len(trained.losses), seconds, trained.losses[0], trained.loss)
+        if trained.eval_loss is not None:
+            log.info("loss on the %d rows held out: %.4g", len(data.held_out), trained.eval_loss)
+        return trained
+
+    def _pack(self, adapted: Any, tokenizer: Any, trained: train.Trained, facts: dict[str, Any]) -> image.Image:
+        """The adapter's image, on disk."""
+        folder = self.scratch / "adapter"
+        files = adapter.save(adapted, folder, self.config)
+        files["chat_template.jinja"] = folder / "chat_template.jinja"
+        files["chat_template.jinja"].write_text(tokenizer.chat_template)
+        summary = adapter.summary(self.config, trained, facts)
+        files["training_summary.json"] = folder / "training_summary.json"
+        files["training_summary.json"].write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
+        return image.write(self.scratch / "image", files, adapter.annotations(self.config, summary))
+
+
+def use_scratch(scratch: Path) -> None:
+    """Let libraries keep to the one folder that is writable, and to what they are needed for."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    for name, value in {
+        "HF_HOME": str(scratch / "hub"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",  # long rows between short ones do not fragment the memory
+        "TORCHDYNAMO_DISABLE": "1",  # nothing is compiled here, and importing the compiler takes seconds
+    }.items():
+        os.environ.setdefault(name, value)

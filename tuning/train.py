@@ -1,0 +1,185 @@
+"""Trains the adapter: a plain transformers Trainer on rows that are token ids already. Knows no files, no registry."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tuning.config import Progress
+from tuning.errors import LossDiverged
+from tuning.eviction import Eviction
+from tuning.masks import IGNORED, Encoded
+from tuning.report import Report
+from tuning.training_config import DatasetConfig, TrainingArguments, TrainingConfig
+
+SHARE = (5, 95)
+"""Training's part of the whole run, in per cent."""
+
+
+class Trained(NamedTuple):
+    """How it went."""
+
+    losses: list[float]
+    """One per optimiser step: the mean over the tokens that are learned from."""
+    eval_loss: float | None
+
+    @property
+    def loss(self) -> float:
+        """Over the last steps, since that of one step is noise."""
+        last = self.losses[-20:]
+        return sum(last) / len(last)
+
+
+class Batches:
+    """Pads rows to a batch; labels are made before padding, so that pad may be the token that ends an answer."""
+
+    def __init__(self, pad: int, multiple: int | None) -> None:
+        self._pad = pad
+        self._multiple = multiple or 1
+        self.tokens = 0
+        """Of all batches so far, padding left out."""
+
+    def __call__(self, rows: list[Encoded]) -> dict[str, Any]:
+        """Token ids, attention mask and labels, all of one length."""
+        import torch  # noqa: PLC0415
+
+        longest = max(len(row.ids) for row in rows)
+        width = math.ceil(longest / self._multiple) * self._multiple
+        batch = {
+            "input_ids": torch.full((len(rows), width), self._pad),
+            "attention_mask": torch.zeros((len(rows), width), dtype=torch.long),
+            "labels": torch.full((len(rows), width), IGNORED),
+        }
+        for index, row in enumerate(rows):
+            length = len(row.ids)
+            batch["input_ids"][index, :length] = torch.tensor(row.ids)
+            batch["attention_mask"][index, :length] = 1
+            batch["labels"][index, :length] = torch.tensor(row.labels)
+            self.tokens += length
+        return batch
+
+
+def train(
+    model: Any,
+    rows: list[Encoded],
+    held_out: list[Encoded],
+    *,
+    settings: TrainingConfig,
+    batches: Batches,
+    report: Report,
+    eviction: Eviction,
+    scratch: Path,
+) -> Trained:
+    """Train the model's adapter in place."""
+    import transformers  # noqa: PLC0415
+
+    follower = _follower(batches, report, eviction)
+    trainer = transformers.Trainer(
+        model=model,
+        args=_trainer_arguments(model, settings.arguments, settings.dataset, scratch),
+        train_dataset=rows,
+        eval_dataset=held_out or None,
+        data_collator=batches,
+        callbacks=[follower],
+    )
+    trainer.remove_callback(transformers.PrinterCallback)  # stdout is for progress
+    with eviction.deferred():
+        trainer.train()
+        eviction.check(f"after step {trainer.state.global_step} of {trainer.state.max_steps}")
+    eval_loss = trainer.evaluate()["eval_loss"] if held_out else None
+    return Trained(follower.losses, eval_loss)
+
+
+def _trainer_arguments(model: Any, asked: TrainingArguments, dataset: DatasetConfig, scratch: Path) -> Any:
+    import torch  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
+    return transformers.TrainingArguments(
+        output_dir=str(scratch / "trainer"),
+        num_train_epochs=asked.num_train_epochs,
+        max_steps=asked.max_steps or -1,
+        per_device_train_batch_size=asked.per_device_train_batch_size,
+        per_device_eval_batch_size=asked.per_device_eval_batch_size,
+        gradient_accumulation_steps=asked.gradient_accumulation_steps,
+        learning_rate=asked.learning_rate,
+        lr_scheduler_type=asked.lr_scheduler_type,
+        lr_scheduler_kwargs=asked.lr_scheduler_kwargs or None,
+        warmup_steps=asked.warmup_steps or asked.warmup_ratio,
+        optim=asked.optim,
+        weight_decay=asked.weight_decay,
+        adam_beta1=asked.adam_beta1,
+        adam_beta2=asked.adam_beta2,
+        adam_epsilon=asked.adam_epsilon,
+        max_grad_norm=asked.max_grad_norm,
+        label_smoothing_factor=asked.label_smoothing_factor,
+        neftune_noise_alpha=asked.neftune_noise_alpha,
+        seed=asked.seed,
+        data_seed=asked.data_seed if asked.data_seed is not None else asked.seed,
+        train_sampling_strategy="random" if dataset.shuffle_dataset else "sequential",
+        use_cpu=model.device.type == "cpu",
+        bf16=model.dtype == torch.bfloat16,
+        fp16=model.dtype == torch.float16,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would hide that the loss is no number
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        prediction_loss_only=True,
+        dataloader_pin_memory=model.device.type != "cpu",
+    )
+
+
+def _follower(batches: Batches, report: Report, eviction: Eviction) -> Any:
+    """The Trainer's callback that reports each step and stops on a bad loss or an eviction."""
+    import transformers  # noqa: PLC0415
+
+    class Follower(transformers.TrainerCallback):  # type: ignore[misc]  # made here to import late
+        def __init__(self) -> None:
+            self.losses: list[float] = []
+            self.began = time.monotonic()
+
+        def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_more: Any) -> None:
+            self.began = time.monotonic()
+
+        def on_step_end(self, _args: Any, _state: Any, control: Any, **_more: Any) -> None:
+            if eviction.requested:
+                control.should_training_stop = True
+
+        def on_log(
+            self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_more: Any
+        ) -> None:
+            if logs is None or "loss" not in logs:
+                return
+            loss = float(logs["loss"])
+            if not math.isfinite(loss):
+                raise LossDiverged(
+                    f"the loss is {loss} at step {state.global_step} of {state.max_steps}, after "
+                    f"{_tail(self.losses)}; lower TrainingArguments.learning_rate or look for broken rows"
+                )
+            self.losses.append(loss)
+            report.say(
+                _progress(state, loss, batches.tokens, time.monotonic() - self.began),
+                last=state.global_step == state.max_steps,
+            )
+
+    return Follower()
+
+
+def _progress(state: Any, loss: float, tokens: int, seconds: float) -> Progress:
+    done = state.global_step / state.max_steps
+    return Progress(
+        phase="train",
+        percent=int(SHARE[0] + (SHARE[1] - SHARE[0]) * done),
+        step=state.global_step,
+        max_steps=state.max_steps,
+        epoch=round(state.epoch or 0.0, 3),
+        loss=round(loss, 5),
+        tokens_per_second=round(tokens / seconds, 1) if seconds > 0 else None,
+        eta_seconds=round(seconds / done - seconds),
+    )
+
+
+def _tail(losses: list[float]) -> str:
+    return ", ".join(f"{loss:.4g}" for loss in losses[-3:]) or "no step before"
