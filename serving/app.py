@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import fastapi
-from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import errors
@@ -34,6 +35,7 @@ def create_app(service: Service, *, max_body: int = MAX_BODY) -> fastapi.FastAPI
     app.add_middleware(LimitBody, max_body=max_body)
     app.add_exception_handler(errors.RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
     for interface in (health, models, chat, openai):
         app.include_router(interface.router(service))
     return app
@@ -56,6 +58,15 @@ async def _validation_error(request: fastapi.Request, error: Exception) -> fasta
     return JSONResponse(_shape(request.url.path, refused), 400)
 
 
+async def _http_error(request: fastapi.Request, error: Exception) -> fastapi.Response:
+    """The framework's own: no such path or method, a body that cannot be read."""
+    assert isinstance(error, HTTPException)
+    if not request.url.path.startswith("/v1/"):
+        return await http_exception_handler(request, error)
+    refused = errors.BadRequest(str(error.detail))
+    return JSONResponse(_shape(request.url.path, refused), error.status_code, error.headers)
+
+
 def _shape(path: str, error: errors.RequestError) -> dict[str, Any]:
     return openai.error_body(error) if path.startswith("/v1/") else {"detail": str(error)}
 
@@ -73,7 +84,7 @@ class LimitBody:
             await self._app(scope, receive, send)
             return
         read = 0
-        too_large = errors.TooLarge(f"the body is longer than {self._max_body} bytes")
+        too_large = HTTPException(413, f"the body is longer than {self._max_body} bytes", {"Connection": "close"})
 
         async def counted() -> Message:
             nonlocal read
@@ -85,7 +96,7 @@ class LimitBody:
 
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > self._max_body:
-            response = JSONResponse(_shape(scope["path"], too_large), 413, {"Connection": "close"})
+            response = await _http_error(fastapi.Request(scope), too_large)
             await response(scope, receive, send)
             return
         await self._app(scope, counted, send)

@@ -148,10 +148,17 @@ def _environment(run: Path, surroundings: settings.Settings, port: int) -> dict[
 
 
 def _in_background(work: Any, *arguments: Any) -> concurrent.futures.Future[Any]:
-    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
-        future = pool.submit(work, *arguments)
-        pool.shutdown(wait=False)
-        return future
+    """Run it in a thread that does not keep the process from ending."""
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work(*arguments))
+        except BaseException as error:  # noqa: BLE001 (raised again where the result is asked for)
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 @contextlib.contextmanager
@@ -163,7 +170,7 @@ def _ray(run: Path) -> Iterator[None]:
         ray.init(
             address="local",
             include_dashboard=False,
-            num_cpus=1,
+            num_cpus=4,  # as many workers are started ahead: controller, two proxies, replica
             num_gpus=0,
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,

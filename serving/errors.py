@@ -5,7 +5,6 @@
 RequestError            status and OpenAI's type; /chat shows the message as `detail`
 ├── BadRequest     400  names the parameter
 ├── ModelNotFound  404
-├── TooLarge       413
 ├── TooBusy        429  with Retry-After
 ├── EngineTrouble  500
 └── NotReady       503  starting, draining or broken
@@ -56,12 +55,6 @@ class ModelNotFound(BadRequest):
 
     status = 404
     code = "model_not_found"
-
-
-class TooLarge(BadRequest):
-    """The body is longer than is read."""
-
-    status = 413
 
 
 class TooBusy(RequestError):

@@ -45,6 +45,7 @@ class Link:
         """Hang up."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
+        self._lines.close()
         self._connection.close()
 
 
@@ -59,9 +60,8 @@ class Door:
     def accept(self, seconds: float) -> Link | None:
         """The replica's link, or None when it has not come in time. A second replica finds the door closed."""
         self._socket.settimeout(seconds)
-        with contextlib.suppress(TimeoutError):
+        with self._socket, contextlib.suppress(TimeoutError):
             connection, _ = self._socket.accept()
-            self._socket.close()
             connection.settimeout(None)
             return Link(connection)
         return None

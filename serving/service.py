@@ -77,6 +77,7 @@ class Service:
         adapters_file: Path,
         source: adapters.Source,
         on_fatal: Callable[[errors.Fatal], None],
+        poll_seconds: float = 1.0,
     ) -> None:
         self.config = config
         self.admission = admission.Admission()
@@ -85,6 +86,7 @@ class Service:
         self.started = int(time.time())
         self._load = load
         self._on_fatal = on_fatal
+        self._poll_seconds = poll_seconds
         self._loaded: asyncio.Future[Loaded] | None = None
         self._disagreed: frozenset[str] = frozenset()
 
@@ -92,10 +94,8 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Load and keep watch as long as the HTTP server runs."""
         self._loaded = asyncio.get_running_loop().create_future()
-        tasks = [
-            asyncio.create_task(self._guard(work))
-            for work in (self._bring_up(), self._watch_engine(), self.adapters.watch())
-        ]
+        works = (self._bring_up(), self._watch_engine(), self.adapters.watch(seconds=self._poll_seconds))
+        tasks = [asyncio.create_task(self._guard(work)) for work in works]
         try:
             yield
         finally:
@@ -204,7 +204,7 @@ class Service:
     async def _watch_engine(self) -> None:
         engine = await self._engine()
         while (health := engine.health()).alive and health.stalled_seconds < STALLED_SECONDS:  # noqa: ASYNC110 (polled)
-            await asyncio.sleep(1)
+            await asyncio.sleep(self._poll_seconds)
         if not self.admission.draining:
             stalled = f"a request produced nothing for {health.stalled_seconds:.0f} s"
             raise errors.EngineDied(f"the engine is broken: {health.reason or stalled}")

@@ -1,0 +1,222 @@
+"""Small real things behind the Protocols of serving/: an engine that says what it is told to, a tokenizer of bytes."""
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import threading
+import time
+
+import jinja2
+import requests
+import tokenizers
+import uvicorn
+
+from serving import errors
+from serving.adapters import Pulled
+from serving.app import create_app
+from serving.config import ServingConfig
+from serving.engine.protocol import AdapterRefused, Delta, EngineDown, Health, ModelInfo, Sampling
+from serving.service import Loaded, Service
+from serving.text.chat import Chat, TextRefused
+
+SPECIAL = ["<s>", "<|user|>", "<|assistant|>", "<|end|>"]
+END = 3
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role not in ['user', 'assistant', 'system'] %}"
+    "{{ raise_exception('no role ' + m.role) }}{% endif %}"
+    "<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
+)
+OTHER_TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[bot] "
+CONFIG = ServingConfig.model_validate(
+    {"workspace": "ns/w", "name": "tiny", "model": {"id": "acme/tiny", "revision": "1"}, "port": 5000}
+)
+
+
+class ByteTokenizer:
+    """Four special tokens and the 256 bytes."""
+
+    def __init__(self, template=TEMPLATE):
+        alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+        vocabulary = {token: number for number, token in enumerate(SPECIAL + alphabet)}
+        self.backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+        self.backend.add_special_tokens(SPECIAL)
+        self.backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        self.backend.decoder = tokenizers.decoders.ByteLevel()
+        self.special_tokens = frozenset(SPECIAL)
+        self.template = template
+
+    def encode(self, text):
+        return self.backend.encode(text).ids
+
+    def render(self, messages, template):
+        def raise_exception(message):
+            raise jinja2.TemplateError(message)
+
+        try:
+            return jinja2.Template(template).render(messages=messages, raise_exception=raise_exception)
+        except jinja2.TemplateError as error:
+            raise TextRefused(str(error)) from error
+
+    def encode_chat(self, messages, template):
+        return self.encode(self.render(messages, template))
+
+    def text(self, tokens):
+        return self.backend.decode(list(tokens), skip_special_tokens=False)
+
+
+class FakeEngine:
+    """Answers every request with `answer`; keeps what it was asked."""
+
+    def __init__(self, tokenizer, *, context=1000, features=frozenset({"repetition_penalty", "typical_p"})):
+        self.info = ModelInfo("fake", 1, context, 260, frozenset({END}), Sampling(), features, "none", "none")
+        self.tokenizer = tokenizer
+        self.answer = "fine, thank you"
+        self.ends = True
+        self.pace = 0.0
+        self.fails = None
+        self.seen = []
+        self.cancelled = 0
+        self.adapters = {}
+        self.broken = ""
+        self._turn = asyncio.Lock()
+
+    def forget(self):
+        """For a test that comes after another on the same server."""
+        self.answer, self.pace, self.fails = "fine, thank you", 0.0, None
+        self.seen.clear()
+        self.cancelled = 0
+
+    async def generate(self, request):
+        if self.broken:
+            raise EngineDown(self.broken)
+        self.seen.append(request)
+        tokens = self.tokenizer.encode(self.answer) + ([END] if self.ends else [])
+        done = 0
+        try:
+            async with self._turn:
+                for token in tokens[: request.max_new_tokens]:
+                    await asyncio.sleep(self.pace)
+                    if self.broken or self.fails:
+                        raise EngineDown(self.broken) if self.broken else self.fails
+                    done += 1
+                    yield Delta(
+                        (token,), "stop" if token == END else "length" if done == request.max_new_tokens else None
+                    )
+                if not self.ends and done < request.max_new_tokens:
+                    yield Delta((), "length")
+        finally:
+            self.cancelled += done < min(len(tokens), request.max_new_tokens)
+
+    async def load_adapter(self, adapter, folder):
+        if (folder / "bad").exists():
+            raise AdapterRefused("made for another base model")
+        self.adapters[adapter] = folder.name
+
+    async def unload_adapter(self, adapter):
+        del self.adapters[adapter]
+
+    def health(self):
+        return Health(not self.broken, self.broken)
+
+    async def stop(self):
+        self.broken = "the engine was stopped"
+
+
+class FolderSource:
+    """Images as folders: `images[reference] = (digest, {file: text})`; what is missing raises."""
+
+    def __init__(self, root):
+        self.root = root
+        self.images = {}
+        self.pulls = []
+        self.kept = set()
+
+    async def pull(self, image):
+        self.pulls.append(image)
+        if image not in self.images:
+            raise errors.AdapterImageNotFound(f"the registry has no image {image}")
+        digest, files = self.images[image]
+        folder = self.root / digest.replace(":", "-")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        return Pulled(digest, folder)
+
+    def keep_only(self, digests):
+        self.kept = set(digests)
+
+
+class Client:
+    """What a test holds of a running server."""
+
+    def __init__(self, url, service, engine, source, fatal):
+        self.url, self.service, self.engine, self.source, self.fatal = url, service, engine, source, fatal
+
+    def get(self, path):
+        return requests.get(self.url + path, timeout=10)
+
+    def post(self, path, **body):
+        return requests.post(self.url + path, json=body, timeout=20)
+
+    def chat(self, prompt, **kwargs):
+        return self.post("/chat", prompt=prompt, generate_kwargs=kwargs)
+
+    def eventually(self, condition, seconds=5.0):
+        ends = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < ends, "did not happen in time"
+            time.sleep(0.02)
+
+    def on_loop(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+
+@contextlib.contextmanager
+def server(
+    folder, *, tokenizer=None, load=None, max_waiting=64, max_body=4 << 20, images=None, adapters="[]", **engine
+):
+    """The real application on a real port of loopback, with a fake engine behind it."""
+    tokenizer = tokenizer or ByteTokenizer()
+    fake = FakeEngine(tokenizer, **engine)
+    source = FolderSource(folder / "images")
+    source.images.update(images or {})
+    (folder / "adapters.json").write_text(adapters)
+    fatal = []
+    service = Service(
+        CONFIG,
+        load=load or (lambda: Loaded(fake, Chat(tokenizer))),
+        adapters_file=folder / "adapters.json",
+        source=source,
+        on_fatal=fatal.append,
+        poll_seconds=0.05,
+    )
+    service.admission.max_waiting = max_waiting
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", service, fake, source, fatal)
+    config = uvicorn.Config(create_app(service, max_body=max_body), log_level="error", ws="none", lifespan="on")
+    running = uvicorn.Server(config)
+
+    async def serve():
+        client.loop = asyncio.get_running_loop()
+        await running.serve(sockets=[listener])
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    try:
+        client.eventually(lambda: running.started)
+        if load is None and "strength" not in adapters:
+            client.eventually(lambda: client.get("/health").status_code == 200)
+        yield client
+    finally:
+        running.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def failing(error):
+    def load():
+        raise error
+
+    return load

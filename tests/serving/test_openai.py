@@ -1,0 +1,155 @@
+"""The OpenAI API in its minimal form."""
+
+import json
+
+import pytest
+import requests
+
+from serving.engine.protocol import RequestFailed
+from tests.serving import fakes
+
+HELLO = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with fakes.server(tmp_path_factory.mktemp("openai")) as client:
+        yield client
+
+
+@pytest.fixture
+def openai(running):
+    running.engine.forget()
+    return running
+
+
+def complete(client, **body):
+    return client.post("/v1/chat/completions", **{"messages": HELLO} | body)
+
+
+def events(response):
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    return lines[:-1] if lines[-1] == "[DONE]" else lines, lines[-1] == "[DONE]"
+
+
+def test_chat_completion(openai):
+    answer = complete(openai, model="tiny").json()
+    assert answer["choices"] == [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "fine, thank you"},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ]
+    request = openai.engine.seen[0]
+    assert answer["usage"] == {
+        "prompt_tokens": len(request.prompt), "completion_tokens": 16, "total_tokens": len(request.prompt) + 16,
+    }  # fmt: skip
+    assert (answer["object"], answer["model"]) == ("chat.completion", "tiny")
+    assert request.max_new_tokens == 1000 - len(request.prompt)
+    assert (request.sampling.do_sample, request.sampling.top_k) == (True, 0)
+
+
+def test_content_parts_are_joined(openai):
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    complete(openai, messages=[{"role": "user", "content": parts}])
+    assert openai.engine.tokenizer.text(openai.engine.seen[0].prompt) == "<|user|>ab<|end|><|assistant|>"
+
+
+def test_fields_that_are_honoured(openai):
+    body = {"temperature": 0, "max_tokens": 4, "top_k": 7, "top_p": 0.5, "seed": 3, "stop": "x", "user": "me", "n": 1}
+    answer = complete(openai, **body).json()
+    request = openai.engine.seen[0]
+    assert (request.sampling.do_sample, request.sampling.top_k, request.sampling.top_p) == (False, 7, 0.5)
+    assert (request.sampling.seed, request.max_new_tokens) == (3, 4)
+    assert (answer["choices"][0]["message"]["content"], answer["choices"][0]["finish_reason"]) == ("fine", "length")
+
+
+def test_stop_strings_end_the_answer_before_them(openai):
+    choice = complete(openai, stop=[", tha", "zzz"]).json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("fine", "stop")
+    openai.eventually(lambda: openai.engine.cancelled == 1)
+
+
+def test_stream_has_role_pieces_finish_and_usage(openai):
+    response = complete(openai, stream=True, stream_options={"include_usage": True})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    lines, done = events(response)
+    chunks = [json.loads(line) for line in lines]
+    assert done
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks[:-1]) == "fine, thank you"
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+    assert (chunks[-1]["choices"], chunks[-1]["usage"]["completion_tokens"]) == ([], 16)
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+def test_stream_holds_back_what_may_become_a_stop_string(openai):
+    lines, _ = events(complete(openai, stream=True, stop=[", thanks"]))
+    text = "".join(json.loads(line)["choices"][0]["delta"].get("content", "") for line in lines)
+    assert text == "fine, thank you"
+
+
+def test_completions_read_the_prompt_as_it_is(openai):
+    answer = openai.post("/v1/completions", prompt="once", echo=True, max_tokens=4).json()
+    assert openai.engine.tokenizer.text(openai.engine.seen[0].prompt) == "once"
+    assert (answer["object"], answer["choices"][0]["text"]) == ("text_completion", "oncefine")
+    tokens = openai.post("/v1/completions", prompt=[10, 11, 12], max_tokens=4)
+    assert (tokens.json()["choices"][0]["text"], openai.engine.seen[1].prompt) == ("fine", (10, 11, 12))
+    lines, done = events(openai.post("/v1/completions", prompt=["once"], stream=True, echo=True))
+    assert done
+    assert "".join(json.loads(line)["choices"][0]["text"] for line in lines) == "oncefine, thank you"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        pytest.param({"model": "other"}, 404, "model 'other' is not served; there are tiny, acme/tiny", id="model"),
+        pytest.param({"n": 2}, 400, "n 2 is not supported yet", id="n"),
+        pytest.param({"tools": [{"type": "function"}]}, 400, "tools [", id="tools"),
+        pytest.param({"presence_penalty": 0.5}, 400, "presence_penalty 0.5", id="penalty"),
+        pytest.param({"response_format": {"type": "json_object"}}, 400, "response_format", id="format"),
+        pytest.param({"temprature": 1}, 400, "temprature 1 is not a field of this API", id="typo"),
+        pytest.param({"temperature": 3}, 400, "temperature: Input should be less than or equal to 2", id="range"),
+        pytest.param({"messages": []}, 400, "messages", id="empty"),
+        pytest.param({"messages": [{"role": "judge", "content": ""}]}, 400, "no role judge", id="role"),
+        pytest.param({"max_tokens": 5000}, 400, "the model takes 1 to 1000 together", id="too many"),
+        pytest.param({"stop": list("abcde")}, 400, "stop has 5 strings", id="stops"),
+        pytest.param({"min_p": 0.1}, 400, "min_p is 0.1; this engine (fake) does not support it", id="feature"),
+    ],
+)
+def test_refusals_have_openais_shape(openai, body, status, words):
+    response = complete(openai, **body)
+    assert response.status_code == status
+    assert words in response.json()["error"]["message"]
+    assert response.json()["error"]["type"] == "invalid_request_error"
+    assert not openai.engine.seen
+
+
+def test_model_not_found_has_its_code(openai):
+    error = complete(openai, model="other").json()["error"]
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+
+
+def test_error_after_the_beginning_of_a_stream_is_an_event(openai):
+    openai.engine.pace = 0.1
+    with requests.post(
+        openai.url + "/v1/chat/completions", json={"messages": HELLO, "stream": True}, stream=True, timeout=10
+    ) as response:
+        lines = response.iter_lines(decode_unicode=True)
+        assert response.status_code == 200
+        next(lines)
+        openai.engine.fails = RequestFailed("lost it")
+        rest = [line for line in lines if line]
+    assert json.loads(rest[-1].removeprefix("data: "))["error"]["message"] == "lost it"
+
+
+def test_stream_whose_client_hangs_up_is_cancelled(openai):
+    openai.engine.pace = 0.1
+    with requests.post(
+        openai.url + "/v1/chat/completions", json={"messages": HELLO, "stream": True}, stream=True, timeout=10
+    ) as response:
+        next(response.iter_lines())
+    openai.eventually(lambda: openai.engine.cancelled == 1 and openai.service.admission.inside == 0)

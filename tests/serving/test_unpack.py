@@ -1,0 +1,162 @@
+"""Layers from hands that nobody vouches for."""
+
+import gzip
+import hashlib
+import io
+import tarfile
+
+import pytest
+
+from serving import errors, unpack
+from serving.registry import Layer
+
+CONFIG = ("data/adapter_config.json", b"{}")
+WEIGHTS = ("data/adapter_model.safetensors", b"weights")
+
+
+def member(name, kind=tarfile.REGTYPE, *, link="", size=0):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size
+    return info
+
+
+def archive(*members):
+    """A tar of (name, content) pairs and of TarInfo without content."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for each in members:
+            if isinstance(each, tarfile.TarInfo):
+                tar.addfile(each)
+            else:
+                tar.addfile(member(each[0], size=len(each[1])), io.BytesIO(each[1]))
+    return raw.getvalue()
+
+
+def store(folder, *blobs):
+    folder.mkdir(exist_ok=True)
+    layers = []
+    for blob in blobs:
+        digest = hashlib.sha256(blob).hexdigest()
+        (folder / digest).write_bytes(blob)
+        layers.append(Layer(f"sha256:{digest}", len(blob), "application/vnd.oci.image.layer.v1.tar+gzip"))
+    return tuple(layers)
+
+
+def unpacked(tmp_path, *blobs, limit=unpack.MAX_UNPACKED):
+    layers = store(tmp_path / "blobs", *blobs)
+    unpack.unpack(tmp_path / "blobs", layers, tmp_path / "out", limit=limit)
+    return {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+
+
+def test_kaitos_layout_one_gzip_layer(tmp_path):
+    blob = gzip.compress(archive(member("data/", tarfile.DIRTYPE), CONFIG, WEIGHTS))
+    assert unpacked(tmp_path, blob) == {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}
+
+
+def test_dockers_layout_with_a_base_system_below_and_plain_tar(tmp_path):
+    base = archive(
+        member("bin/", tarfile.DIRTYPE),
+        member("bin/sh", tarfile.SYMTYPE, link="/bin/busybox"),
+        member("bin/ls", tarfile.LNKTYPE, link="bin/sh"),
+        member("dev/null", tarfile.CHRTYPE),
+    )
+    data = gzip.compress(archive(("./data/adapter_config.json", b"{}"), WEIGHTS, ("data/README.md", b"read me")))
+    assert sorted(unpacked(tmp_path, base, data)) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_chat_template_comes_along(tmp_path):
+    blob = archive(CONFIG, WEIGHTS, ("data/chat_template.jinja", b"{{ x }}"))
+    assert unpacked(tmp_path, blob)["chat_template.jinja"] == b"{{ x }}"
+
+
+def test_later_layers_win_and_whiteouts_remove(tmp_path):
+    first = archive(CONFIG, WEIGHTS, ("data/chat_template.jinja", b"old"))
+    second = archive(("data/adapter_model.safetensors", b"newer"), ("data/.wh.chat_template.jinja", b""))
+    assert unpacked(tmp_path, first, second) == {"adapter_config.json": b"{}", "adapter_model.safetensors": b"newer"}
+
+
+@pytest.mark.parametrize("whiteout", ["data/.wh..wh..opq", ".wh.data", ".wh..wh..opq"])
+def test_whiteout_of_the_folder_removes_what_lower_layers_had(tmp_path, whiteout):
+    first = archive(("data/adapter_config.json", b"old"), ("data/chat_template.jinja", b"old"))
+    second = archive((whiteout, b""), CONFIG, WEIGHTS)
+    assert unpacked(tmp_path, first, second) == {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        pytest.param(
+            [CONFIG, member(WEIGHTS[0], tarfile.SYMTYPE, link="/etc/passwd")], "is not a regular file", id="symlink"
+        ),
+        pytest.param(
+            [CONFIG, member(WEIGHTS[0], tarfile.LNKTYPE, link="etc/passwd")], "is not a regular file", id="hardlink"
+        ),
+        pytest.param([CONFIG, member(WEIGHTS[0], tarfile.CHRTYPE)], "is not a regular file", id="device"),
+        pytest.param([CONFIG, member(WEIGHTS[0], tarfile.FIFOTYPE)], "is not a regular file", id="fifo"),
+        pytest.param([CONFIG, member("data/../data/x")], "points outside of it", id="dots"),
+        pytest.param([CONFIG, ("../../evil", b"x")], "points outside of it", id="dots at the front"),
+        pytest.param([CONFIG, ("/data/adapter_model.safetensors", b"x")], "points outside of it", id="absolute"),
+        pytest.param(
+            [member("data", tarfile.SYMTYPE, link="/etc")], "/data in the image is not a folder", id="data link"
+        ),
+        pytest.param([CONFIG], "the image has no /data/adapter_model.safetensors", id="missing"),
+        pytest.param([WEIGHTS], "the image has no /data/adapter_config.json", id="no config"),
+        pytest.param(
+            [("data/adapter_config.json", b" " * (1 << 21)), WEIGHTS], "1048576 are allowed", id="large config"
+        ),
+    ],
+)
+def test_hostile_or_foreign_images_are_refused(tmp_path, members, reason):
+    with pytest.raises(errors.NotAnAdapter, match=reason):
+        unpacked(tmp_path, gzip.compress(archive(*members)))
+
+
+def test_link_beside_the_wanted_names_leads_nowhere(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = member("data/l", tarfile.SYMTYPE, link=str(outside))
+    blob = archive(link, ("data/l/adapter_config.json", b"evil"), CONFIG, WEIGHTS)
+    assert sorted(unpacked(tmp_path, blob)) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert list(outside.iterdir()) == []
+
+
+def test_bomb_is_stopped(tmp_path):
+    bomb = gzip.compress(archive(CONFIG, WEIGHTS, ("data/zeros", bytes(20 << 20))))
+    assert len(bomb) < 1 << 16
+    with pytest.raises(errors.NotAnAdapter, match="the image when unpacked is larger than 1048576 bytes"):
+        unpacked(tmp_path, bomb, limit=1 << 20)
+
+
+def test_bomb_after_the_end_of_the_archive_is_stopped(tmp_path):
+    bomb = gzip.compress(archive(CONFIG, WEIGHTS) + bytes(20 << 20))
+    with pytest.raises(errors.NotAnAdapter, match="is larger than"):
+        unpacked(tmp_path, bomb, limit=1 << 20)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(b"this is not a tar" * 100, id="text"),
+        pytest.param(gzip.compress(archive(CONFIG, WEIGHTS))[:-20], id="cut"),
+        pytest.param(b"\x28\xb5\x2f\xfd" + bytes(100), id="zstd"),
+        pytest.param(archive(CONFIG, ("data/adapter_model.safetensors", bytes(5000)))[:3000], id="cut tar"),
+    ],
+)
+def test_what_is_no_archive_is_refused(tmp_path, broken):
+    with pytest.raises(errors.NotAnAdapter, match="layer sha256:"):
+        unpacked(tmp_path, broken)
+
+
+def test_flipped_byte_is_noticed(tmp_path):
+    good = archive(CONFIG, WEIGHTS)
+    layers = store(tmp_path / "blobs", good)
+    bad = good.replace(b"weights", b"wEights")
+    (tmp_path / "blobs" / layers[0].digest.removeprefix("sha256:")).write_bytes(bad)
+    with pytest.raises(errors.NotAnAdapter, match="does not have the digest and size"):
+        unpack.unpack(tmp_path / "blobs", layers, tmp_path / "out")
+
+
+def test_blob_that_is_longer_than_the_manifest_says_is_refused(tmp_path):
+    (layer,) = store(tmp_path / "blobs", archive(CONFIG, WEIGHTS))
+    with pytest.raises(errors.NotAnAdapter, match="is larger than"):
+        unpack.unpack(tmp_path / "blobs", (Layer(layer.digest, 100, ""),), tmp_path / "out")
