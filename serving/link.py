@@ -27,7 +27,11 @@ class Link:
     def connect(cls, path: Path) -> Self:
         """The replica's end."""
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(path))
+        try:
+            connection.connect(str(path))
+        except OSError:
+            connection.close()
+            raise
         return cls(connection)
 
     def send(self, **message: Any) -> None:

@@ -151,8 +151,8 @@ class SequentialEngine:
 
     def _explain(self, job: Job, error: Exception) -> None:
         """Tell the request what happened; a broken device breaks the engine."""
-        if isinstance(error, RequestRefused):
-            job.answer(error)
+        if isinstance(error, ValueError):  # ours, or what transformers says of a generation config
+            job.answer(RequestRefused(str(error)))
         elif isinstance(error, torch.OutOfMemoryError):
             torch.cuda.empty_cache()
             job.answer(RequestFailed(f"not enough GPU memory for this request: {error}"))
