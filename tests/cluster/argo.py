@@ -10,7 +10,6 @@ from pathlib import Path
 from tests.cluster import build, images, kubectl, layout, progress
 
 _OVERLAY = Path(__file__).parent / "argo_settings"
-_CRDS = "manifests/base/crds/full"
 _DEPLOYMENTS = ("workflow-controller", "argo-server")
 
 
@@ -26,8 +25,9 @@ def install(cluster: layout.Cluster) -> None:
     for path in folder.glob("*.yaml"):
         text = path.read_text().replace("RELEASE", images.release()).replace("ARGO_SERVER", layout.ARGO_SERVER)
         path.write_text(text)
-    shutil.copytree(build.binary("argo").parent / "manifests", folder / "manifests")
-    kubectl.run(cluster, "apply", *kubectl.SERVER_SIDE, "--kustomize", str(folder / _CRDS))
+    built = build.binary("argo").parent
+    shutil.copytree(built / "manifests", folder / "manifests")
+    kubectl.run(cluster, "apply", *kubectl.SERVER_SIDE, "--filename", str(built / "crds.json"))
     kubectl.run(cluster, "apply", *kubectl.SERVER_SIDE, "--kustomize", str(folder))
     kubectl.run(cluster, "annotate", "namespace", "argo", f"kaito-hera/applied={version}", "--overwrite")
 

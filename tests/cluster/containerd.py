@@ -98,11 +98,15 @@ def pull(machine: machines.Machine, image: str, *, user: str, password: str) -> 
     hosts = str(_registries(machine.cluster))
     ctr(machine, "images", "pull", "--hosts-dir", hosts, "--user", f"{user}:{password}", image)
     target = digest(machine, image)
-    for manifest in manifests(machine, target):
-        layers = [layer["digest"] for layer in manifest["layers"]]
-        ctr(machine, "content", "rm", *layers)
+    drop_archives(machine, target)
     # The kubelet reports an image by this name; a pull through it would have made it.
     ctr(machine, "images", "tag", "--force", image, f"{image.rpartition(':')[0]}@{target}")
+
+
+def drop_archives(machine: machines.Machine, target: str) -> None:
+    """What `discard_unpacked_layers` does for pulls through the kubelet."""
+    for manifest in manifests(machine, target):
+        ctr(machine, "content", "rm", *(layer["digest"] for layer in manifest["layers"]))
 
 
 def digest(machine: machines.Machine, image: str) -> str:

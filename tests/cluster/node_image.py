@@ -121,6 +121,8 @@ def _import_system(cluster: layout.Cluster, maker: machines.Machine) -> None:
     folder = cluster.state / "node-image" / "archives"
     for archive in images.write(folder):
         containerd.ctr(maker, "images", "import", str(archive))
+    for image in images.system():
+        containerd.drop_archives(maker, containerd.digest(maker, image.name))
     shutil.rmtree(folder)
 
 
