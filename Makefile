@@ -40,3 +40,8 @@ up: .venv/.ready ## build and start the one-machine cluster
 
 down: .venv/.ready ## stop the one-machine cluster and remove every trace of it
 	$(PYTHON) -m tests.cluster down $(CLUSTER)
+
+golden: .venv/.ready ## write the generated files anew: the CRD, the examples' Workflows
+	.venv/bin/kaito-hera crd > argo/crd.yaml
+	@for file in $$(ls examples/*.yaml | grep -v '\.workflow\.yaml$$'); do \
+		.venv/bin/kaito-hera render $$file > $${file%.yaml}.workflow.yaml || exit 1; done

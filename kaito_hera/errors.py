@@ -27,10 +27,10 @@ A message names the object or field, the value seen and the way out. What an ima
 """
 
 import json
+import os
 from pathlib import Path
 from typing import ClassVar
 
-TERMINATION_LOG = Path("/dev/termination-log")
 _LIMIT = 3500  # Kubernetes keeps 4096 bytes
 
 
@@ -162,6 +162,6 @@ def reported(reason: str, message: str, *, retryable: bool) -> KaitoError:
     return (ReportedTransientError if retryable else ReportedTerminalError)(reason, message)
 
 
-def write_termination_message(error: KaitoError, path: Path = TERMINATION_LOG) -> None:
+def write_termination_message(error: KaitoError) -> None:
     """Leave the reason where the kubelet, and through it Argo and `observe`, find it."""
-    path.write_text(error.report(), encoding="utf-8")
+    Path(os.environ.get("TERMINATION_LOG", "/dev/termination-log")).write_text(error.report(), encoding="utf-8")

@@ -1,0 +1,72 @@
+import pytest
+
+from kaito_hera import api, intent
+from tests import making
+
+
+def of(workspace):
+    return intent.of(making.parsed(workspace))
+
+
+def test_the_same_wish_has_the_same_hashes_whatever_the_version_or_generation():
+    workspace = making.tuning()
+    other = {**making.edited(workspace, generation=9), "apiVersion": "kaito.sh/v1alpha1"}
+    assert of(workspace) == of(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        pytest.param({"instanceType": "Standard_NC48ads_A100_v4"}, {"nodes"}, id="size"),
+        pytest.param({"labelSelector": {"matchLabels": {"app": "other"}}}, {"nodes"}, id="labels"),
+    ],
+)
+def test_a_change_of_nodes_is_a_change_of_nodes(change, expected):
+    assert changed(making.tuning(), making.edited(making.tuning(), **change)) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        (("method",), "lora", {"tune", "serve"}),
+        (("config",), "mine", {"tune", "serve"}),
+        (("input", "urls"), ["https://example.com/other.parquet"], {"tune", "serve"}),
+        (("output", "image"), "team.azurecr.io/adapter:2", {"tune", "serve"}),
+        (("output", "imagePushSecret"), "other", set()),
+    ],
+)
+def test_a_change_of_tuning_tunes_and_serves_anew(path, value, expected):
+    workspace = making.tuning()
+    after = making.edited(workspace, tuning=_with(workspace["tuning"], path, value))
+    assert changed(workspace, after) == expected
+
+
+def test_adapters_belong_to_serving_alone():
+    workspace = making.inference()
+    adapters = [{"source": {"name": "a", "image": "x/a:1"}}]
+    served = making.edited(workspace, inference={**workspace["inference"], "adapters": adapters})
+    weaker = making.edited(workspace, inference={**workspace["inference"], "adapters": [{**adapters[0], "strength": "0.5"}]})
+    assert changed(workspace, served) == {"serve"}
+    assert changed(served, weaker) == {"serve"}
+
+
+def test_switching_serving_off_by_annotation_counts():
+    assert of(making.tuning_only()).serve == ""
+    assert of(making.tuning(annotations={api.SERVE_ANNOTATION: "yes please"})).serve != ""
+
+
+def test_hashes_survive_an_annotation():
+    wanted = of(making.tuning())
+    assert intent.Intent.parse(wanted.dump()) == wanted
+    assert intent.Intent.parse("") == intent.Intent()
+    assert intent.Intent.parse('{"colour": "blue"}') == intent.Intent()
+
+
+def changed(before, after):
+    first, second = of(before), of(after)
+    return {part for part in ("nodes", "tune", "serve") if getattr(first, part) != getattr(second, part)}
+
+
+def _with(tree, path, value):
+    head, *rest = path
+    return {**tree, head: _with(tree[head], rest, value) if rest else value}

@@ -1,0 +1,115 @@
+import concurrent.futures
+
+import pytest
+
+from kaito_hera import names
+from kaito_hera.intent import Parts
+from kaito_hera.settings import Azure, Settings
+from tests import making
+from workflows import steps
+from workflows.plan import plan
+
+AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
+
+
+def step_names(manifest):
+    spec = manifest["spec"]
+    groups = next(t["steps"] for t in spec["templates"] if t["name"] == spec["entrypoint"])
+    return [step["name"] for group in groups for step in group]
+
+
+def planned(workspace, parts, **options):
+    settings = options.pop("settings", Settings())
+    return plan(making.parsed(workspace), settings, attempt=1, parts=parts, **options)
+
+
+@pytest.mark.parametrize(
+    ("workspace", "parts", "expected"),
+    [
+        pytest.param(
+            making.inference(),
+            Parts(nodes=True, serve=True),
+            ["preflight", "provision-nodes", "await-nodes", "roll-out"],
+            id="serve",
+        ),
+        pytest.param(making.inference(), Parts(serve=True), ["preflight", "roll-out"], id="adapter-edit"),
+        pytest.param(
+            making.tuning(),
+            Parts(nodes=True, tune=True, serve=True),
+            ["preflight", "provision-nodes", "await-nodes", "train", "roll-out"],
+            id="tune-then-serve",
+        ),
+        pytest.param(
+            making.tuning(), Parts(tune=True, serve=True), ["preflight", "train", "roll-out"], id="tune-on-nodes-there"
+        ),
+        pytest.param(
+            making.tuning_only(),
+            Parts(nodes=True, tune=True),
+            ["preflight", "provision-nodes", "await-nodes", "train", "release"],
+            id="tune-only",
+        ),
+        pytest.param(making.tuning(), Parts(serve=True), ["preflight", "roll-out"], id="serve-what-was-tuned"),
+        pytest.param(making.tuning(), Parts(), ["release"], id="release"),
+    ],
+)
+def test_an_attempt_has_the_steps_for_its_parts(workspace, parts, expected):
+    assert step_names(planned(workspace, parts)) == expected
+
+
+def test_without_a_server_to_follow_no_node_is_bought_for_an_adapter_that_is_there():
+    manifest = planned(making.tuning_only(), Parts(nodes=True, tune=True))
+    groups = next(t["steps"] for t in manifest["spec"]["templates"] if t["name"] == "tune")
+    guarded = {step["name"]: step.get("when") for group in groups for step in group}
+    found = "'{{steps.preflight.outputs.parameters.adapter}}' == ''"
+    assert guarded == {
+        "preflight": None,
+        "provision-nodes": found,
+        "await-nodes": found,
+        "train": found,
+        "release": None,
+    }
+
+
+def test_what_was_tuned_travels_by_digest():
+    manifest = planned(making.tuning(), Parts(serve=True), adapter="team.azurecr.io/a@sha256:1")
+    assert "team.azurecr.io/a@sha256:1" in str(manifest)
+
+
+def test_every_step_decides_a_condition():
+    assert set(steps.CONDITIONS.values()) == {"preflight", "provision-nodes", "await-nodes", "train", "roll-out"}
+
+
+def test_names_fit_and_never_collide():
+    long = making.inference(name="w" * 63, namespace="n" * 63)
+    other = making.inference(name="w" * 62 + "x", namespace="n" * 63)
+    first, second = (names.workflow(making.parsed(w), 12) for w in (long, other))
+    assert len(first) == len(second) == 63
+    assert first != second
+    assert first.endswith("-11111-g1-a12")
+
+
+def test_steps_carry_what_the_settings_ask_for():
+    settings = Settings(node_provider="aks", azure=AZURE, ca_bundle="authorities", pull_secret="pull", argo_instance_id="x")
+    manifest = planned(making.inference(), Parts(nodes=True, serve=True), settings=settings)
+    scripts = [t["script"] for t in manifest["spec"]["templates"] if "script" in t]
+    assert len(scripts) == 4
+    for script in scripts:
+        assert {"name": "SSL_CERT_FILE", "value": "/etc/kaito/ca/ca.crt"} in script["env"]
+        assert {m["name"] for m in script["volumeMounts"]} == {"tmp", "ca", "azure"}
+        assert script["securityContext"]["readOnlyRootFilesystem"] is True
+    assert {v["name"] for v in manifest["spec"]["volumes"]} == {"tmp", "ca", "azure"}
+    assert manifest["spec"]["imagePullSecrets"] == [{"name": "pull"}]
+    assert manifest["metadata"]["labels"]["workflows.argoproj.io/controller-instanceid"] == "x"
+
+
+def test_plans_made_in_many_threads_do_not_mix():
+    def one(number):
+        workspace = making.tuning(name=f"w{number}") if number % 2 else making.inference(name=f"w{number}")
+        parts = Parts(nodes=True, tune=bool(number % 2), serve=True)
+        manifest = planned(workspace, parts)
+        return number, step_names(manifest), manifest["metadata"]["labels"][names.WORKSPACE]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for number, found, name in pool.map(one, range(200)):
+            assert name == f"w{number}"
+            assert len(found) == (5 if number % 2 else 4)
