@@ -93,7 +93,7 @@ def split(url: str, policy: Policy) -> SplitResult:
         raise AddressRefusedError(f"scheme {parts.scheme!r} is not supported; use https or http")
     if not host:
         raise AddressRefusedError("the URL names no host; write https://host/path")
-    if _DISGUISED.fullmatch(host) or (":" in host and _literal(host) is None):
+    if _literal(host) is None and (":" in host or _NUMBERS.fullmatch(host)):
         raise AddressRefusedError(f"host {host} is an address in disguise; write a name or a plain address")
     if host.rstrip(".") in METADATA_HOSTS:
         raise AddressRefusedError(f"host {host} is a metadata service, which is never allowed")
@@ -103,8 +103,8 @@ def split(url: str, policy: Policy) -> SplitResult:
     return parts
 
 
-_DISGUISED = re.compile(r"[0-9]+|(.*\.)?0x[0-9a-f]*(\..*)?|([0-9]+\.)*0[0-9]+(\.[0-9]+)*|.*\.\.")
-"""Hosts that resolvers read as addresses although they do not look like one: decimal, hexadecimal, octal."""
+_NUMBERS = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*\.?")
+"""What resolvers read as an address: unless it is a plain one, it is written so (0x7f.1, 2130706433) to pass checks."""
 
 _LOOPBACK = ipaddress.ip_address("127.0.0.1")
 

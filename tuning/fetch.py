@@ -101,6 +101,7 @@ def download(
     policy: addresses.Policy,
     *,
     limit: int = MAX_BYTES,
+    patience: float = PATIENCE_SECONDS,
     on_share: Callable[[float], None] = lambda _share: None,
 ) -> list[File]:
     """The files on disk, one after the other; `on_share` hears how much of the whole has come, from 0 to 1."""
@@ -109,7 +110,7 @@ def download(
     with addresses.session(policy) as session:
         for index, source in enumerate(wanted):
             partial = _Partial(folder / f"{index:03}-{source.name}", limit - sum(file.size for file in files))
-            for share in _patiently(source, partial, session, policy):
+            for share in _patiently(source, partial, session, policy, patience):
                 on_share((index + share) / len(wanted))
             files.append(_finished(source, partial))
             log.info("%s: %d bytes, sha256 %s", source.label, partial.size, partial.digest.hexdigest())
@@ -146,7 +147,7 @@ class _Partial:
 
 
 def _patiently(
-    source: Source, partial: _Partial, session: requests.Session, policy: addresses.Policy
+    source: Source, partial: _Partial, session: requests.Session, policy: addresses.Policy, patience: float
 ) -> Iterator[float]:
     """Receive until the file is whole, going on where it was cut; yields shares of it."""
     pause, before, since = 0.5, -1, time.monotonic()
@@ -157,7 +158,7 @@ def _patiently(
         except DataUnreachable as error:
             if partial.size > before:
                 pause, before, since = 0.5, partial.size, time.monotonic()
-            if time.monotonic() + pause - since > PATIENCE_SECONDS:
+            if time.monotonic() + pause - since > patience:
                 raise
             log.warning("%s; has %d bytes, trying again in %.1f s", error, partial.size, pause)
             time.sleep(pause)

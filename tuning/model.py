@@ -1,6 +1,7 @@
 """Loads the base model as the method wants it and puts the adapter into it."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +124,13 @@ def attach(model: Any, wanted: LoraConfig, *, checkpointing: bool) -> Any:
         layers_pattern=list(wanted.layers_pattern) or None,
     )
     try:
-        adapted = peft.get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft's own calls of renamed transformers functions
+            adapted = peft.get_peft_model(model, config)
     except ValueError as error:
         raise ConfigInvalid(f"LoraConfig: {error}") from error
     trainable, everything = adapted.get_nb_trainable_parameters()
-    log.info("training %d of %d parameters, in %s", trainable, everything, ", ".join(config.target_modules))
+    log.info("training %d of %d parameters, in %s", trainable, everything, ", ".join(sorted(config.target_modules)))
     return adapted
 
 

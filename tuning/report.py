@@ -42,10 +42,10 @@ class Report:
 
 
 def log_to(stream: TextIO) -> None:
-    """Send log lines to the stream, with times."""
-    logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    for chatty in ("httpx", "httpx2", "urllib3", "filelock", "accelerate"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    """Send log lines to the stream, with times, unless somebody listens already."""
+    logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for chatty in ("httpx", "httpx2", "urllib3", "filelock", "accelerate", "bitsandbytes"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
 def leave(message: pydantic.BaseModel) -> None:

@@ -293,7 +293,7 @@ def _cross_checks(config: TrainingConfig, method: Method, output_dir: object) ->
 def _below_mnt(path: object) -> bool:
     if not isinstance(path, str):
         return False
-    whole = posixpath.normpath(path if path.startswith("/mnt/") else posixpath.join("/mnt", path.lstrip("/")))
+    whole = posixpath.normpath(path if f"{path}/".startswith("/mnt/") else posixpath.join("/mnt", path.lstrip("/")))
     return whole.startswith("/mnt/")
 
 
@@ -333,4 +333,4 @@ def _meant(name: object, known: Iterable[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    return reprlib.repr(value)
+    return reprlib.repr(value)[:200]

@@ -1,0 +1,126 @@
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.tuning import servers
+from tuning.__main__ import main
+from tuning.config import TuningConfig, parse_termination
+
+ROOT = Path(__file__).parents[2]
+LOOPBACK = ("127.0.0.0/8",)
+
+
+@pytest.fixture
+def files():
+    server = servers.Files()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """The real registry, with a password."""
+    server = servers.Registry(tmp_path_factory.mktemp("registry"), password=True)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A certificate for localhost that vouches for itself, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    made = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
+    subprocess.run([*command, "-out", made[0], "-keyout", made[1]], check=True, capture_output=True)
+    return made
+
+
+@pytest.fixture
+def tokens():
+    server = servers.TokenRegistry()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """Writes a .dockerconfigjson and returns its path."""
+
+    def write(**entries):
+        path = tmp_path / "push.json"
+        path.write_text(json.dumps({"auths": {host.replace("_", "/"): entry for host, entry in entries.items()}}))
+        return path
+
+    return write
+
+
+def entry(user=servers.USER, password=servers.PASSWORD):
+    return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+@pytest.fixture
+def config(files):
+    """A config whose data is on loopback and may be."""
+
+    def build(image, *, urls=None, intent="an-intent", **more):
+        return TuningConfig.model_validate(
+            {
+                "workspace": "team/ws",
+                "preset": "tiny-phi",
+                "model": {"id": "tiny/phi", "revision": "main"},
+                "method": "qlora",
+                "training": {},
+                "input": {"urls": urls or [f"{files.url}/rows.jsonl"]},
+                "output": {"image": image},
+                "intent": intent,
+                "allowed_private_cidrs": LOOPBACK,
+                **more,
+            }
+        )
+
+    return build
+
+
+@pytest.fixture
+def tuning(tmp_path, monkeypatch):
+    """`python -m tuning` in this process: what it returns and leaves behind."""
+    before = signal.getsignal(signal.SIGTERM)
+    message = tmp_path / "termination"
+    monkeypatch.setenv("TERMINATION_LOG", str(message))
+
+    def go(config, *options):
+        path = tmp_path / "config.json"
+        path.write_text(config if isinstance(config, str) else config.model_dump_json())
+        code = main([*options, str(path), "--scratch", str(tmp_path / "scratch")])
+        return SimpleNamespace(code=code, text=message.read_text(), left=parse_termination(message.read_text()))
+
+    yield go
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def process(tmp_path):
+    """`python -m tuning` as its own process."""
+
+    def start(config, *options, **environment):
+        path = tmp_path / "config.json"
+        path.write_text(config.model_dump_json())
+        command = [sys.executable, "-m", "tuning", *options, str(path), "--scratch", str(tmp_path / "scratch")]
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "TERMINATION_LOG": str(tmp_path / "termination"), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start

@@ -1,0 +1,279 @@
+import json
+
+import pytest
+
+from tuning import training_config, training_keys
+from tuning.config import TuningConfig
+from tuning.training_config import TrainingConfig, parse
+
+# what KAITO's charts shipped, by the first release that had it
+STOCK_2024_04 = """
+training_config:
+  ModelConfig: {torch_dtype: "bfloat16", local_files_only: true, device_map: "auto"}
+  TokenizerParams: {padding: true, truncation: true}
+  QuantizationConfig: {QUANTIZATION}
+  LoraConfig: {r: 16, lora_alpha: 32, target_modules: "query_key_value", lora_dropout: 0.05, bias: "none"}
+  TrainingArguments: {output_dir: "/mnt/results", num_train_epochs: 4, auto_find_batch_size: true,
+                      ddp_find_unused_parameters: false, save_strategy: "epoch"}
+  DatasetConfig: {shuffle_dataset: true, train_test_split: 1}
+  DataCollator: {mlm: true}
+"""
+STOCK_V0_3 = """
+training_config:
+  ModelConfig:  # a comment
+    torch_dtype: "bfloat16"
+    local_files_only: true
+    device_map: "auto"
+
+  QuantizationConfig: {QUANTIZATION}
+
+  LoraConfig: {r: 8, lora_alpha: 8, lora_dropout: 0.0}
+
+  TrainingArguments:
+    output_dir: "/mnt/results"
+    # num_train_epochs: <Defaults to 3, adjustable>
+    ddp_find_unused_parameters: false
+    save_strategy: "epoch"
+    per_device_train_batch_size: 1
+
+  DataCollator: {mlm: true}
+  DatasetConfig: {shuffle_dataset: true, train_test_split: 1}
+"""
+STOCK_V0_12 = STOCK_V0_3.replace('"epoch"', '"no"')
+EXAMPLE_PHI_3 = STOCK_V0_3.replace("lora_dropout: 0.0", "target_modules: [q_proj, k_proj, v_proj, o_proj]").replace(
+    "per_device_train_batch_size: 1", "per_device_train_batch_size: 2"
+)
+QUANTIZATION = {
+    "lora": "{load_in_4bit: false}",
+    "qlora": "{load_in_4bit: true, bnb_4bit_quant_type: nf4, bnb_4bit_compute_dtype: bfloat16,"
+    " bnb_4bit_use_double_quant: true}",
+}
+
+
+def stock(text, method):
+    return text.replace("{QUANTIZATION}", QUANTIZATION[method])
+
+
+def one(section, key, value, method="qlora"):
+    return parse(f"training_config: {{{section}: {{{key}: {value}}}}}", method)
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize("text", [STOCK_2024_04, STOCK_V0_3, STOCK_V0_12, EXAMPLE_PHI_3])
+def test_stock_maps_of_all_eras_parse(text, method):
+    config = parse(stock(text, method), method)
+    assert config.model.torch_dtype == "bfloat16"
+    assert bool(config.quantization.load_in_4bit) == (method == "qlora")
+    assert config.lora.lora_alpha in (8, 32)
+
+
+def test_the_newest_stock_map_needs_one_warning():
+    config = parse(stock(STOCK_V0_12, "qlora"), "qlora")
+    assert [warning.split(":")[0] for warning in config.warnings] == ["DataCollator.mlm"]
+
+
+def test_the_oldest_stock_map_is_told_what_has_no_effect():
+    config = parse(stock(STOCK_2024_04, "lora"), "lora")
+    assert config.lora.target_modules == ("query_key_value",)
+    told = {warning.split(":")[0] for warning in config.warnings}
+    assert told == {
+        "TokenizerParams",
+        "TrainingArguments.auto_find_batch_size",
+        "TrainingArguments.save_strategy",
+        "DataCollator.mlm",
+    }
+
+
+def test_silence_has_good_defaults():
+    config = parse("training_config: {}", "qlora")
+    assert config == TrainingConfig()
+    assert config.arguments.learning_rate == 2e-4
+    assert config.arguments.lr_scheduler_type == "cosine"
+    assert config.arguments.warmup_ratio == 0.03
+    assert (config.arguments.num_train_epochs, config.arguments.max_length) == (3, 2048)
+    assert (config.arguments.per_device_train_batch_size, config.arguments.gradient_accumulation_steps) == (2, 4)
+    assert (config.lora.r, config.lora.lora_alpha, config.lora.target_modules) == (8, 16, ())
+    assert config.dataset.loss == "answers"
+    assert config.warnings == ()
+
+
+def test_defaults_follow_what_is_given():
+    assert one("LoraConfig", "r", 32).lora.lora_alpha == 64
+    assert one("TrainingArguments", "per_device_train_batch_size", 16).arguments.gradient_accumulation_steps == 1
+
+
+@pytest.mark.parametrize(
+    "empty", ["training_config:", "training_config: {LoraConfig: }", "training_config: {LoraConfig: {r: null}}"]
+)
+def test_null_is_silence(empty):
+    assert parse(empty, "qlora") == TrainingConfig()
+
+
+def test_numbers_that_yaml_takes_for_text():
+    assert one("TrainingArguments", "learning_rate", "2e-4").arguments.learning_rate == 2e-4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "training_config: {LoraConfig: {lora_apha: 3}}",
+            "LoraConfig.lora_apha: unknown key with value 3; did you mean lora_alpha?",
+        ),
+        (
+            "training_config: {LoraConfig: {learning_rate: 3}}",
+            "LoraConfig.learning_rate: unknown key with value 3; it belongs into TrainingArguments",
+        ),
+        (
+            "training_config: {TrainingArguments: {xyzzy: 3}}",
+            "TrainingArguments.xyzzy: unknown key with value 3; remove it",
+        ),
+        ("training_config: {LoraConfg: {}}", "LoraConfg: unrecognized section; did you mean LoraConfig?"),
+        (
+            "training_config: {LoraConfig: {r: 0}}",
+            "LoraConfig.r: 0 cannot be used; Input should be greater than or equal to 1",
+        ),
+        ("training_config: {LoraConfig: {init_lora_weights: pissa}}", "LoraConfig.init_lora_weights"),
+        (
+            "training_config: {TrainingArguments: {learning_rate: 2e4}}",
+            "TrainingArguments.learning_rate: '2e4' cannot be used; Input should be less than",
+        ),
+        ("training_config: {TrainingArguments: {learning_rate: .nan}}", "finite number"),
+        (
+            "training_config: {TrainingArguments: {lr_scheduler_type: cosin}}",
+            "TrainingArguments.lr_scheduler_type: 'cosin' cannot be used",
+        ),
+        ("training_config: {DatasetConfig: {train_test_split: 0}}", "DatasetConfig.train_test_split: 0 cannot be used"),
+        (
+            "training_config: {QuantizationConfig: {load_in_4bit: 'true'}}",
+            "QuantizationConfig.load_in_4bit: 'true' cannot be used; Input should be a valid boolean",
+        ),
+        (
+            "training_config: {QuantizationConfig: {load_in_4bit: true, load_in_8bit: true}}",
+            "load_in_4bit and load_in_8bit are both true; keep one",
+        ),
+        (
+            "training_config: {QuantizationConfig: {load_in_4bit: false}}",
+            "load_in_4bit is false, but the method is qlora",
+        ),
+        ("training_config: {TrainingArguments: {output_dir: /etc}}", None),
+        (
+            "training_config: {TrainingArguments: {output_dir: ../etc}}",
+            "TrainingArguments.output_dir: '../etc' is not a directory below /mnt",
+        ),
+        ("training_config: {TrainingArguments: {output_dir: /mnt}}", "TrainingArguments.output_dir: '/mnt' is not"),
+        ("training_config: {TrainingArguments: {output_dir: /mnt/a/../..}}", "TrainingArguments.output_dir"),
+        ("training_config: {TrainingArguments: {output_dir: 3}}", "TrainingArguments.output_dir: 3 is not"),
+        (
+            "training_config: {ModelConfig: {chat_template: /my/own.jinja}}",
+            "ModelConfig.chat_template: '/my/own.jinja' is a path",
+        ),
+        ("training_config: {LoraConfig: {r: 8, r: 16}}", "r is written twice"),
+        ("training_config: [LoraConfig]", "training_config is ['LoraConfig'], but it must be a map"),
+        ("training_config: {LoraConfig: 8}", "LoraConfig is 8, but a section is a map"),
+        ("LoraConfig: {r: 8}", "the top key training_config is missing, found {'LoraConfig': {'r': 8}}"),
+        ("", "the top key training_config is missing, found None"),
+        ("training_config: {", "this is no YAML"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_its_value_and_the_way_out(text, words):
+    if words is None:  # KAITO joins absolute paths to /mnt
+        assert parse(text, "qlora") == TrainingConfig()
+        return
+    with pytest.raises(ValueError) as raised:
+        parse(text, "qlora")
+    assert words in str(raised.value)
+    assert len(str(raised.value)) < 1500
+
+
+@pytest.mark.parametrize("key", ["load_in_4bit", "load_in_8bit"])
+def test_lora_does_not_quantise(key):
+    with pytest.raises(ValueError, match="is true with method lora"):
+        one("QuantizationConfig", key, "true", method="lora")
+
+
+def test_several_errors_come_at_once():
+    with pytest.raises(ValueError) as raised:
+        parse("training_config: {LoraConfig: {r: 0, x: 1}, TrainingArguments: {max_length: 1}}", "qlora")
+    assert all(key in str(raised.value) for key in ("LoraConfig.r", "LoraConfig.x", "TrainingArguments.max_length"))
+
+
+def test_a_value_without_end_is_shown_in_part():
+    text = "a: &a [x]\n" + "".join(
+        f"b{n}: &b{n} [*{'a' if n == 0 else f'b{n - 1}'}, *{'a' if n == 0 else f'b{n - 1}'}]\n" for n in range(40)
+    )
+    with pytest.raises(ValueError) as raised:
+        parse(text + "training_config: *b39", "qlora")
+    assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(("old", "new"), list(training_keys.RENAMED.items()))
+def test_older_names_are_understood(old, new):
+    value = "true" if new == "activation_checkpointing" else 64
+    assert getattr(one("TrainingArguments", old, value).arguments, new) in (True, 64)
+
+
+def test_idle_keys_are_never_silent_unless_they_ask_for_what_happens_anyway():
+    for section, keys in training_keys.IDLE.items():
+        for key, idle in keys.items():
+            warned = one(section, key, "surely-not-the-default").warnings
+            assert [warning.split(":")[0] for warning in warned] == [f"{section}.{key}"]
+            for harmless in idle.harmless:
+                assert one(section, key, json.dumps(harmless)).warnings == ()
+
+
+def test_no_key_is_both_idle_and_used():
+    for section, (_, kind) in training_config.SECTIONS.items():
+        assert not set(training_keys.IDLE[section]) & set(kind.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("all-linear", ()),
+        ("[all-linear]", ()),
+        ("q_proj", ("q_proj",)),
+        ("'q_proj, k_proj'", ("q_proj", "k_proj")),
+        ("[q_proj, o_proj]", ("q_proj", "o_proj")),
+    ],
+)
+def test_target_modules_as_kaito_takes_them(written, meant):
+    assert one("LoraConfig", "target_modules", written).lora.target_modules == meant
+
+
+def test_a_one_line_template_has_its_escapes_resolved():
+    config = parse("training_config: {ModelConfig: {chat_template: '{{ messages }}\\n'}}", "lora")
+    assert config.model.chat_template == "{{ messages }}\n"
+
+
+def test_a_template_keeps_its_letters():
+    config = parse("training_config:\n  ModelConfig:\n    chat_template: '{{ messages }} \\n é'", "lora")
+    assert "é" in config.model.chat_template
+
+
+def test_kaitos_template_files_mean_the_models_own_template():
+    config = one("ModelConfig", "chat_template", "/workspace/chat_templates/phi-3.jinja")
+    assert config.model.chat_template is None
+    assert config.warnings[0].startswith("ModelConfig.chat_template: ")
+
+
+def test_it_travels_as_json_inside_the_tuning_config():
+    config = parse(stock(EXAMPLE_PHI_3, "qlora"), "qlora")
+    whole = TuningConfig(
+        workspace="a/b",
+        preset="p",
+        model={"id": "x/y", "revision": "main"},
+        method="qlora",
+        training=config,
+        input={"urls": ["https://example.com/a"]},
+        output={"image": "example.com/a:b"},
+        intent="i",
+    )
+    assert TuningConfig.model_validate_json(whole.model_dump_json()) == whole
+
+
+def test_it_is_frozen_and_strict():
+    with pytest.raises(ValueError, match="frozen"):
+        TrainingConfig().lora.r = 3
+    with pytest.raises(ValueError, match="extra"):
+        TrainingConfig.model_validate({"lora": {"rr": 3}})
