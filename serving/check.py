@@ -13,7 +13,7 @@ import pydantic
 from serving import errors, registry, settings
 from serving.config import ADAPTERS_FILE, Adapter, Adapters, Exit, ServingConfig
 
-SECONDS = 12.0
+SECONDS = 10.0
 """For one image."""
 
 

@@ -1,8 +1,8 @@
 """Adapter images, through skopeo: what an image is, and its layers on disk.
 
 As KAITO's puller, it asks without credentials first and then with the mounted ones. Every call is bounded in time; what
-skopeo says becomes one of four errors. Which registries are mirrored or speak plain HTTP is said in the image's
-`/etc/containers/registries.conf`, not here. Needs neither torch nor ray.
+skopeo says becomes one of our errors. Mirrors and registries of plain HTTP are said where they are for all such tools:
+in `/etc/containers/registries.conf` or the file that CONTAINERS_REGISTRIES_CONF names. Needs no torch and no ray.
 """
 
 import hashlib
@@ -94,7 +94,7 @@ def _skopeo(command: list[str], image: str, *, authfile: Path, ends: float) -> b
 
 def _run(arguments: list[str], image: str, *, ends: float) -> bytes:
     seconds = max(ends - time.monotonic(), 1.0)
-    command = ["skopeo", "--insecure-policy", "--command-timeout", f"{seconds:.0f}s", *arguments]
+    command = ["skopeo", "--insecure-policy", "--command-timeout", f"{seconds:.0f}s", *_registries_conf(), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=seconds + 1, env=_environment())  # noqa: S603
     except subprocess.TimeoutExpired as error:
@@ -104,6 +104,12 @@ def _run(arguments: list[str], image: str, *, ends: float) -> bytes:
     if done.returncode:
         raise _explain(image, done.stderr.decode(errors="replace"))
     return done.stdout
+
+
+def _registries_conf() -> list[str]:
+    """Older releases of skopeo have the flag and do not read the variable."""
+    file = os.environ.get("CONTAINERS_REGISTRIES_CONF")
+    return ["--registries-conf", file] if file else []
 
 
 def _environment() -> Mapping[str, str]:

@@ -1,0 +1,179 @@
+"""Adapter images from a real registry, with skopeo: every era of KAITO, and every way it can go wrong."""
+
+import asyncio
+import base64
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from serving import errors, registry
+from serving.config import parse_termination
+from serving.images import Images
+from tests.serving import registry as hub
+
+pytestmark = pytest.mark.skipif(not hub.available(), reason="needs docker-registry and skopeo")
+
+SILENT = """
+import socket, sys
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture(scope="module")
+def public(folder):
+    with hub.running(folder / "public") as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def private(folder):
+    with hub.running(folder / "private", private=True) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def environment(folder, public, private):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in hub.plain_http(folder, public, private).items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def images(folder, public, private, environment):
+    pushed = {
+        "kaito": hub.push(folder, hub.kaito_image(FILES), f"{public}/team/kaito:1"),
+        "docker": hub.push(folder, hub.docker_image(FILES), f"{public}/team/docker:1"),
+        "artifact": hub.push(folder, hub.artifact(FILES), f"{public}/team/artifact:1"),
+        "private": hub.push(folder, hub.kaito_image(FILES), f"{private}/team/secret:1", credentials=hub.USER),
+    }
+    size = len(hub.kaito_image(FILES)[0])
+    kaito = (pushed["kaito"], size, {"os": "linux", "architecture": "s390x"})
+    hub.push_index(f"{public}/team/kaito:index", [kaito])
+    return pushed | {"public": public, "private host": private}
+
+
+def auth(folder, host, credentials):
+    file = folder / "auth.json"
+    file.write_text(json.dumps({"auths": {host: {"auth": base64.b64encode(credentials.encode()).decode()}}}))
+    return file
+
+
+def inspect(image, authfile, seconds=10):
+    return registry.inspect(image, authfile=authfile, seconds=seconds)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("kaito", 1), ("docker", 3)])
+def test_images_of_all_eras_are_pulled_and_unpacked(tmp_path, public, images, name, layers):
+    image = f"{public}/team/{name}:1"
+    manifest = inspect(image, tmp_path / "none")
+    assert (manifest.digest, len(manifest.layers)) == (images[name], layers)
+    pulled = asyncio.run(Images(tmp_path / "images", authfile=tmp_path / "none").pull(image))
+    assert pulled.digest == images[name]
+    assert {file.name: file.read_bytes() for file in pulled.folder.iterdir()} == FILES
+    assert [file.name for file in (tmp_path / "images").iterdir()] == [pulled.folder.name]
+
+
+def test_image_by_digest_and_through_an_index(tmp_path, public, images):
+    assert inspect(f"{public}/team/kaito@{images['kaito']}", tmp_path / "none").digest == images["kaito"]
+    assert inspect(f"{public}/team/kaito:index", tmp_path / "none").digest == images["kaito"]
+
+
+def test_folders_of_other_images_are_given_back(tmp_path, public, images):
+    source = Images(tmp_path / "images", authfile=tmp_path / "none")
+    kept, dropped = [asyncio.run(source.pull(f"{public}/team/{name}:1")) for name in ("kaito", "docker")]
+    source.keep_only([kept.digest])
+    assert (kept.folder.exists(), dropped.folder.exists()) == (True, False)
+
+
+def test_private_image_needs_the_mounted_secret(tmp_path, private, images):
+    image = f"{private}/team/secret:1"
+    with pytest.raises(errors.RegistryAuthFailed, match="name a pull secret"):
+        inspect(image, tmp_path / "none")
+    with pytest.raises(errors.RegistryAuthFailed, match="the registry refuses"):
+        inspect(image, auth(tmp_path, private, "reader:wrong"))
+    good = auth(tmp_path, private, hub.USER)
+    assert inspect(image, good).digest == images["private"]
+    pulled = asyncio.run(Images(tmp_path / "images", authfile=good).pull(image))
+    assert sorted(file.name for file in pulled.folder.iterdir()) == sorted(FILES)
+
+
+def test_public_image_does_not_suffer_from_a_wrong_secret(tmp_path, public, images):
+    assert inspect(f"{public}/team/kaito:1", auth(tmp_path, public, "reader:wrong")).digest == images["kaito"]
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "words"),
+    [
+        pytest.param("{public}/team/none:1", errors.AdapterImageNotFound, "the registry has no image", id="repository"),
+        pytest.param("{public}/team/kaito:9", errors.AdapterImageNotFound, "push it or correct the name", id="tag"),
+        pytest.param("{public}/Team:::", errors.AdapterImageNotFound, "is not an image reference", id="name"),
+        pytest.param("{public}/team/artifact:1", errors.NotAnAdapter, "no container image", id="artifact"),
+        pytest.param("127.0.0.1:1/x:1", errors.RegistryUnavailable, "does not answer as it should", id="nobody there"),
+    ],
+)
+def test_failures_are_told_apart(tmp_path, images, image, error, words):
+    with pytest.raises(error, match=words):
+        inspect(image.format(public=images["public"]), tmp_path / "none")
+
+
+def check(tmp_path, *references, authfile=None):
+    """`python -m serving --check`, as the operator's Job runs it."""
+    model = {"id": "acme/tiny", "revision": "1"}
+    (tmp_path / "serving.json").write_text(json.dumps({"workspace": "ns/w", "name": "tiny", "model": model}))
+    adapters = [{"name": f"a{number}", "image": image} for number, image in enumerate(references)]
+    (tmp_path / "adapters.json").write_text(json.dumps(adapters))
+    environment = os.environ | {
+        "TERMINATION_LOG": str(tmp_path / "termination"),
+        "REGISTRY_AUTH": str(authfile or tmp_path / "none"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "serving", "--check", tmp_path / "serving.json"],
+        env=environment, capture_output=True, text=True, timeout=15, check=False,
+    )  # fmt: skip
+    left = tmp_path / "termination"
+    return done, parse_termination(left.read_text()) if left.exists() else None
+
+
+def test_check_passes_and_says_what_it_found(tmp_path, public, private, images):
+    secret = auth(tmp_path, private, hub.USER)
+    done, left = check(tmp_path, f"{public}/team/docker:1", f"{private}/team/secret:1", authfile=secret)
+    assert (done.returncode, left) == (0, None)
+    assert f"adapter a1: {private}/team/secret@{images['private']}, 1 layers" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("image", "code", "reason"),
+    [
+        pytest.param("{public}/team/none:1", 11, "AdapterImageNotFound", id="missing"),
+        pytest.param("{public}/team/artifact:1", 11, "NotAnAdapter", id="artifact"),
+        pytest.param("{private}/team/secret:1", 30, "RegistryAuthFailed", id="auth"),
+    ],
+)
+def test_check_names_the_field_and_ends_with_a_terminal_code(tmp_path, images, image, code, reason):
+    public = images["public"]
+    image = image.format(public=public, private=images["private host"])
+    done, left = check(tmp_path, "127.0.0.1:1/x:1", f"{public}/team/kaito:1", image)
+    assert (done.returncode, left.reason, left.retryable) == (code, reason, False)
+    assert left.message.startswith("inference.adapters[2].source.image: ")
+    assert image in left.message
+
+
+def test_check_answers_in_time_when_the_registry_does_not(tmp_path):
+    silent = subprocess.Popen([sys.executable, "-c", SILENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        done, left = check(tmp_path, f"127.0.0.1:{silent.stdout.readline().strip()}/x:1")
+        assert (done.returncode, left.reason, left.retryable) == (41, "RegistryUnavailable", True)
+    finally:
+        silent.communicate()
