@@ -8,7 +8,7 @@ PYTHON := .venv/bin/python
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lint lock up down
+.PHONY: help lint lock cluster-binaries up down
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ lint: .venv/.ready ## ruff, mypy strict, the layers of the folders
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+cluster-binaries: .venv/.ready ## build the Go programs of the one-machine cluster (no root needed)
+	$(PYTHON) -m tests.cluster binaries
 
 up: .venv/.ready ## build and start the one-machine cluster
 	$(PYTHON) -m tests.cluster up $(CLUSTER)

@@ -1,7 +1,7 @@
 """Builds the cluster's Go programs from their modules, once per version.
 
-Each folder under go/ is a module of its own, since their dependencies disagree; its go.mod and go.sum pin everything. What
-was built lies in the cache under a name that hashes those files and the flags, so an edit there is a new build and
+Each folder under go/ is a module of its own, since their dependencies disagree; its go.mod and go.sum pin everything.
+What was built lies in the cache under a name that hashes those files and the flags, so an edit there is a new build and
 nothing else is. This module knows no cluster and needs no root.
 """
 
@@ -145,14 +145,13 @@ def _build(module: str) -> None:
 def _mend_argo(source: Path) -> None:
     """Give the build a copy of Argo with what its module archive lacks: one symbolic link, and the built web pages.
 
-    The pages cannot be built from package registries (one of their dependencies is a git address), so the server shows one
-    line in their place.
+    The pages cannot be built from package registries (one of their dependencies is a git address), so the server shows
+    one line in their place.
     """
     mended = source / "argo-workflows"
     _go("argo", "mod", "download", _ARGO_MODULE)  # checked against go.sum, which the copy below no longer is
-    shutil.copytree(
-        module_source("argo", _ARGO_MODULE), mended, ignore=shutil.ignore_patterns("docs", "examples", "test")
-    )
+    unused = shutil.ignore_patterns("docs", "examples", "test")
+    shutil.copytree(module_source("argo", _ARGO_MODULE), mended, ignore=unused)
     for folder, _, _ in os.walk(mended):
         Path(folder).chmod(0o755)  # the module cache is read-only
     (mended / "workflow/executor/osspecific/signal_linux.go").symlink_to("signal_darwin.go")

@@ -51,7 +51,7 @@ disabled_plugins = {unused}
 
 
 def prepare(cluster: layout.Cluster) -> None:
-    """Any registry whatever is one under the cluster's authority: a certificate in the folder for hosts without their own."""
+    """Trust the cluster's authority for any registry: `_default` is for hosts without a folder of their own."""
     folder = _registries(cluster) / "_default"
     folder.mkdir(parents=True, exist_ok=True)
     layout.replace(folder / "ca.crt", cluster.ca.read_text())

@@ -1,19 +1,22 @@
 """etcd and Kubernetes' own servers, as daemons of the cluster's first machine."""
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
 
 from tests.cluster import build, kubectl, layout, machines, progress
 
 _GRACE = "30s"  # how long a silent node counts as alive; short, so that tests of lost nodes are
 
-_THRIFTY = {"GOGC": "50"}  # Argo's full CRDs would bring the API server to 2 GiB
+THRIFTY = {"GOGC": "50"}  # Argo's full CRDs would bring the API server to 2 GiB
 
 
 def start(cluster: layout.Cluster) -> None:
     """Start what does not run; `await_ready` says when it answers."""
     world = machines.Machine(cluster)
-    world.ensure_daemon("etcd", etcd(cluster))
-    world.ensure_daemon("apiserver", apiserver(cluster), env=_THRIFTY)
+    servers = Servers(cluster.pki, cluster.state / "etcd")
+    world.ensure_daemon("etcd", servers.etcd())
+    world.ensure_daemon("apiserver", servers.apiserver(), env=THRIFTY)
     world.ensure_daemon("controller-manager", _controller_manager(cluster))
     world.ensure_daemon("scheduler", _scheduler(cluster))
     world.ensure_daemon("proxy", _proxy(cluster))
@@ -28,44 +31,52 @@ def await_ready(cluster: layout.Cluster) -> None:
     )
 
 
-def etcd(cluster: layout.Cluster) -> list[object]:
-    """Without fsync: a machine that loses power loses this cluster anyway."""
-    client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
-    return [
-        build.binary("etcd"),
-        f"--data-dir={cluster.state / 'etcd'}",
-        f"--listen-client-urls={client}",
-        f"--advertise-client-urls={client}",
-        f"--listen-peer-urls={peer}",
-        f"--initial-advertise-peer-urls={peer}",
-        f"--initial-cluster=default={peer}",
-        "--unsafe-no-fsync",
-        "--log-level=warn",
-    ]
+@dataclass(frozen=True)
+class Servers:
+    """Where an etcd and an API server keep their things and listen."""
 
+    pki: Path
+    data: Path
+    address: str = layout.API_SERVER
+    port: int = 6443
+    etcd_ports: tuple[int, int] = (2379, 2380)
 
-def apiserver(cluster: layout.Cluster) -> list[object]:
-    pki = cluster.pki
-    return [
-        build.binary("kube-apiserver"),
-        "--etcd-servers=http://127.0.0.1:2379",
-        f"--bind-address={layout.API_SERVER}",
-        f"--advertise-address={layout.API_SERVER}",
-        "--secure-port=6443",
-        f"--service-cluster-ip-range={layout.SERVICES}",
-        "--authorization-mode=Node,RBAC",
-        "--enable-admission-plugins=NodeRestriction",
-        "--allow-privileged=true",
-        f"--client-ca-file={cluster.ca}",
-        f"--tls-cert-file={pki / 'apiserver.crt'}",
-        f"--tls-private-key-file={pki / 'apiserver.key'}",
-        f"--kubelet-client-certificate={pki / 'admin.crt'}",
-        f"--kubelet-client-key={pki / 'admin.key'}",
-        "--kubelet-preferred-address-types=InternalIP",  # `kubectl logs` goes by address: node names resolve late
-        f"--service-account-key-file={pki / 'service-accounts.pub'}",
-        f"--service-account-signing-key-file={pki / 'service-accounts.key'}",
-        "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-    ]
+    def etcd(self) -> list[object]:
+        """Without fsync: a machine that loses power loses this cluster anyway."""
+        client, peer = (f"http://127.0.0.1:{port}" for port in self.etcd_ports)
+        return [
+            build.binary("etcd"),
+            f"--data-dir={self.data}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        ]
+
+    def apiserver(self) -> list[object]:
+        return [
+            build.binary("kube-apiserver"),
+            f"--etcd-servers=http://127.0.0.1:{self.etcd_ports[0]}",
+            f"--bind-address={self.address}",
+            f"--advertise-address={self.address}",
+            f"--secure-port={self.port}",
+            f"--service-cluster-ip-range={layout.SERVICES}",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged=true",
+            f"--client-ca-file={self.pki / 'ca.crt'}",
+            f"--tls-cert-file={self.pki / 'apiserver.crt'}",
+            f"--tls-private-key-file={self.pki / 'apiserver.key'}",
+            f"--kubelet-client-certificate={self.pki / 'admin.crt'}",
+            f"--kubelet-client-key={self.pki / 'admin.key'}",
+            "--kubelet-preferred-address-types=InternalIP",  # `kubectl logs` needs no node names then
+            f"--service-account-key-file={self.pki / 'service-accounts.pub'}",
+            f"--service-account-signing-key-file={self.pki / 'service-accounts.key'}",
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+        ]
 
 
 def _controller_manager(cluster: layout.Cluster) -> list[object]:

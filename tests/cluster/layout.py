@@ -109,7 +109,7 @@ class Cluster:
 
     @cached_property
     def _ports(self) -> dict[str, int]:
-        """Two loopback ports: derived from the name, moved on where something listens, then kept for this cluster's life."""
+        """Two loopback ports: derived from the name, moved on where something listens, then kept."""
         kept = self.state / "ports.json"
         if kept.exists():
             return dict(json.loads(kept.read_text()))

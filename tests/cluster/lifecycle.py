@@ -1,7 +1,7 @@
 """`up` and `down`: the order in which a cluster's parts come and go.
 
-Every part is ensured, none is assumed: a second `up` finds all of it, one that was killed is continued, and `down` works on
-whatever half of a cluster there is.
+Every part is ensured, none is assumed: a second `up` finds all of it, one that was killed is continued, and `down`
+works on whatever half of a cluster there is.
 """
 
 import shutil

@@ -1,12 +1,12 @@
 """Machines made of namespaces: what runs in one dies with it, and so do its mounts.
 
-A cluster is a tree of them. The first, `world`, has the cluster's network namespace; in it run the control plane and the
-simulated outside world. Every node is a machine inside `world`, with its own processes and mounts, so that containerd and
-the kubelet find their usual paths (/run, /var/lib, /var/log) to themselves. A machine is held by one process, the first of
-its process namespace: ending that one is pulling the plug, and the kernel cleans up.
+A cluster is a tree of them. The first, `world`, has the cluster's network namespace; in it run the control plane and
+the simulated outside world. Every node is a machine inside `world`, with its own processes and mounts, so that
+containerd and the kubelet find their usual paths (/run, /var/lib, /var/log) to themselves. A machine is held by one
+process, the first of its process namespace: ending that one is pulling the plug, and the kernel cleans up.
 
-Nothing is recorded on disk: a machine is found by the tag that its first process carries, seen from the host or from inside
-`world`, where the cloud simulator boots nodes. The daemons of a machine are found by files in its own /run.
+Nothing is recorded on disk: a machine is found by the tag that its first process carries, seen from the host or from
+inside `world`, where the cloud simulator boots nodes. The daemons of a machine are found by files in its own /run.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The network that `world` has to itself: one bridge that carries every address, and no way out.
 
-Pods hang on point-to-point links, so all traffic is routed and passes kube-proxy's rules. What is addressed to anywhere else
-is refused at once. From the machine's loopback two doors lead in: a unix socket crosses network namespaces.
+Pods hang on point-to-point links, so all traffic is routed and passes kube-proxy's rules. What is addressed to anywhere
+else is refused at once. From the machine's loopback two doors lead in: a unix socket crosses network namespaces.
 """
 
 import subprocess

@@ -1,12 +1,12 @@
 """The node image: what a node finds on its disk when it boots, as a cloud keeps one.
 
 It is the root folder of a containerd that has unpacked images: the cluster's own and those that were added, kept in the
-cache for all clusters. A node does not copy it. Each of its unpacked layers is a symbolic link into the node image, which
-is safe because overlayfs only reads lower layers and containerd only ever removes the link; what the node pulls later is
-its own. The small databases are real copies.
+cache for all clusters. A node does not copy it: each of its unpacked layers is a symbolic link into the node image.
+That is safe because overlayfs only reads lower layers, and containerd only ever removes the link; what the node pulls
+later is its own. The small databases are real copies.
 
-An image is never changed: a change makes a new generation (hard links to the old one), and a generation goes when it is
-not the current one and no node links into it.
+A node image is never changed: a change makes a new generation (hard links to the old one), and a generation goes when
+it is not the current one and no node links into it.
 """
 
 import hashlib
@@ -87,15 +87,15 @@ def contents() -> dict[str, str]:
 
 def _renew(cluster: layout.Cluster, *, system: str, pulls: dict[str, str]) -> None:
     """A new generation, made by a containerd that nothing else talks to."""
+    maker = machines.Machine(cluster, "node-image")
+    maker.power_off()
     _collect()
     old = _current()
     pulled = dict(_contents().get("pulled", {}))
-    scratch = _folder() / "next.part"
+    scratch = _folder() / f"{cluster.name}.part"
     if old:
         _copy_small(old, scratch)
         _link_tree(old / _SNAPSHOTS, scratch / _SNAPSHOTS)
-    maker = machines.Machine(cluster, "node-image")
-    maker.power_off()
     maker.power_on("")
     containerd.start(maker, cluster.state / "node-image", root=scratch)
     if _contents().get("system") != system:

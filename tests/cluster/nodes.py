@@ -1,7 +1,8 @@
 """Real nodes: each a machine with its own containerd and kubelet, booted and removed as a cloud does it.
 
-The cluster boots its first node with this, the simulated cloud all others. `boot` and `remove` may be repeated at any time,
-also after their caller was killed halfway. A node's disk starts as a clone of the node image, so its images are there.
+The cluster boots its first node with this, the simulated cloud all others. `boot` and `remove` may be repeated at any
+time, also after their caller was killed halfway. A node's disk starts as a clone of the node image, so its images are
+there.
 """
 
 import dataclasses
@@ -147,9 +148,11 @@ def _kubelet(cluster: layout.Cluster, spec: NodeSpec, slot: int) -> list[object]
     folder = cluster.nodes / spec.name
     address = network.node_address(slot)
     identity = f"node-{spec.name}"
-    pki.issue(cluster, identity, f"/O=system:nodes/CN=system:node:{spec.name}", [f"DNS:{spec.name}", f"IP:{address}"])
+    pki.issue(
+        cluster.pki, identity, f"/O=system:nodes/CN=system:node:{spec.name}", [f"DNS:{spec.name}", f"IP:{address}"]
+    )
     kubeconfig = folder / "kubeconfig"
-    pki.kubeconfig(cluster, identity, kubeconfig, f"https://{layout.API_SERVER}:6443")
+    pki.kubeconfig(cluster.pki, identity, kubeconfig, f"https://{layout.API_SERVER}:6443")
     settings = folder / "kubelet.yaml"
     content = _settings(cluster, spec, address, cgroups.ensure(cluster, spec.name))
     layout.replace(settings, json.dumps(content, indent=1))

@@ -1,7 +1,7 @@
 """The cluster's own certificate authority, the certificates under it, and the kubeconfigs made of them.
 
-The same authority vouches for the API server and for the simulated outside world, so one file makes a client trust all of
-it. Everything here is made once per cluster and found again afterwards.
+The same authority vouches for the API server and for the simulated outside world, so one file makes a client trust all
+of it. Everything here is made once per cluster and found again afterwards.
 """
 
 import base64
@@ -14,13 +14,13 @@ from tests.cluster import layout
 _DAYS = "3650"
 _KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
 
-_IDENTITIES = {  # file: subject
+IDENTITIES = {  # file: subject
     "admin": "/O=system:masters/CN=admin",
     "controller-manager": "/CN=system:kube-controller-manager",
     "scheduler": "/CN=system:kube-scheduler",
     "proxy": "/CN=system:kube-proxy",
 }
-_SERVERS = {  # file: what it answers to
+SERVERS = {  # file: what it answers to
     "apiserver": [
         f"IP:{layout.API_SERVER}",
         "IP:127.0.0.1",
@@ -36,23 +36,37 @@ _SERVERS = {  # file: what it answers to
 
 def ensure(cluster: layout.Cluster) -> None:
     """The authority, everybody's certificate except the nodes', and the kubeconfigs."""
-    cluster.pki.mkdir(parents=True, exist_ok=True)
-    cluster.pki.chmod(0o700)
-    if not cluster.ca.exists():
-        _authority(cluster)
-    _signing_key(cluster.pki)
-    for name, subject in _IDENTITIES.items():
-        issue(cluster, name, subject, [])
+    authority(cluster.pki, f"kaito-hera {cluster.name}")
+    for name, subject in IDENTITIES.items():
+        issue(cluster.pki, name, subject, [])
         inner = cluster.inner_kubeconfig if name == "admin" else cluster.pki / f"{name}.kubeconfig"
-        kubeconfig(cluster, name, inner, f"https://{layout.API_SERVER}:6443")
-    for name, answers_to in _SERVERS.items():
-        issue(cluster, name, f"/CN={name}", answers_to)
-    kubeconfig(cluster, "admin", cluster.kubeconfig, f"https://127.0.0.1:{cluster.api_port}")
+        kubeconfig(cluster.pki, name, inner, f"https://{layout.API_SERVER}:6443")
+    for name, answers_to in SERVERS.items():
+        issue(cluster.pki, name, f"/CN={name}", answers_to)
+    kubeconfig(cluster.pki, "admin", cluster.kubeconfig, f"https://127.0.0.1:{cluster.api_port}")
 
 
-def issue(cluster: layout.Cluster, name: str, subject: str, answers_to: list[str]) -> None:
+def authority(folder: Path, name: str) -> None:
+    """The authority of a folder, and the key that signs service account tokens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    certificate, key = _pair(folder, "ca")
+    if not certificate.exists():
+        scratch = certificate.with_suffix(".part")
+        usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+        owner = ["-subj", f"/CN={name}", "-days", _DAYS]
+        _openssl("req", "-x509", *_KEY, "-keyout", str(key), *owner, *usage, "-out", str(scratch))
+        scratch.rename(certificate)
+    public = folder / "service-accounts.pub"
+    if not public.exists():
+        private = folder / "service-accounts.key"
+        _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(private))
+        layout.replace(public, _openssl("ec", "-in", str(private), "-pubout"))
+
+
+def issue(folder: Path, name: str, subject: str, answers_to: list[str]) -> None:
     """NAME.crt and NAME.key for clients and servers; the certificate is written last, so its presence means both."""
-    certificate, key = _pair(cluster, name)
+    certificate, key = _pair(folder, name)
     if certificate.exists():
         return
     extensions = [
@@ -65,47 +79,32 @@ def issue(cluster: layout.Cluster, name: str, subject: str, answers_to: list[str
     scratch = certificate.with_suffix(".part")
     settings = certificate.with_suffix(".cnf")
     settings.write_text("\n".join(extensions))
-    authority = ["-CA", str(cluster.ca), "-CAkey", str(cluster.pki / "ca.key")]
-    _openssl("x509", "-req", *authority, "-days", _DAYS, "-extfile", str(settings), "-out", str(scratch), stdin=request)
+    signer, signer_key = _pair(folder, "ca")
+    signed = ["-CA", str(signer), "-CAkey", str(signer_key), "-days", _DAYS]
+    _openssl("x509", "-req", *signed, "-extfile", str(settings), "-out", str(scratch), stdin=request)
     settings.unlink()
     scratch.rename(certificate)
 
 
-def kubeconfig(cluster: layout.Cluster, identity: str, path: Path, server: str) -> None:
+def kubeconfig(folder: Path, identity: str, path: Path, server: str) -> None:
     """A kubeconfig that needs no other file."""
-    certificate, key = _pair(cluster, identity)
+    certificate, key = _pair(folder, identity)
+    trust = _data(folder / "ca.crt")
     content = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "it", "cluster": {"server": server, "certificate-authority-data": _data(cluster.ca)}}],
+        "clusters": [{"name": "it", "cluster": {"server": server, "certificate-authority-data": trust}}],
         "users": [
             {"name": "me", "user": {"client-certificate-data": _data(certificate), "client-key-data": _data(key)}}
         ],
-        "contexts": [{"name": cluster.name, "context": {"cluster": "it", "user": "me"}}],
-        "current-context": cluster.name,
+        "contexts": [{"name": "kaito-hera", "context": {"cluster": "it", "user": "me"}}],
+        "current-context": "kaito-hera",
     }
     layout.replace(path, json.dumps(content, indent=1), mode=0o600)  # JSON is YAML too
 
 
-def _authority(cluster: layout.Cluster) -> None:
-    scratch = cluster.ca.with_suffix(".part")
-    usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-    owner = ["-subj", f"/CN=kaito-hera {cluster.name}", "-days", _DAYS]
-    _openssl("req", "-x509", *_KEY, "-keyout", str(cluster.pki / "ca.key"), *owner, *usage, "-out", str(scratch))
-    scratch.rename(cluster.ca)
-
-
-def _signing_key(folder: Path) -> None:
-    """What service account tokens are signed with."""
-    public = folder / "service-accounts.pub"
-    if not public.exists():
-        private = folder / "service-accounts.key"
-        _openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(private))
-        layout.replace(public, _openssl("ec", "-in", str(private), "-pubout"))
-
-
-def _pair(cluster: layout.Cluster, name: str) -> tuple[Path, Path]:
-    return cluster.pki / f"{name}.crt", cluster.pki / f"{name}.key"
+def _pair(folder: Path, name: str) -> tuple[Path, Path]:
+    return folder / f"{name}.crt", folder / f"{name}.key"
 
 
 def _data(path: Path) -> str:

@@ -92,7 +92,7 @@ def _install(packages: list[str]) -> None:
         _apt(["apt-get", "update"], environment)
         _apt(command, environment)
     if still := packages_missing():
-        raise layout.ClusterError(f"apt-get installed {' '.join(packages)}, yet these are not found: {' '.join(still)}")
+        raise layout.ClusterError(f"apt-get was asked for {' '.join(packages)}; still missing: {' '.join(still)}")
 
 
 def _apt(command: list[str], environment: dict[str, str]) -> None:
@@ -104,7 +104,7 @@ def _apt(command: list[str], environment: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _no_services_started() -> Iterator[None]:
-    """Debian asks policy-rc.d before it starts a service; 101 is its word for no. Somebody else's policy is respected."""
+    """Debian asks policy-rc.d before it starts a service; 101 is its word for no. Another policy that is there stays."""
     ours = not _POLICY.exists() or _POLICY.read_text() == _REFUSAL  # ours too: what a killed run left
     if ours:
         _POLICY.write_text(_REFUSAL)

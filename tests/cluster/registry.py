@@ -1,8 +1,8 @@
 """Debian's registry server as every NAME.azurecr.io, with a password and a certificate of the cluster's authority.
 
-What is pushed lives and dies with the cluster: it is part of its state. Images that the node image was made of are kept in
-the cache as well (see node_image.py) and are there again after the next `up`; `keep` and `restore` do that. Layers are hard
-links where the file system allows, so keeping costs no disk.
+What is pushed lives and dies with the cluster: it is part of its state. Images that the node image was made of are kept
+in the cache as well (see node_image.py) and are there again after the next `up`; `keep` and `restore` do that. Layers
+are hard links where the file system allows, so keeping costs no disk.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Run a host's program in the cluster's network: its names resolve, its certificates are trusted, nothing else changes."""
+"""Run a host's program in the cluster's network: names resolve, certificates are trusted, nothing else changes."""
 
 import os
 import shlex
