@@ -134,7 +134,7 @@ def _nodes(view: View) -> NodesStatus | None:
             return before
         interval = status.moment(released.finished_at) - status.moment(before.billed_since)
         seconds = before.billed_seconds + int(interval.total_seconds())
-        return before.model_copy(update={"billed_since": "", "usd_per_hour": None, "billed_seconds": seconds})
+        return before.model_copy(update={"billed_since": "", "billed_seconds": seconds})
     if asked is None or asked.phase == "Skipped":
         return before
     before = before or NodesStatus()

@@ -123,7 +123,7 @@ class NodesStatus(Model):
     candidate: str = ""
     """GPU size and kind of capacity."""
     usd_per_hour: float | None = None
-    """List price of all nodes together: an indication, not a bill."""
+    """List price of all nodes together while they run: an indication, not a bill."""
     billed_since: str = ""
     """Since when nodes are running; empty when none are."""
     billed_seconds: int = 0

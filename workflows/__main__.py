@@ -2,84 +2,125 @@
 
 kaito-hera render FILE     print the Workflow that a Workspace becomes
 kaito-hera crd             print the CustomResourceDefinition
+kaito-hera show NAME       how a Workspace is doing: steps, training, nodes, cost (-w: until it is settled)
 kaito-hera watch           run the operator
-kaito-hera release         give back what WORKSPACE (JSON in the environment) holds; what a Job runs when Argo does not
+kaito-hera release         give back what $WORKSPACE (JSON) holds: what a Job runs when Argo does not
 """
 
 import argparse
+import datetime
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 import pydantic
 import yaml
 
-from kaito_hera import crd, decide, errors, live, settings, status
+from kaito_hera import crd, decide, errors, live, settings, show, status
 from kaito_hera.api import Workspace
+
+# What talks to a cluster is imported where it is used: rendering shall be quick.
 
 
 def main() -> None:
     """Parse the command line and run one command."""
-    parser = argparse.ArgumentParser(
-        prog="kaito-hera", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    render = commands.add_parser("render", help="print the Workflow that a Workspace becomes")
-    render.add_argument("file", type=Path, help="a Workspace manifest")
-    render.add_argument("--settings", type=Path, help="a folder with a file per setting (default: all defaults)")
-    commands.add_parser("crd", help="print the CustomResourceDefinition")
-    commands.add_parser("watch", help="run the operator")
-    commands.add_parser("release", help="give back what the Workspace in $WORKSPACE holds")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     try:
-        match arguments.command:
-            case "render":
-                print(_render(arguments.file, arguments.settings), end="")
-            case "crd":
-                print(_yaml(crd.manifest()), end="")
-            case "watch":
-                _watch()
-            case "release":
-                _release()
+        arguments.run(arguments)
     except errors.KaitoError as error:
         sys.exit(f"{error.reason}: {error}")
 
 
-def _render(file: Path, folder: Path | None) -> str:
-    """The Workflow of the first attempt, as YAML; raises InvalidWorkspaceError."""
-    from workflows.plan import plan  # noqa: PLC0415 - Hera changes how the whole process writes YAML
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(prog="kaito-hera", description=__doc__, formatter_class=raw)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("render", help="print the Workflow that a Workspace becomes")
+    command.add_argument("file", type=Path, help="a Workspace manifest")
+    command.add_argument("--settings", type=Path, help="a folder with a file per setting (default: all defaults)")
+    command.set_defaults(run=_render)
+    command = commands.add_parser("crd", help="print the CustomResourceDefinition")
+    command.set_defaults(run=_crd)
+    command = commands.add_parser("show", help="how a Workspace is doing")
+    command.add_argument("name")
+    command.add_argument("-n", "--namespace", default="default")
+    command.add_argument("-w", "--watch", action="store_true", help="go on until the Workspace is settled")
+    command.set_defaults(run=_show)
+    command = commands.add_parser("watch", help="run the operator")
+    command.set_defaults(run=_watch)
+    command = commands.add_parser("release", help="give back what the Workspace in $WORKSPACE holds")
+    command.set_defaults(run=_release)
+    return parser
 
+
+def _render(arguments: argparse.Namespace) -> None:
+    """The Workflow of the first attempt; raises InvalidWorkspaceError."""
+    from workflows.plan import plan  # noqa: PLC0415
+
+    file, folder = arguments.file, arguments.settings
     try:
         workspace = Workspace.parse(yaml.safe_load(file.read_text(encoding="utf-8")))
         chosen = settings.Settings.load(folder) if folder else settings.Settings()
-    except (OSError, yaml.YAMLError) as cause:
-        raise errors.InvalidWorkspaceError(f"{file}: {cause}") from cause
+    except (OSError, yaml.YAMLError, AttributeError) as cause:
+        raise errors.InvalidWorkspaceError(f"{file}: is not a readable Workspace manifest: {cause}") from cause
     except pydantic.ValidationError as cause:
         first = cause.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise errors.InvalidWorkspaceError(f"{file}: {field}: {first['msg']} (seen: {first['input']!r})") from cause
-    seen = live.Live(now=status.moment("1970-01-01T00:00:00Z"))
-    return _yaml(plan(workspace, chosen, attempt=1, parts=decide.missing(workspace, status.Status(), seen)))
+    parts = decide.missing(workspace, status.Status(), live.Live(now=datetime.datetime.now(datetime.UTC)))
+    _print_yaml(plan(workspace, chosen, attempt=1, parts=parts))
 
 
-def _yaml(obj: object) -> str:
-    return yaml.safe_dump(obj, sort_keys=False, width=120, allow_unicode=True)
+def _crd(arguments: argparse.Namespace) -> None:
+    del arguments
+    _print_yaml(crd.manifest())
 
 
-def _watch() -> None:
-    from kaito_hera import cluster, watcher  # noqa: PLC0415 - rendering needs no cluster
+def _print_yaml(obj: object) -> None:
+    print(yaml.safe_dump(obj, sort_keys=False, width=120, allow_unicode=True), end="")
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    """Print it; with --watch again after each change, until nothing is under way."""
+    from kaito_hera import cluster  # noqa: PLC0415
+
+    connection = cluster.Cluster.connect()
+    losses: list[float] = []
+    told: object = ()
+    while True:
+        found = connection.get(cluster.WORKSPACE, arguments.name, arguments.namespace)
+        if found is None:
+            raise errors.InvalidWorkspaceError(f"Workspace {arguments.namespace}/{arguments.name} is not there")
+        seen = status.Status.of(found)
+        if seen.tuning and seen.tuning.loss is not None and [seen.tuning.loss] != losses[-1:]:
+            losses.append(seen.tuning.loss)
+        if found.get("status") != told:
+            told = found.get("status")
+            print(show.render(found, datetime.datetime.now(datetime.UTC), tuple(losses)), end="\n\n", flush=True)
+        under_way = seen.condition(status.RECONCILING)
+        settled = seen.observed_generation == found["metadata"]["generation"] and under_way is not None
+        if not arguments.watch or (settled and under_way is not None and under_way.status == "False"):
+            return
+        time.sleep(1.0)
+
+
+def _watch(arguments: argparse.Namespace) -> None:
+    from kaito_hera import cluster, watcher  # noqa: PLC0415
     from workflows.plan import plan  # noqa: PLC0415
 
+    del arguments
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(message)s")
     watcher.run(cluster.Cluster.connect(), settings.Settings.load(), plan)
     os._exit(1)  # the lead is lost: whatever a worker is in the middle of must not go on
 
 
-def _release() -> None:
+def _release(arguments: argparse.Namespace) -> None:
     from kaito_hera.run import Run  # noqa: PLC0415
     from workflows import steps  # noqa: PLC0415
 
+    del arguments
     workspace = Workspace.model_validate_json(os.environ["WORKSPACE"])
     chosen = settings.Settings.model_validate_json(os.environ["SETTINGS"])
     steps.give_back(Run.open(workspace, chosen))

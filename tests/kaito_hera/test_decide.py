@@ -145,7 +145,9 @@ def test_a_terminal_failure_before_any_node_was_asked_for_ends_it():
 def test_a_terminal_failure_gives_nodes_back_that_serve_nobody():
     workspace = making.tuning()
     message = making.failed_message("BadData", "every row is empty", retryable=False)
-    failed = making.workflow(workspace, kind="tune", phase="Failed", provision_nodes="Succeeded", train=("Failed", message))
+    failed = making.workflow(
+        workspace, kind="tune", phase="Failed", provision_nodes="Succeeded", train=("Failed", message)
+    )
     seen = making.live(workflows=[failed], nodes=[making.node(workspace)])
     before = status(workspace, "nodes", kind="tune")
     assert decided(workspace, before, seen) == [Start(Parts(), failures=0)]
@@ -155,9 +157,7 @@ def test_a_terminal_failure_leaves_a_server_alone_that_answers():
     workspace = making.inference()
     message = making.failed_message("AdapterNotFound", "no such image", retryable=False)
     failed = making.workflow(workspace, attempt=2, phase="Failed", preflight=("Failed", message))
-    seen = making.live(
-        workflows=[failed], nodes=[making.node(workspace)], deployments=[making.deployment(workspace)]
-    )
+    seen = making.live(workflows=[failed], nodes=[making.node(workspace)], deployments=[making.deployment(workspace)])
     before = status(workspace, "nodes", attempt=2, nodes=NodesStatus(billed_since=making.ago(500)))
     assert decided(workspace, before, seen) == []
 
@@ -165,7 +165,9 @@ def test_a_terminal_failure_leaves_a_server_alone_that_answers():
 def test_after_giving_back_a_stalled_workspace_rests_until_it_is_edited():
     workspace = making.tuning()
     message = making.failed_message("BadData", "every row is empty", retryable=False)
-    failed = making.workflow(workspace, kind="tune", phase="Failed", provision_nodes="Succeeded", train=("Failed", message))
+    failed = making.workflow(
+        workspace, kind="tune", phase="Failed", provision_nodes="Succeeded", train=("Failed", message)
+    )
     w = making.parsed(workspace)
     before = status(workspace, "nodes", kind="tune")
     stalled = observe(w, before, making.live(workflows=[failed], nodes=[making.node(workspace)]), AKS)
@@ -320,7 +322,11 @@ def test_a_deletion_stops_the_attempt_and_its_job_and_waits_for_the_pods():
     name = running["metadata"]["name"]
     pods = [making.pod(workspace, "step", workflow=name)]
     seen = making.live(workflows=[running], jobs=[making.job(workspace)], pods=pods)
-    assert decided(workspace, status(workspace, kind="tune"), seen) == [Stop(name), DeleteJob("team", "w"), LookAgain(5.0)]
+    assert decided(workspace, status(workspace, kind="tune"), seen) == [
+        Stop(name),
+        DeleteJob("team", "w"),
+        LookAgain(5.0),
+    ]
 
 
 def test_then_a_release_is_started():

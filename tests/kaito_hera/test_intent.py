@@ -45,7 +45,9 @@ def test_adapters_belong_to_serving_alone():
     workspace = making.inference()
     adapters = [{"source": {"name": "a", "image": "x/a:1"}}]
     served = making.edited(workspace, inference={**workspace["inference"], "adapters": adapters})
-    weaker = making.edited(workspace, inference={**workspace["inference"], "adapters": [{**adapters[0], "strength": "0.5"}]})
+    weaker = making.edited(
+        workspace, inference={**workspace["inference"], "adapters": [{**adapters[0], "strength": "0.5"}]}
+    )
     assert changed(workspace, served) == {"serve"}
     assert changed(served, weaker) == {"serve"}
 

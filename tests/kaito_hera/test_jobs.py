@@ -11,7 +11,9 @@ def job(**conditions):
     return {
         "metadata": {"namespace": "team", "name": "w"},
         "spec": {"activeDeadlineSeconds": 100},
-        "status": {"conditions": [{"type": "Failed", "status": "True", "reason": reason} for reason in conditions.values()]},
+        "status": {
+            "conditions": [{"type": "Failed", "status": "True", "reason": reason} for reason in conditions.values()]
+        },
     }
 
 
@@ -38,7 +40,13 @@ def test_a_job_that_says_why_it_failed_is_believed():
         pytest.param(job(), ended(1, "Traceback ..."), "Crashed", True, id="crash"),
         pytest.param(job(), ended(137, reason="OOMKilled"), "OOMKilled", False, id="host-memory"),
         pytest.param(job(), None, "NodeLost", True, id="pod-gone"),
-        pytest.param(job(), ended(137, conditions=[{"type": "DisruptionTarget", "status": "True"}]), "NodeLost", True, id="evicted"),
+        pytest.param(
+            job(),
+            ended(137, conditions=[{"type": "DisruptionTarget", "status": "True"}]),
+            "NodeLost",
+            True,
+            id="evicted",
+        ),
         pytest.param(job(why="DeadlineExceeded"), None, "DeadlineExceeded", False, id="too-slow"),
     ],
 )

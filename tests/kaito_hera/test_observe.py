@@ -212,7 +212,12 @@ def test_an_adapter_that_was_there_already_counts_without_training():
     workspace = making.tuning_only()
     adapter = {"adapter": "team.azurecr.io/adapter@sha256:1"}
     flow = making.workflow(
-        workspace, kind="tune", phase="Succeeded", preflight=("Succeeded", "", adapter), train="Skipped", release="Succeeded"
+        workspace,
+        kind="tune",
+        phase="Succeeded",
+        preflight=("Succeeded", "", adapter),
+        train="Skipped",
+        release="Succeeded",
     )
     status = observed(workspace, recorded(workspace, kind="tune"), workflows=[flow])
     assert status.is_true("WorkspaceReady")
@@ -247,7 +252,9 @@ def test_after_a_wanted_release_nothing_is_pulled_down():
 
 def test_another_intent_forgets_the_earlier_adapter():
     before = making.tuning()
-    status = Status(tuning=TuningStatus(adapter_image="team.azurecr.io/adapter@sha256:1"), satisfied=reached(before, "tune"))
+    status = Status(
+        tuning=TuningStatus(adapter_image="team.azurecr.io/adapter@sha256:1"), satisfied=reached(before, "tune")
+    )
     after = making.edited(before, tuning={**before["tuning"], "method": "lora"})
     assert observed(after, status).tuning.adapter_image == ""
 
@@ -255,7 +262,10 @@ def test_another_intent_forgets_the_earlier_adapter():
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [
-        ({"type": "PodScheduled", "status": "False", "message": "0/3 nodes: Insufficient nvidia.com/gpu"}, "Unschedulable"),
+        (
+            {"type": "PodScheduled", "status": "False", "message": "0/3 nodes: Insufficient nvidia.com/gpu"},
+            "Unschedulable",
+        ),
         (None, "WorkspaceInferenceStatusPending"),
     ],
 )
@@ -295,7 +305,9 @@ def test_a_server_that_crashes_is_quoted():
 
 def test_brought_nodes_are_known_by_the_step_that_found_them():
     workspace = making.inference()
-    flow = making.workflow(workspace, phase="Succeeded", await_nodes=("Succeeded", "", {"nodes": '["b", "a"]'}), roll_out="Succeeded")
+    flow = making.workflow(
+        workspace, phase="Succeeded", await_nodes=("Succeeded", "", {"nodes": '["b", "a"]'}), roll_out="Succeeded"
+    )
     byo = Settings(node_provider="byo")
     status = observed(workspace, recorded(workspace), byo, workflows=[flow], deployments=[making.deployment(workspace)])
     assert status.worker_nodes == ("a", "b")
@@ -307,7 +319,9 @@ def test_brought_nodes_are_known_by_the_step_that_found_them():
 
 def test_a_status_survives_the_api_server():
     workspace = making.tuning()
-    status = observed(workspace, recorded(workspace, kind="tune"), workflows=[making.workflow(workspace, preflight="Running")])
+    status = observed(
+        workspace, recorded(workspace, kind="tune"), workflows=[making.workflow(workspace, preflight="Running")]
+    )
     assert Status.of({"status": status.dump()}) == status
 
 

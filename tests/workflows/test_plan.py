@@ -89,7 +89,9 @@ def test_names_fit_and_never_collide():
 
 
 def test_steps_carry_what_the_settings_ask_for():
-    settings = Settings(node_provider="aks", azure=AZURE, ca_bundle="authorities", pull_secret="pull", argo_instance_id="x")
+    settings = Settings(
+        node_provider="aks", azure=AZURE, ca_bundle="authorities", pull_secret="pull", argo_instance_id="x"
+    )
     manifest = planned(making.inference(), Parts(nodes=True, serve=True), settings=settings)
     scripts = [t["script"] for t in manifest["spec"]["templates"] if "script" in t]
     assert len(scripts) == 4
