@@ -18,9 +18,9 @@ SECONDS = 45.0
 AT_ONCE = 8
 
 
-def check(config: TuningConfig, secret: Path) -> Result:
+def check(config: TuningConfig, secret: Path, *, seconds: float = SECONDS) -> Result:
     """The adapter's digest if it was made already, else an empty one if nothing speaks against making it."""
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     policy = addresses.Policy(config.allowed_private_cidrs)
     asked = registry.Registry(config.output.image, secret)
     sources = fetch.sources(config.input.urls, config.training.dataset.dataset_path)
@@ -28,11 +28,11 @@ def check(config: TuningConfig, secret: Path) -> Result:
     try:
         there = pool.submit(asked.ask, config.intent)
         peeks = [pool.submit(_peek, source, policy) for source in sources]
-        silent = RegistryUnavailable(f"tuning.output.image: {asked.reference} gives no answer within {SECONDS:.0f} s")
+        silent = RegistryUnavailable(f"tuning.output.image: {asked.reference} gives no answer within {seconds:.0f} s")
         if digest := _wait(there, end, silent):
             return Result(adapter=f"{asked.reference.name}@{digest}")  # the data is not needed any more
         for source, peek in zip(sources, peeks, strict=True):
-            unread = DataUnreachable(f"{source.label}: no data within {SECONDS:.0f} s; use a faster server")
+            unread = DataUnreachable(f"{source.label}: no data within {seconds:.0f} s; use a faster server")
             log.info("%s: %s", source.label, _wait(peek, end, unread))
         return Result()
     finally:

@@ -86,14 +86,14 @@ def hosts(secret: Path) -> list[str]:
 def entries(secret: Path) -> Mapping[str, Any]:
     """The secret's `auths`; empty when there is no secret."""
     try:
-        entries = json.loads(secret.read_text()).get("auths") or {}
+        found = json.loads(secret.read_text())["auths"]
+        if all(isinstance(entry, dict) for entry in found.values()):
+            return dict(found)
     except FileNotFoundError:
         return {}
-    except (ValueError, AttributeError) as error:
-        raise PushUnauthorized(
-            f"{SECRET}: .dockerconfigjson is no JSON object ({error}); make the secret anew"
-        ) from error
-    return entries if isinstance(entries, dict) else {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise PushUnauthorized(f"{SECRET}: its .dockerconfigjson is no JSON object with auths; make the secret anew")
 
 
 def _plain(key: str) -> str:

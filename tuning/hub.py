@@ -1,5 +1,6 @@
 """Brings the base model's files from the hub to the disk; HF_ENDPOINT says which hub, HF_TOKEN who asks."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ _REFUSALS = {
 }
 
 
-def download(config: TuningConfig, cache: Path) -> Path:
+def download(config: TuningConfig, cache: Path, *, patience: float = PATIENCE_SECONDS) -> Path:
     """The folder with the model's files, all of them."""
     import huggingface_hub  # noqa: PLC0415 -- not in the operator's image
 
@@ -34,6 +35,7 @@ def download(config: TuningConfig, cache: Path) -> Path:
                 huggingface_hub.snapshot_download(
                     config.model.id,
                     revision=config.model.revision,
+                    endpoint=os.environ.get("HF_ENDPOINT"),
                     cache_dir=cache,
                     allow_patterns=WANTED,
                     ignore_patterns=UNWANTED,
@@ -41,7 +43,7 @@ def download(config: TuningConfig, cache: Path) -> Path:
             )
         except Exception as error:
             failure = _explain(name, error)
-            if not isinstance(failure, ModelUnreachable) or time.monotonic() + pause - since > PATIENCE_SECONDS:
+            if not isinstance(failure, ModelUnreachable) or time.monotonic() + pause - since > patience:
                 raise failure from error
             log.warning("%s; trying again in %.0f s", failure, pause)
             time.sleep(pause)

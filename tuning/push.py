@@ -30,7 +30,7 @@ def push(
     while True:
         try:
             with eviction.deferred():  # a push that runs is the quickest way to lose nothing
-                return _once(packed, registry.Registry(target, secret), intent, scratch, end)
+                return _once(packed, registry.Registry(target, secret, pauses=()), intent, scratch, end)
         except TuningError as error:
             if time.monotonic() + pause > end:
                 raise

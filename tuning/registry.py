@@ -11,7 +11,7 @@ import ipaddress
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -40,19 +40,20 @@ MANIFESTS = ", ".join(
 class Registry:
     """One image's registry, spoken to with the secret's entry for it."""
 
-    def __init__(self, image: str, secret: Path) -> None:
+    def __init__(self, image: str, secret: Path, *, pauses: Sequence[float] = PAUSES) -> None:
         self.reference = credentials.parse(image)
         self.credential = credentials.find(secret, self.reference)
         self.base = f"https://{self.reference.api}"
         """Plain HTTP only ever towards this machine, as docker does."""
         self._secret = secret
+        self._pauses = pauses
         self._authorization = ""
         # registries often have private addresses, unlike data that anyone may name
         self._session = addresses.session(addresses.Policy(private=True))
 
     def ask(self, intent: str) -> str:
         """The digest of the tag's image if this intent made it, else empty; raises unless a push would be let in."""
-        for pause in PAUSES:
+        for pause in self._pauses:
             try:
                 self._may_push()
                 return self._digest_of(intent)
@@ -130,7 +131,7 @@ class Registry:
     def _token(self, fields: Mapping[str, str]) -> str:
         """A token for pushing, from the registry's token server."""
         realm = fields["realm"]
-        if self.credential and not _same_owner(realm, self.base):
+        if self.credential and not same_owner(realm, self.base):
             raise PushForbidden(
                 f"{IMAGE}: registry {self.reference.host} wants the password sent to {realm!r}, not its own host; "
                 "use a registry whose tokens come from its own domain"
@@ -209,7 +210,7 @@ def _said(response: requests.Response) -> str:
         return f"{response.status_code} {response.reason}"
 
 
-def _same_owner(realm: str, base: str) -> bool:
+def same_owner(realm: str, base: str) -> bool:
     """Whether a token server belongs to the registry: the same host, or one of the same domain, and TLS is kept."""
     ours, theirs = urlsplit(base), urlsplit(realm)
     if theirs.scheme != "https" and ours.scheme == "https":

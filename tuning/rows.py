@@ -74,7 +74,9 @@ def read(files: Iterable[File], columns: DatasetConfig, dropped: Dropped) -> lis
             except ValueError as error:
                 dropped.add(where, str(error))
     if not found:
-        raise DataInvalid(f"tuning.input: no row of {dropped.count} can be used: {dropped or 'the files have no rows'}")
+        raise DataInvalid(
+            f"tuning.input: no row of {dropped.count} can be used: {str(dropped) or 'the files have none'}"
+        )
     return found
 
 

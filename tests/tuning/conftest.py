@@ -51,40 +51,44 @@ def tokens():
 
 
 @pytest.fixture
-def secret(tmp_path):
-    """Writes a .dockerconfigjson and returns its path."""
+def auth(tmp_path, registry):
+    """A push secret for the real registry."""
+    return write_secret(tmp_path / "push.json", {registry.host: entry()})
 
-    def write(**entries):
-        path = tmp_path / "push.json"
-        path.write_text(json.dumps({"auths": {host.replace("_", "/"): entry for host, entry in entries.items()}}))
-        return path
 
-    return write
+def write_secret(path, entries):
+    path.write_text(json.dumps({"auths": entries}))
+    return path
 
 
 def entry(user=servers.USER, password=servers.PASSWORD):
     return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
+def tuning_config(image, urls, *, intent="an-intent", **more):
+    """A config whose data is on loopback and may be."""
+    return TuningConfig.model_validate(
+        {
+            "workspace": "team/ws",
+            "preset": "tiny-phi",
+            "model": {"id": "tiny/phi", "revision": "main"},
+            "method": "qlora",
+            "training": {},
+            "input": {"urls": urls},
+            "output": {"image": image},
+            "intent": intent,
+            "allowed_private_cidrs": LOOPBACK,
+            **more,
+        }
+    )
+
+
 @pytest.fixture
 def config(files):
-    """A config whose data is on loopback and may be."""
+    """Builds configs; their data is /rows.jsonl of `files` unless urls say otherwise."""
 
-    def build(image, *, urls=None, intent="an-intent", **more):
-        return TuningConfig.model_validate(
-            {
-                "workspace": "team/ws",
-                "preset": "tiny-phi",
-                "model": {"id": "tiny/phi", "revision": "main"},
-                "method": "qlora",
-                "training": {},
-                "input": {"urls": urls or [f"{files.url}/rows.jsonl"]},
-                "output": {"image": image},
-                "intent": intent,
-                "allowed_private_cidrs": LOOPBACK,
-                **more,
-            }
-        )
+    def build(image, *, urls=None, **more):
+        return tuning_config(image, urls or [f"{files.url}/rows.jsonl"], **more)
 
     return build
 
@@ -106,21 +110,15 @@ def tuning(tmp_path, monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.fixture
-def process(tmp_path):
-    """`python -m tuning` as its own process."""
-
-    def start(config, *options, **environment):
-        path = tmp_path / "config.json"
-        path.write_text(config.model_dump_json())
-        command = [sys.executable, "-m", "tuning", *options, str(path), "--scratch", str(tmp_path / "scratch")]
-        return subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "TERMINATION_LOG": str(tmp_path / "termination"), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start
+def start(folder, config, *options, **environment):
+    """`python -m tuning` as its own process, with its scratch and termination message in the folder."""
+    path = folder / "config.json"
+    path.write_text(config.model_dump_json())
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuning", *options, str(path), "--scratch", str(folder / "scratch")],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TERMINATION_LOG": str(folder / "termination"), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
