@@ -123,8 +123,8 @@ class AdapterSet:
         else:
             before = self._loaded
             self._reasons = {}
-            have = {adapter.name: await self._obtain(adapter) for adapter in self._wanted}
-            self._loaded = {name: loaded for name, loaded in have.items() if loaded is not None}
+            have = await asyncio.gather(*[self._obtain(adapter) for adapter in self._wanted])
+            self._loaded = {loaded.adapter.name: loaded for loaded in have if loaded is not None}
             self._leaving |= {loaded.id for loaded in before.values()}
             self._leaving -= {loaded.id for loaded in self._loaded.values()}
             self._source.keep_only(loaded.digest for loaded in self._loaded.values())

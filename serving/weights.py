@@ -49,6 +49,8 @@ def fetch(model: Model, scratch: Path) -> Path:
 def _explain(model: Model, error: Exception) -> errors.Fatal:
     """The hub's many errors as ours; what is not known may pass."""
     what = f"model {model.id} at revision {model.revision}"
+    while isinstance(error, hub_errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # "not on disk either": what the hub said is below
     match error:
         case hub_errors.GatedRepoError():
             return errors.BadModel(f"{what} is gated: accept its terms and give HF_TOKEN a token that may read it")

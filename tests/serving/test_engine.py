@@ -146,18 +146,6 @@ def test_cancelled_request_leaves_the_thread_at_once(engine):
     assert asyncio.run(scenario())[-1].finish == "length"
 
 
-def reference(base, adapters, mix):
-    """The base with every adapter's product added by hand, in one merged weight."""
-    model = tiny.model(base)
-    weights = dict(model.named_parameters())
-    for name, strength in mix.items():
-        tuned = peft.PeftModel.from_pretrained(tiny.model(base), adapters[name])
-        for path, layer in tuned.get_base_model().named_modules():
-            if isinstance(layer, peft.tuners.lora.LoraLayer):
-                weights[f"{path}.weight"].data += strength * layer.get_delta_weight("default").detach()
-    return model
-
-
 @pytest.mark.parametrize(
     "mix",
     [
@@ -169,7 +157,7 @@ def reference(base, adapters, mix):
     ],
 )
 def test_mix_is_the_exact_weighted_sum(engine, base, adapters, mix):
-    expected = reference(base, adapters, mix)
+    expected = tiny.merged(base, adapters, mix)
     with loaded(engine, adapters, *mix):
         for prompt in PROMPTS:
             tokens = tiny.greedy(expected, prompt, 12)

@@ -91,3 +91,15 @@ def greedy(reference, prompt, count):
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, pad_token_id=0
         )
     return output[0, len(prompt) :].tolist()
+
+
+def merged(base, adapters, mix):
+    """The base with every adapter's product added by hand, in one weight."""
+    whole = model(base)
+    weights = dict(whole.named_parameters())
+    for name, strength in mix.items():
+        tuned = peft.PeftModel.from_pretrained(model(base), adapters[name])
+        for path, layer in tuned.get_base_model().named_modules():
+            if isinstance(layer, peft.tuners.lora.LoraLayer):
+                weights[f"{path}.weight"].data += strength * layer.get_delta_weight("default").detach()
+    return whole

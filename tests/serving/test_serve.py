@@ -1,0 +1,186 @@
+"""The whole server: weights from a hub, adapters from a registry, Ray Serve with HAProxy, in a restricted process.
+
+Two starts. The tests of the first one share it and stand in the order of its life.
+"""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # peft asks for it
+]
+grpc = pytest.importorskip("grpc")
+
+from serving.config import Adapter, Adapters, Served, parse_termination  # noqa: E402
+from tests.serving import modelhub, registry, tiny  # noqa: E402
+from tests.serving.pod import Pod  # noqa: E402
+
+if not registry.available():
+    pytest.skip("needs docker-registry and skopeo", allow_module_level=True)
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+CONFIG = {"workspace": "ns/w", "name": "tiny-phi", "model": {"id": "acme/tiny-phi", "revision": REVISION}}
+PROMPT = "the quick brown fox"
+OTHER_TEMPLATE = "{% for message in messages %}{{ '<|user|>' + message['content'] }}{% endfor %}{{ '<|assistant|>' }}"
+
+
+class World:
+    """Hub, registry, checkpoint and adapters, beside the pod."""
+
+    def __init__(self, folder, host):
+        self.folder, self.host = folder, host
+        self.base = tiny.checkpoint(folder / "model")
+        self.adapters = {
+            "one": tiny.adapter(folder / "one", self.base, 1, template=OTHER_TEMPLATE),
+            "two": tiny.adapter(folder / "two", self.base, 2, template=OTHER_TEMPLATE),
+        }
+        for name, image in (("one", registry.kaito_image), ("two", registry.docker_image)):
+            names = ["adapter_config.json", "adapter_model.safetensors", "chat_template.jinja"]
+            files = {each: (self.adapters[name] / each).read_bytes() for each in names}
+            registry.push(folder, image(files), f"{host}/team/{name}:1")
+
+    def listed(self, **strengths):
+        return tuple(
+            Adapter(name=name, image=f"{self.host}/team/{name}:1", strength=s) for name, s in strengths.items()
+        )
+
+    def write(self, adapters):
+        """As the kubelet swaps a ConfigMap's content."""
+        file = self.folder / "pod" / "config" / "adapters.json"
+        new = file.with_suffix(".new")
+        new.write_bytes(Adapters.dump_json(adapters))
+        new.replace(file)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serve")
+    (folder / "pod" / "config").mkdir(parents=True)
+    with registry.running(folder / "registry") as host:
+        registry.plain_http(folder / "pod" / "config", host)
+        yield World(folder, host)
+
+
+@pytest.fixture(scope="module")
+def pod(world):
+    world.write(world.listed(one=0.5))
+    with modelhub.running({"acme/tiny-phi": (REVISION, world.base)}) as (_, url):
+        pod = Pod(world.folder / "pod", CONFIG, HF_ENDPOINT=url)
+        try:
+            pod.seconds = pod.await_status("/health", 200)
+            yield pod
+        finally:
+            pod.close()
+
+
+def served(pod):
+    return Served.model_validate(pod.request("GET", "/v1/models")[1])
+
+
+def eventually(condition, seconds=30):
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "did not happen in time"
+        time.sleep(0.1)
+
+
+def chat(pod, **kwargs):
+    kwargs = {"do_sample": False, "max_new_tokens": 12} | kwargs
+    body = {"prompt": PROMPT, "return_full_text": False, "generate_kwargs": kwargs}
+    status, answer = pod.request("POST", "/chat", body)
+    assert status == 200, answer
+    return answer["Result"]
+
+
+def expected(world, mix, template):
+    """Base and adapters merged by hand, transformers' tokens, the tokenizer's text."""
+    model, own = tiny.merged(world.base, world.adapters, mix), tiny.tokenizer()
+    turn = [{"role": "user", "content": PROMPT}]
+    prompt = own.apply_chat_template(turn, chat_template=template, add_generation_prompt=True, return_dict=False)
+    tokens = tiny.greedy(model, prompt, 12)
+    tokens = tokens[: next((at for at, token in enumerate(tokens) if token in (0, 4)), len(tokens))]
+    before, whole = [own.decode(each, skip_special_tokens=True) for each in (prompt, prompt + tokens)]
+    return whole.removeprefix(before).rstrip("\N{REPLACEMENT CHARACTER}")  # half a character at the end is not shown
+
+
+def test_chat_answers_what_transformers_would_with_the_adapter_at_its_strength(pod, world):
+    assert not served(pod).lacks(world.listed(one=0.5))
+    assert chat(pod) == expected(world, {"one": 0.5}, OTHER_TEMPLATE)
+    print(f"\nfirst good /health after {pod.seconds:.1f} s, {pod.memory()} MB")
+
+
+def test_adapters_change_without_a_restart(pod, world):
+    replica = pod.replica()
+    for wanted in ({"one": 0.25, "two": 1.0}, {"two": 1.0}, {"one": 0.0}, {}):
+        world.write(world.listed(**wanted))
+        eventually(lambda wanted=wanted: not served(pod).lacks(world.listed(**wanted)))
+        template = OTHER_TEMPLATE if any(wanted.values()) else tiny.TEMPLATE
+        assert chat(pod) == expected(world, wanted, template)
+    world.write((Adapter(name="gone", image=f"{world.host}/team/none:1"),))
+    eventually(lambda: served(pod).adapters and served(pod).adapters[0].state == "failed")
+    assert "the registry has no image" in served(pod).adapters[0].reason
+    assert pod.request("GET", "/health")[0] == 200
+    assert pod.replica() == replica
+    world.write(world.listed(one=0.5))
+    eventually(lambda: not served(pod).lacks(world.listed(one=0.5)))
+
+
+def test_openai_streams_through_haproxy(pod):
+    body = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 5, "temperature": 0, "stream": True}
+    status, text = pod.request("POST", "/v1/chat/completions", body)
+    assert status == 200
+    assert text.endswith("data: [DONE]\n\n")
+
+
+def test_errors_pass_through_haproxy_as_they_are(pod):
+    status, answer = pod.request("POST", "/chat", {"prompt": PROMPT, "generate_kwargs": {"top_p": 7}})
+    assert (status, answer) == (400, {"detail": "generate_kwargs.top_p is 7.0: it must be above 0 and at most 1"})
+
+
+def test_nothing_else_is_open_but_a_port_that_wants_the_token(pod):
+    loopback = ("127.0.0.1", "[::1]", "[::ffff:127.0.0.1]")
+    listening = pod.listening()
+    assert ("127.0.0.1", str(pod.port)) in listening
+    (open_port,) = [int(port) for address, port in listening if address not in loopback]
+    with grpc.insecure_channel(f"127.0.0.1:{open_port}") as channel:
+        call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
+        with pytest.raises(grpc.RpcError) as refused:
+            call(b"", timeout=10)
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_sigterm_finishes_running_requests_and_ends_with_0(pod):
+    answers = []
+    running = threading.Thread(target=lambda: answers.append(chat(pod, max_new_tokens=400, eos_token_id=[])))
+    running.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    pod.terminate()
+    assert not answers
+    pod.await_status("/health", 503, seconds=10)
+    refused, reason = pod.request("POST", "/chat", {"prompt": PROMPT})
+    assert (refused, reason["detail"]) == (503, "the server is shutting down")
+    running.join(60)
+    assert len(answers) == 1
+    assert pod.wait(30) == 0
+    print(f"\ngone after {time.monotonic() - began:.1f} s")
+    assert not pod.termination.exists()
+
+
+def test_dead_replica_ends_the_driver_with_the_reason(world, pod):
+    assert pod.wait(1) == 0
+    again = Pod(world.folder / "pod", CONFIG, HF_HUB_OFFLINE="1")
+    try:
+        again.await_status("/health", 200)
+        os.kill(again.replica(), signal.SIGKILL)
+        assert again.wait(30) == 43
+        left = parse_termination(again.termination.read_text())
+        assert (left.reason, left.retryable) == ("EngineDied", True)
+        assert left.message.startswith("the serving replica ended without a word")
+    finally:
+        again.close()

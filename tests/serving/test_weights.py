@@ -1,0 +1,85 @@
+"""Weights from a hub, with the real client."""
+
+import subprocess
+import sys
+
+import pytest
+
+from serving.errors import BadModel, HubUnavailable
+from tests.serving import modelhub
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+FETCH = """
+import sys, pathlib
+from serving import weights, config, errors
+try:
+    print(weights.fetch(config.Model(id=sys.argv[1], revision=sys.argv[2]), pathlib.Path(sys.argv[3])))
+except errors.Fatal as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.fixture
+def hub(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    names = [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "evil.py",
+        "pytorch_model.bin",
+        "consolidated.safetensors",
+    ]
+    for name in names:
+        (folder / name).write_text(name)
+    with modelhub.running({"acme/tiny": (REVISION, folder)}) as (hub, url):
+        hub.url = url
+        yield hub
+
+
+def fetch(hub, tmp_path, model="acme/tiny", revision=REVISION, **environment):
+    """In a process of its own: the client reads its environment once."""
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH, model, revision, tmp_path / "scratch"],
+        env={"HF_ENDPOINT": hub.url, "HOME": str(tmp_path), "PATH": "/usr/bin"} | environment,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.stdout.strip(), done.stderr.strip().splitlines()[-1:] or [""]
+
+
+def test_only_what_is_needed_is_fetched_and_once(hub, tmp_path):
+    folder, _ = fetch(hub, tmp_path)
+    names = sorted(file.name for file in (tmp_path / "scratch").glob("hub/models--*/snapshots/*/*"))
+    assert names == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert folder.endswith(REVISION)
+    hub.asked.clear()
+    assert fetch(hub, tmp_path)[0] == folder
+    assert not [path for path in hub.asked if "safetensors" in path]
+    hub.refuse = 500
+    assert fetch(hub, tmp_path, HF_HUB_OFFLINE="1")[0] == folder
+
+
+def test_hub_that_is_not_there_may_come_back(hub, tmp_path):
+    _, (said,) = fetch(hub, tmp_path, HF_HUB_OFFLINE="1")
+    assert said.startswith(f"{HubUnavailable.__name__}: model acme/tiny")
+
+
+@pytest.mark.parametrize(
+    ("asked", "refuse", "words"),
+    [
+        pytest.param(("acme/none", REVISION), 0, f"{BadModel.__name__}: model acme/none", id="model"),
+        pytest.param(("acme/tiny", "f" * 40), 0, "BadModel: model acme/tiny at revision ffff", id="revision"),
+        pytest.param(("acme/tiny", REVISION), 403, "BadModel: the hub refuses", id="forbidden"),
+    ],
+)
+def test_errors_are_told_apart(hub, tmp_path, asked, refuse, words):
+    hub.refuse = refuse
+    _, (said,) = fetch(hub, tmp_path, *asked)
+    assert said.startswith(words)
+
+
+def test_model_without_safetensors_is_refused(hub, tmp_path):
+    (tmp_path / "model" / "model.safetensors").unlink()
+    _, (said,) = fetch(hub, tmp_path)
+    assert said == f"BadModel: model acme/tiny at {REVISION} has no config.json or no .safetensors files"
