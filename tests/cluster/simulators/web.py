@@ -1,0 +1,220 @@
+"""An HTTPS server for the simulators: one thread a connection, HTTP/1.1 keep-alive, correct HEAD, Range and conditions.
+
+It turns what comes over the wire into a `Request`, asks one function for the `Answer` and sends that. It knows no route
+and no name of any service. `with serving(...)` is for tests, `run(...)` for a command line.
+"""
+
+import contextlib
+import email.message
+import json
+import re
+import signal
+import socket
+import socketserver
+import ssl
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+CHUNK = 1 << 20
+IDLE_SECONDS = 120
+
+
+class Request(NamedTuple):
+    """One request; `segments` are the decoded parts of the path, `query` the last value of each key."""
+
+    method: str
+    host: str
+    target: str
+    segments: tuple[str, ...]
+    query: dict[str, str]
+    headers: email.message.Message
+    body: bytes
+
+
+class Answer(NamedTuple):
+    """One answer; a body that is a path is a file, of which a client may ask for a part."""
+
+    status: int
+    body: bytes | Path = b""
+    headers: Mapping[str, str] = {}  # never changed: an answer is read only
+
+
+Handle = Callable[[Request], Answer]
+Log = Callable[[Request, int, float], None]
+
+
+def json_answer(status: int, document: Any, headers: Mapping[str, str] | None = None) -> Answer:
+    body = json.dumps(document).encode()
+    return Answer(status, body, {"Content-Type": "application/json; charset=utf-8", **(headers or {})})
+
+
+def say(request: Request, status: int, seconds: float) -> None:
+    """The log of a command line: one line a request on stderr."""
+    print(f"{request.method} {request.host}{request.target} {status} {seconds:.3f}s", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def serving(listen: tuple[str, int], cert: Path, key: Path, *, handle: Handle, log: Log = say) -> Iterator["Server"]:
+    """A server in a thread of its own, gone with all its connections when the block ends."""
+    with Server(listen, cert, key, handle=handle, log=log) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def run(listen: tuple[str, int], cert: Path, key: Path, *, handle: Handle, log: Log = say) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    with Server(listen, cert, key, handle=handle, log=log) as server:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # shutdown() waits for serve_forever, which this very thread runs.
+            signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
+        print(f"listening on {listen[0]}:{server.port}", flush=True)
+        server.serve_forever()
+
+
+def address(text: str) -> tuple[str, int]:
+    """IP:PORT as argparse wants it."""
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """The listening socket and the connections that are open."""
+
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def __init__(self, listen: tuple[str, int], cert: Path, key: Path, *, handle: Handle, log: Log) -> None:
+        self.handle, self.log = handle, log
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls.load_cert_chain(cert, key)
+        self._tls.set_alpn_protocols(["http/1.1"])
+        self._open: set[socket.socket] = set()
+        super().__init__(listen, _Connection)
+
+    @property
+    def port(self) -> int:
+        return self.server_address[1]
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        # The handshake belongs to the connection's thread: in accept(), one silent client would stop all others.
+        request.settimeout(IDLE_SECONDS)
+        with self._tls.wrap_socket(request, server_side=True) as connection:
+            self._open.add(connection)
+            try:
+                super().finish_request(connection, client_address)
+            finally:
+                self._open.discard(connection)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # a client that went away is none of our errors
+            traceback.print_exc()
+
+    def server_close(self) -> None:
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        super().server_close()
+
+
+class _Connection(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "simulator"
+    disable_nagle_algorithm = True
+    server: Server
+
+    def parse_request(self) -> bool:
+        good = super().parse_request()
+        if good and "chunked" in self.headers.get("Transfer-Encoding", ""):
+            self.send_error(411, "send Content-Length: this simulator reads no chunked bodies")
+            return False
+        return good
+
+    def _answer(self) -> None:
+        started = time.monotonic()
+        request = self._request()
+        try:
+            answer = self.server.handle(request)
+        except Exception:  # noqa: BLE001 -- whatever happens, the client gets an answer
+            traceback.print_exc()
+            answer = json_answer(500, {"error": f"the simulator failed: {traceback.format_exc(limit=-1)}"})
+        status = self._send(request, answer)
+        self.server.log(request, status, time.monotonic() - started)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _answer  # noqa: N815
+
+    def _request(self) -> Request:
+        url = urlsplit(self.path)
+        return Request(
+            method=self.command,
+            host=self.headers.get("Host", ""),
+            target=self.path,
+            segments=tuple(unquote(part) for part in url.path.split("/") if part),
+            query={key: values[-1] for key, values in parse_qs(url.query, keep_blank_values=True).items()},
+            headers=self.headers,
+            body=self.rfile.read(int(self.headers.get("Content-Length") or 0)),
+        )
+
+    def _send(self, request: Request, answer: Answer) -> int:
+        status, headers, start, length = _part(request, answer)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if status not in {204, 304}:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if request.method == "HEAD" or length == 0 or status in {204, 304}:
+            return status
+        if isinstance(answer.body, bytes):
+            self.wfile.write(answer.body)
+        else:
+            with answer.body.open("rb") as file:
+                file.seek(start)
+                _copy(file, self.wfile, length)
+        return status
+
+    def log_message(self, *_: Any) -> None:
+        """The server's `log` is told instead."""
+
+
+def _part(request: Request, answer: Answer) -> tuple[int, dict[str, str], int, int]:
+    """Status, headers, first byte and number of bytes of what is really sent."""
+    if isinstance(answer.body, bytes):
+        return answer.status, dict(answer.headers), 0, len(answer.body)
+    size = answer.body.stat().st_size
+    headers = {"Accept-Ranges": "bytes", **answer.headers}
+    etag = headers.get("ETag")
+    if etag and etag in request.headers.get("If-None-Match", ""):
+        return 304, headers, 0, 0
+    wanted = request.headers.get("Range", "")
+    if request.headers.get("If-Range", etag) != etag:
+        wanted = ""  # the client has a part of another version
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted.strip())
+    if match is None or match.groups() == ("", ""):
+        return answer.status, headers, 0, size
+    first, last = match.groups()
+    start = int(first) if first else max(0, size - int(last))
+    end = min(int(last), size - 1) if first and last else size - 1
+    if start > end:
+        return 416, {**headers, "Content-Range": f"bytes */{size}"}, 0, 0
+    return 206, {**headers, "Content-Range": f"bytes {start}-{end}/{size}"}, start, end - start + 1
+
+
+def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
+    while length > 0:
+        chunk = source.read(min(length, CHUNK))
+        if not chunk:
+            raise ValueError(f"{source.name} became shorter while it was sent: {length} bytes are missing")
+        target.write(chunk)
+        length -= len(chunk)
