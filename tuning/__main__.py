@@ -8,6 +8,7 @@ go to stderr; how it ended is the exit code (`tuning.config.Exit`) and, as JSON,
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit code."""
     asked = _arguments(argv)
     log_to(sys.stderr)
-    eviction = Eviction()
+    eviction = Eviction(_go)
     eviction.listen()
     try:
         result = _do(asked, eviction)
@@ -37,6 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.info("%s", result.adapter or "nothing speaks against it")
     leave(result)
     return Exit.DONE
+
+
+def _go(error: errors.Evicted) -> None:
+    """End the process now: raised, the error would wait for the threads of a download, longer than the pod has."""
+    with contextlib.suppress(RuntimeError):  # stderr may be busy with the line that SIGTERM interrupted
+        leave(error.failure())
+    os._exit(error.code)
 
 
 def _do(asked: argparse.Namespace, eviction: Eviction) -> Result:

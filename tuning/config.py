@@ -5,6 +5,7 @@ The operator writes a `TuningConfig` as JSON; the image prints `Progress` lines,
 """
 
 import enum
+import ipaddress
 import json
 from pathlib import Path
 from typing import Annotated, Literal
@@ -85,6 +86,13 @@ class TuningConfig(Strict):
     """Hash of what the user asked for; the pushed image is annotated with it, and one that has it is not made again."""
     allowed_private_cidrs: tuple[str, ...] = ()
     """Private ranges that data may be fetched from; none by default."""
+
+    @pydantic.field_validator("allowed_private_cidrs")
+    @classmethod
+    def _are_ranges(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for cidr in value:
+            ipaddress.ip_network(cidr, strict=False)
+        return value
 
 
 class Progress(Strict):

@@ -3,36 +3,41 @@
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from tuning.errors import Evicted
 
 
-class Eviction:
-    """Whether the pod was asked to go."""
+def _raise(error: Evicted) -> None:
+    raise error
 
-    def __init__(self) -> None:
+
+class Eviction:
+    """Whether the pod was asked to go; `go` ends the process where nothing would be lost."""
+
+    def __init__(self, go: Callable[[Evicted], None] = _raise) -> None:
         self.requested = False
         self._deferred = False
+        self._go = go
 
     def listen(self) -> None:
-        """Turn SIGTERM into Evicted from now on; call it in the main thread."""
+        """Heed SIGTERM from now on; call it in the main thread."""
         signal.signal(signal.SIGTERM, self._asked)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
         """Within, SIGTERM only sets `requested`: whoever works there stops at a good moment."""
-        self._deferred = True
+        before, self._deferred = self._deferred, True
         try:
             yield
         finally:
-            self._deferred = False
+            self._deferred = before
 
     def check(self, doing: str) -> None:
         """Raise Evicted if the pod was asked to go."""
         if self.requested:
-            raise Evicted(f"the node asked the pod to go (SIGTERM) {doing}; the next attempt starts over")
+            raise _evicted(doing)
 
     def sleep(self, seconds: float) -> None:
         """Sleep, or raise Evicted as soon as the pod is asked to go."""
@@ -44,4 +49,8 @@ class Eviction:
     def _asked(self, _signal: int, _frame: FrameType | None) -> None:
         self.requested = True
         if not self._deferred:
-            self.check("before the work began")
+            self._go(_evicted("before there was anything to lose"))
+
+
+def _evicted(doing: str) -> Evicted:
+    return Evicted(f"the node asked the pod to go (SIGTERM) {doing}; the next attempt starts over")

@@ -29,8 +29,7 @@ def push(
     end, pause = time.monotonic() + budget, 1.0
     while True:
         try:
-            with eviction.deferred():  # a push that runs is the quickest way to lose nothing
-                return _once(packed, registry.Registry(target, secret, pauses=()), intent, scratch, end)
+            return _once(packed, registry.Registry(target, secret, pauses=()), intent, scratch, end)
         except TuningError as error:
             if time.monotonic() + pause > end:
                 raise

@@ -51,27 +51,16 @@ class Run:
         dropped = rows.Dropped()
         found = rows.read(files, self.config.training.dataset, dropped)
         folder = hub.download(self.config, self.scratch / "hub")
-        self.eviction.check("while fetching")
 
         self.report.say(Progress(phase="load", percent=4))
         tokenizer = self._tokenizer(folder)
         data = self._encode(tokenizer, found, dropped, files)
         adapted = self._load(folder)
-        self.eviction.check("while loading")
 
-        trained = self._train(adapted, tokenizer, data)
-        packed = self._pack(adapted, tokenizer, trained, data.facts)
-
-        self.report.say(Progress(phase="push", percent=95, loss=round(trained.loss, 5)))
-        pushed = push.push(
-            packed,
-            self.config.output.image,
-            self.config.intent,
-            self.secret,
-            scratch=self.scratch,
-            eviction=self.eviction,
-        )
-        self.report.say(Progress(phase="push", percent=100, loss=round(trained.loss, 5)), last=True)
+        with self.eviction.deferred():  # training stops at a step's end, and a push that runs is soon done
+            trained = self._train(adapted, tokenizer, data)
+            packed = self._pack(adapted, tokenizer, trained, data.facts)
+            pushed = self._push(packed, trained.loss)
         return Result(adapter=pushed, loss=round(trained.loss, 5))
 
     def _fetch(self) -> list[fetch.File]:
@@ -162,6 +151,19 @@ class Run:
         files["training_summary.json"].write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
         return image.write(self.scratch / "image", files, adapter.annotations(self.config, summary))
 
+    def _push(self, packed: image.Image, loss: float) -> str:
+        self.report.say(Progress(phase="push", percent=95, loss=round(loss, 5)))
+        pushed = push.push(
+            packed,
+            self.config.output.image,
+            self.config.intent,
+            self.secret,
+            scratch=self.scratch,
+            eviction=self.eviction,
+        )
+        self.report.say(Progress(phase="push", percent=100, loss=round(loss, 5)), last=True)
+        return pushed
+
 
 def use_scratch(scratch: Path) -> None:
     """Let libraries keep to the one folder that is writable, and to what they are needed for."""
@@ -173,6 +175,7 @@ def use_scratch(scratch: Path) -> None:
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",  # long rows between short ones do not fragment the memory
+        "CUDA_VISIBLE_DEVICES": "0",  # on more the Trainer splits batches by itself, which 4-bit layers do not bear
         "TORCHDYNAMO_DISABLE": "1",  # nothing is compiled here, and importing the compiler takes seconds
     }.items():
         os.environ.setdefault(name, value)

@@ -83,9 +83,8 @@ def train(
         callbacks=[follower],
     )
     trainer.remove_callback(transformers.PrinterCallback)  # stdout is for progress
-    with eviction.deferred():
-        trainer.train()
-        eviction.check(f"after step {trainer.state.global_step} of {trainer.state.max_steps}")
+    trainer.train()
+    eviction.check(f"after step {trainer.state.global_step} of {trainer.state.max_steps}")
     eval_loss = trainer.evaluate()["eval_loss"] if held_out else None
     return Trained(follower.losses, eval_loss)
 
@@ -117,8 +116,8 @@ def _trainer_arguments(model: Any, asked: TrainingArguments, dataset: DatasetCon
         data_seed=asked.data_seed if asked.data_seed is not None else asked.seed,
         train_sampling_strategy="random" if dataset.shuffle_dataset else "sequential",
         use_cpu=model.device.type == "cpu",
-        bf16=model.dtype == torch.bfloat16,
-        fp16=model.dtype == torch.float16,
+        bf16=model.config.dtype == torch.bfloat16,
+        fp16=model.config.dtype == torch.float16,
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would hide that the loss is no number
         save_strategy="no",

@@ -1,5 +1,3 @@
-
-
 import subprocess
 import sys
 import threading
@@ -111,7 +109,10 @@ def test_a_bad_image_name(bad):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("{", "Invalid JSON"), ("{}", "workspace: Field required"), ('{"x": 1}', "Field required")],
+    [
+        ("{", "Invalid JSON"),
+        ("{}", "workspace: Field required"),
+    ],
 )
 def test_a_config_of_another_release(tuning, text, words):
     done = tuning(text, "--check")
@@ -201,3 +202,8 @@ def test_what_the_operator_imports_is_light(module):
     code = f"import sys, {module}; print(*(set({HEAVY} + ['requests']) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_ranges_are_ranges(config):
+    with pytest.raises(ValueError, match="allowed_private_cidrs"):
+        config("reg.io/a:1", allowed_private_cidrs=["10.0.0.0/99"])

@@ -88,7 +88,7 @@ def eviction():
 
 
 def test_sigterm_ends_at_once_what_may_be_ended(eviction):
-    with pytest.raises(Evicted):
+    with pytest.raises(Evicted, match="before there was anything to lose"):
         os.kill(os.getpid(), signal.SIGTERM)
 
 

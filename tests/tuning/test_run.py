@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import threading
 from array import array
 from types import SimpleNamespace
 
@@ -333,6 +334,23 @@ def test_bad_rows_end_a_run_before_anything_heavy(config, registry, files, auth,
     assert running.returncode == Exit.BAD_DATA, err
     left = parse_termination((tmp_path / "termination").read_text())
     assert "no row of 2 can be used: rows.jsonl row 1: columns x are no known shape" in left.message
+
+
+def test_an_eviction_does_not_wait_for_a_download(config, registry, files, auth, tmp_path):
+    begun, never = threading.Event(), threading.Event()
+
+    def hang(_request):
+        begun.set()
+        never.wait(60)
+
+    files.files["/rows.jsonl"] = hang
+    running = start(tmp_path, config(f"{registry.host}/team/a:1"), "--push-auth", str(auth))
+    assert begun.wait(30)
+    running.send_signal(signal.SIGTERM)
+    _, err = running.communicate(timeout=10)
+    never.set()
+    assert running.returncode == Exit.EVICTED, err
+    assert parse_termination((tmp_path / "termination").read_text()).reason == "Evicted"
 
 
 def test_a_model_that_the_hub_does_not_have(config, registry, files, auth, tmp_path):
