@@ -6,7 +6,7 @@ python -m tests.cluster status [NAME]               what runs, where it answers,
 python -m tests.cluster enter NAME -- COMMAND       run a host command inside the cluster's network
 python -m tests.cluster node-image NAME IMAGE...    unpack images from the registry into every future node's disk
 python -m tests.cluster binaries                    build the Go programs only (no root needed)
-python -m tests.cluster prune                       forget kept images and the node image
+python -m tests.cluster prune                       forget old programs, kept images and the node image
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> int:
     image.add_argument("name")
     image.add_argument("images", nargs="+", metavar="IMAGE")
     verbs.add_parser("binaries", help="build the Go programs only")
-    verbs.add_parser("prune", help="forget kept images and the node image")
+    verbs.add_parser("prune", help="forget old programs, kept images and the node image")
     asked = parser.parse_args()
     try:
         return _run(asked)
@@ -55,6 +55,7 @@ def _run(asked: argparse.Namespace) -> int:
             build.ensure()
             print(build.tools())
         case "prune":
+            build.forget_old()
             registry.forget()
             node_image.forget()
     return 0

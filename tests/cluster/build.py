@@ -71,6 +71,15 @@ def tools() -> Path:
     return folder
 
 
+def forget_old() -> None:
+    """Remove programs of versions that are no longer asked for."""
+    current = {_folder(program.module) for program in PROGRAMS.values()}
+    with layout.lock("build"):
+        for folder in (layout.cache() / "bin").glob("*"):
+            if folder not in current:
+                shutil.rmtree(folder)
+
+
 def module_source(module: str, path: str) -> Path:
     """The folder of a dependency as the module cache holds it: Argo's CRDs and manifests are read from there."""
     listing = _go(module, "list", "-m", "-f", "{{.Dir}}", path).strip()

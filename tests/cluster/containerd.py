@@ -111,8 +111,13 @@ def drop_archives(machine: machines.Machine, target: str) -> None:
 
 def digest(machine: machines.Machine, image: str) -> str:
     """The manifest that an image's name stands for."""
-    lines = (line.split() for line in ctr(machine, "images", "list").splitlines())
-    return next(words[2] for words in lines if words[0] == image)
+    return references(machine)[image]
+
+
+def references(machine: machines.Machine) -> dict[str, str]:
+    """Every name of every image, and the manifest that it stands for."""
+    lines = (line.split() for line in ctr(machine, "images", "list").splitlines()[1:])
+    return {words[0]: words[2] for words in lines}
 
 
 def manifests(machine: machines.Machine, target: str) -> list[dict[str, list[dict[str, str]]]]:

@@ -29,6 +29,12 @@ def await_ready(cluster: layout.Cluster) -> None:
         seconds=120,
         hint=f"its log is {cluster.log / 'apiserver.log'}",
     )
+    progress.until(
+        lambda: kubectl.reaches_from_outside(cluster),
+        what=f"the API server on 127.0.0.1:{cluster.api_port}",
+        seconds=10,
+        hint=f"something else may have taken that port since: `ss -ltnp`; after `down`, {cluster.name} gets another",
+    )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,12 @@ def succeeds(cluster: layout.Cluster, *arguments: str) -> bool:
     return _run(cluster, arguments, None).returncode == 0
 
 
+def reaches_from_outside(cluster: layout.Cluster) -> bool:
+    """The loopback door leads to this cluster's API server, whose certificate the kubeconfig knows."""
+    command = [str(build.binary("kubectl")), "--kubeconfig", str(cluster.kubeconfig), "get", "--raw", "/readyz"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def read(cluster: layout.Cluster, *arguments: str) -> Any:
     """The JSON that `kubectl get` prints, or None where the object does not exist."""
     told = run(cluster, "get", *arguments, "--ignore-not-found", "--output=json")

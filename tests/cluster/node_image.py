@@ -42,7 +42,8 @@ def add(cluster: layout.Cluster, names: list[str]) -> list[str]:
         held = _contents().get("pulled", {})
         lacking = {name: digest for name, digest in wanted.items() if held.get(name) != digest}
         if lacking:
-            registry.keep(cluster, names)
+            renewed = {_repository(name) for name in names}
+            registry.keep(cluster, names, besides=[name for name in held if _repository(name) not in renewed])
             _renew(cluster, system=images.key(images.system()), pulls=lacking)
     return sorted(lacking)
 
@@ -128,14 +129,17 @@ def _import_system(cluster: layout.Cluster, maker: machines.Machine) -> None:
 
 def _superseded(maker: machines.Machine, pulled: dict[str, str], name: str) -> dict[str, str]:
     """Drop what this image replaces, with the layers that only it used; returns what remains."""
-    repository = name.rpartition(":")[0]
-    replaced = {one: digest for one, digest in pulled.items() if one.rpartition(":")[0] == repository}
-    current = containerd.digest(maker, name)
-    stale = {one for one in replaced if one != name} | {f"{repository}@{digest}" for digest in replaced.values()}
-    held = containerd.ctr(maker, "images", "list", "--quiet").split()
-    for one in stale.intersection(held) - {f"{repository}@{current}"}:
-        containerd.ctr(maker, "images", "rm", "--sync", one)
-    return {one: digest for one, digest in pulled.items() if one not in replaced}
+    remains = {one: digest for one, digest in pulled.items() if _repository(one) != _repository(name)}
+    needed = {containerd.digest(maker, name), *remains.values()}
+    stale = set(pulled.values()) - needed
+    for reference, digest in containerd.references(maker).items():
+        if digest in stale:
+            containerd.ctr(maker, "images", "rm", "--sync", reference)
+    return remains
+
+
+def _repository(name: str) -> str:
+    return name.rpartition(":")[0]
 
 
 def _copy_small(source: Path, target: Path) -> None:

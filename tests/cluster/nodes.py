@@ -38,10 +38,10 @@ def boot(cluster: layout.Cluster, spec: NodeSpec, *, gpu_delay: float = 2.0) -> 
     differently is replaced.
     """
     with cluster.lock(f"node-{spec.name}"):
-        known = _read(cluster, spec.name)
+        known = read(cluster, spec.name)
         if known and known[0] != spec:
             _remove(cluster, spec.name)
-        slot = _take_slot(cluster, spec)
+        slot = take_slot(cluster, spec)
         folder = cluster.nodes / spec.name
         for name in ("lib", "log"):
             (folder / name).mkdir(exist_ok=True)
@@ -85,7 +85,7 @@ def running(cluster: layout.Cluster, name: str) -> bool:
 
 
 def _remove(cluster: layout.Cluster, name: str) -> None:
-    known = _read(cluster, name)
+    known = read(cluster, name)
     power_off(cluster, name)
     if machines.Machine(cluster).on():
         if known:
@@ -97,7 +97,7 @@ def _remove(cluster: layout.Cluster, name: str) -> None:
     _name(cluster)
 
 
-def _take_slot(cluster: layout.Cluster, spec: NodeSpec) -> int:
+def take_slot(cluster: layout.Cluster, spec: NodeSpec) -> int:
     """The lowest free number decides a node's addresses; it is taken by writing the spec down."""
     with cluster.lock("slots"):
         taken = _specs(cluster)
@@ -115,11 +115,11 @@ def _take_slot(cluster: layout.Cluster, spec: NodeSpec) -> int:
 
 
 def _specs(cluster: layout.Cluster) -> dict[str, tuple[NodeSpec, int]]:
-    found = {path.parent.name: _read(cluster, path.parent.name) for path in cluster.nodes.glob("*/spec.json")}
+    found = {path.parent.name: read(cluster, path.parent.name) for path in cluster.nodes.glob("*/spec.json")}
     return {name: known for name, known in found.items() if known}
 
 
-def _read(cluster: layout.Cluster, name: str) -> tuple[NodeSpec, int] | None:
+def read(cluster: layout.Cluster, name: str) -> tuple[NodeSpec, int] | None:
     try:
         content = json.loads((cluster.nodes / name / "spec.json").read_text())
     except FileNotFoundError:
@@ -154,7 +154,7 @@ def _kubelet(cluster: layout.Cluster, spec: NodeSpec, slot: int) -> list[object]
     kubeconfig = folder / "kubeconfig"
     pki.kubeconfig(cluster.pki, identity, kubeconfig, f"https://{layout.API_SERVER}:6443")
     settings = folder / "kubelet.yaml"
-    content = _settings(cluster, spec, address, cgroups.ensure(cluster, spec.name))
+    content = kubelet_settings(cluster, spec, address, cgroups.ensure(cluster, spec.name))
     layout.replace(settings, json.dumps(content, indent=1))
     labels = ",".join(f"{key}={value}" for key, value in spec.all_labels().items())
     return [
@@ -167,7 +167,7 @@ def _kubelet(cluster: layout.Cluster, spec: NodeSpec, slot: int) -> list[object]
     ]
 
 
-def _settings(cluster: layout.Cluster, spec: NodeSpec, address: str, cgroup: str) -> dict[str, object]:
+def kubelet_settings(cluster: layout.Cluster, spec: NodeSpec, address: str, cgroup: str) -> dict[str, object]:
     identity = cluster.pki / f"node-{spec.name}"
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -198,11 +198,11 @@ def _settings(cluster: layout.Cluster, spec: NodeSpec, address: str, cgroup: str
         "nodeStatusReportFrequency": "5m",
         "nodeLeaseDurationSeconds": 20,
         "providerID": spec.provider_id,
-        "registerWithTaints": [_taint(text) for text in spec.taints],
+        "registerWithTaints": [parse_taint(text) for text in spec.taints],
     }
 
 
-def _taint(text: str) -> dict[str, str]:
+def parse_taint(text: str) -> dict[str, str]:
     key_value, _, effect = text.rpartition(":")
     key, _, value = key_value.partition("=")
     if not key or effect not in {"NoSchedule", "PreferNoSchedule", "NoExecute"}:

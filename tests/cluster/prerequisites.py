@@ -18,7 +18,6 @@ PACKAGES = {  # Debian package: what is looked for
     "apache2-utils": "htpasswd",
     "buildah": "buildah",
     "busybox-static": "busybox",
-    "conntrack": "conntrack",
     "containerd": "containerd",
     "containernetworking-plugins": "/usr/lib/cni/ptp",
     "debootstrap": "debootstrap",
@@ -104,7 +103,7 @@ def _apt(command: list[str], environment: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def _no_services_started() -> Iterator[None]:
-    """Debian asks policy-rc.d before it starts a service; 101 is its word for no. Another policy that is there stays."""
+    """Debian asks policy-rc.d before it starts a service; 101 is its word for no. Another policy stays."""
     ours = not _POLICY.exists() or _POLICY.read_text() == _REFUSAL  # ours too: what a killed run left
     if ours:
         _POLICY.write_text(_REFUSAL)

@@ -12,14 +12,14 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.cluster import layout, machines, network, progress
 
 ANY = "*.azurecr.io"
 _USER = "kaito"
-_STORE = Path("docker/registry/v2")
+STORE = Path("docker/registry/v2")
 
 
 def prepare(cluster: layout.Cluster) -> None:
@@ -49,7 +49,7 @@ def credentials(cluster: layout.Cluster) -> tuple[str, str]:
 def manifest_digest(cluster: layout.Cluster, image: str) -> str:
     """What a tag points to now."""
     repository, tag = split(image)
-    link = cluster.registry / _STORE / "repositories" / repository / "_manifests/tags" / tag / "current/link"
+    link = cluster.registry / STORE / "repositories" / repository / "_manifests/tags" / tag / "current/link"
     if not link.exists():
         raise layout.ClusterError(
             f"image {image} is not in the registry of cluster {cluster.name}: push it first, for example with"
@@ -67,12 +67,13 @@ def split(image: str) -> tuple[str, str]:
     return repository, tag
 
 
-def keep(cluster: layout.Cluster, images: list[str]) -> None:
-    """Copy these tags, and nothing older of their repositories, to the cache."""
-    store = _kept()
-    for image in images:
-        repository, tag = split(image)
-        _transfer(cluster.registry, store, repository, tag, manifest_digest(cluster, image))
+def keep(cluster: layout.Cluster, images: Iterable[str], *, besides: Iterable[str] = ()) -> None:
+    """Copy these tags to the cache; of what it held before, only `besides` stays."""
+    wanted = {split(image) for image in images}
+    for repository, tag in wanted:
+        digest = manifest_digest(cluster, f"any.azurecr.io/{repository}:{tag}")
+        _transfer(cluster.registry, _kept(), repository, tag, digest)
+    _sweep(_kept(), wanted | {split(image) for image in besides})
 
 
 def restore(cluster: layout.Cluster) -> None:
@@ -80,9 +81,8 @@ def restore(cluster: layout.Cluster) -> None:
     scratch = cluster.registry.with_name("registry.part")
     layout.remove(scratch)
     scratch.mkdir(parents=True)
-    for link in _kept().glob(f"{_STORE}/repositories/**/_manifests/tags/*/current/link"):
-        repository = link.parents[4].relative_to(_kept() / _STORE / "repositories")
-        _transfer(_kept(), scratch, str(repository), link.parents[1].name, link.read_text().strip())
+    for (repository, tag), link in _tags(_kept()).items():
+        _transfer(_kept(), scratch, repository, tag, link.read_text().strip())
     scratch.rename(cluster.registry)
 
 
@@ -125,19 +125,36 @@ def _settings(cluster: layout.Cluster) -> dict[str, object]:
 
 def _transfer(source: Path, target: Path, repository: str, tag: str, digest: str) -> None:
     """Bring one tag from store to store: layers first, the tag last, so a killed transfer shows nothing half."""
-    folder = target / _STORE / "repositories" / repository
+    folder = target / STORE / "repositories" / repository
     for one in [*_closure(source, digest)]:
         _link(source, target, one)
         kind = "_manifests/revisions" if _is_manifest(source, one) else "_layers"
-        _write_link(folder / kind / one.replace(":", "/") / "link", one)
+        write_link(folder / kind / one.replace(":", "/") / "link", one)
     tags = folder / "_manifests/tags" / tag
-    _write_link(tags / "index" / digest.replace(":", "/") / "link", digest)
-    _write_link(tags / "current/link", digest)
+    write_link(tags / "index" / digest.replace(":", "/") / "link", digest)
+    write_link(tags / "current/link", digest)
+
+
+def _tags(store: Path) -> dict[tuple[str, str], Path]:
+    """(repository, tag): the file that names its manifest."""
+    repositories = store / STORE / "repositories"
+    links = repositories.glob("**/_manifests/tags/*/current/link")
+    return {(str(link.parents[4].relative_to(repositories)), link.parents[1].name): link for link in links}
+
+
+def _sweep(store: Path, wanted: set[tuple[str, str]]) -> None:
+    """Remove other tags, and the blobs that no tag needs then."""
+    tags = _tags(store)
+    for name in tags.keys() - wanted:
+        layout.remove(tags.pop(name).parents[1])
+    needed = {blob(store, one) for link in tags.values() for one in _closure(store, link.read_text().strip())}
+    for path in set((store / STORE / "blobs").glob("*/*/*/data")) - needed:
+        layout.remove(path.parent)
 
 
 def _closure(store: Path, digest: str) -> Iterator[str]:
     """A manifest and all it names, what it names first."""
-    content = json.loads(_blob(store, digest).read_text())
+    content = json.loads(blob(store, digest).read_text())
     for one in content.get("manifests", []):
         yield from _closure(store, one["digest"])
     yield from (one["digest"] for one in [*content.get("layers", []), *filter(None, [content.get("config")])])
@@ -145,7 +162,7 @@ def _closure(store: Path, digest: str) -> Iterator[str]:
 
 
 def _is_manifest(store: Path, digest: str) -> bool:
-    path = _blob(store, digest)
+    path = blob(store, digest)
     if path.stat().st_size > 1 << 20:
         return False
     try:
@@ -154,24 +171,24 @@ def _is_manifest(store: Path, digest: str) -> bool:
         return False
 
 
-def _blob(store: Path, digest: str) -> Path:
+def blob(store: Path, digest: str) -> Path:
     algorithm, value = digest.split(":")
-    return store / _STORE / "blobs" / algorithm / value[:2] / value / "data"
+    return store / STORE / "blobs" / algorithm / value[:2] / value / "data"
 
 
 def _link(source: Path, target: Path, digest: str) -> None:
-    there = _blob(target, digest)
+    there = blob(target, digest)
     if there.exists():
         return
     there.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(_blob(source, digest), there)
+        os.link(blob(source, digest), there)
     except OSError:  # another file system
         scratch = there.with_name("part")
-        shutil.copyfile(_blob(source, digest), scratch)
+        shutil.copyfile(blob(source, digest), scratch)
         scratch.rename(there)
 
 
-def _write_link(path: Path, digest: str) -> None:
+def write_link(path: Path, digest: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     layout.replace(path, digest)
