@@ -4,6 +4,7 @@ python -m tests.cluster up [NAME]                   build and start what is miss
 python -m tests.cluster down [NAME]                 stop it and leave nothing behind but the cache
 python -m tests.cluster status [NAME]               what runs, where it answers, what it weighs
 python -m tests.cluster enter NAME -- COMMAND       run a host command inside the cluster's network
+python -m tests.cluster restart NAME DAEMON...      stop daemons of the control plane or the simulators, and `up`
 python -m tests.cluster node-image NAME IMAGE...    unpack images from the registry into every future node's disk
 python -m tests.cluster binaries                    build the Go programs only (no root needed)
 python -m tests.cluster prune                       forget old programs, kept images and the node image
@@ -13,7 +14,7 @@ import argparse
 import sys
 import time
 
-from tests.cluster import build, layout, lifecycle, node_image, registry, shell, status
+from tests.cluster import build, layout, lifecycle, machines, node_image, registry, shell, status
 
 
 def main() -> int:
@@ -25,6 +26,9 @@ def main() -> int:
     enter = verbs.add_parser("enter", help="run a host command inside the cluster's network")
     enter.add_argument("name")
     enter.add_argument("command", nargs="+")
+    restart = verbs.add_parser("restart", help="stop daemons of the control plane or the simulators, and `up`")
+    restart.add_argument("name")
+    restart.add_argument("daemons", nargs="+", metavar="DAEMON")
     image = verbs.add_parser("node-image", help="unpack images into every future node's disk")
     image.add_argument("name")
     image.add_argument("images", nargs="+", metavar="IMAGE")
@@ -48,6 +52,10 @@ def _run(asked: argparse.Namespace) -> int:
             status.show([layout.Cluster(asked.name)] if asked.name else layout.clusters())
         case "enter":
             return shell.enter(layout.Cluster(asked.name), asked.command)
+        case "restart":
+            for daemon in asked.daemons:
+                machines.Machine(layout.Cluster(asked.name)).stop_daemon(daemon)
+            _up(layout.Cluster(asked.name))
         case "node-image":
             added = node_image.add(layout.Cluster(asked.name), asked.images)
             print(f"added: {', '.join(added)}" if added else "the node image holds them already")

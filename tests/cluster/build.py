@@ -115,15 +115,16 @@ def _folder(module: str) -> Path:
 
 
 def _flags(module: str) -> list[str]:
-    symbols = {
-        "kubernetes": _kubernetes_symbols,
-        "argo": lambda: {f"{_ARGO_MODULE}.version": version("argo", _ARGO_MODULE)},
-    }.get(module, dict)()
-    stamps = [f"-X {symbol}={value}" for symbol, value in symbols.items()]
+    stamps = [f"-X {symbol}={value}" for symbol, value in _symbols(module).items()]
     return ["-trimpath", "-buildvcs=false", "-ldflags", " ".join(["-s", "-w", *stamps])]
 
 
-def _kubernetes_symbols() -> dict[str, str]:
+def _symbols(module: str) -> dict[str, str]:
+    """What the programs say their version is."""
+    if module == "argo":
+        return {f"{_ARGO_MODULE}.version": version("argo", _ARGO_MODULE)}
+    if module != "kubernetes":
+        return {}
     release = version("kubernetes", "k8s.io/kubernetes")
     major, minor, _ = release.removeprefix("v").split(".")
     stamps = {"gitVersion": release, "gitMajor": major, "gitMinor": minor, "gitTreeState": "archive"}

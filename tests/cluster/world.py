@@ -80,7 +80,8 @@ def _addresses() -> dict[str, str]:
 
 
 def _exists(name: str) -> bool:
-    try:
-        return util.find_spec(f"{_PACKAGE}.{name}") is not None
-    except ModuleNotFoundError:
-        return False
+    """`python -m` would find it: a module, or a package with a command line."""
+    found = util.find_spec(f"{_PACKAGE}.{name}")
+    if found is None or found.submodule_search_locations is None:
+        return found is not None
+    return util.find_spec(f"{_PACKAGE}.{name}.__main__") is not None
