@@ -97,11 +97,14 @@ class Encoder:
         tokens = self._tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = list(tokens["input_ids"]), tokens["offset_mapping"]
         labels = [IGNORED] * len(ids)
-        stopped = True
+        stopped, told = True, 0
         for turn, message in enumerate(messages):
+            content = message["content"].strip()
             if message["role"] == "assistant":
-                start, end = self._span(messages, turn, whole)
-                stopped = self._label(ids, labels, offsets, (start, end, _content_end(whole, start, end, message)))
+                span = self._answer(messages, turn, whole, told)
+                stopped = self._label(ids, labels, offsets, span)
+            if (place := whole.find(content, told)) >= 0:
+                told = place + len(content)
         if not stopped and messages[-1]["role"] == "assistant" and self._tokenizer.eos_token_id is not None:
             ids.append(
                 self._tokenizer.eos_token_id
@@ -109,11 +112,29 @@ class Encoder:
             labels.append(self._tokenizer.eos_token_id)
         return ids, labels
 
+    def _answer(self, messages: list[Message], turn: int, whole: str, told: int) -> tuple[int, int, int]:
+        """Where the turn's answer starts and ends in the whole text, and where its own words end.
+
+        `told` is where the words of the turns before end.
+        """
+        content = messages[turn]["content"].strip()
+        start, end = self._span(messages, turn, whole)
+        place = whole.find(content, max(start, told), end)
+        if place < 0:  # the template has changed the words beyond finding
+            return start, end, start
+        if start < told:  # it renders a question in another way once it is answered, so no prefix is common
+            start = told + len(whole[told:place].rstrip())
+        return start, end, place + len(content)
+
     def _span(self, messages: list[Message], turn: int, whole: str) -> tuple[int, int]:
-        """Where the turn's answer starts and ends in the whole text, the end being generous."""
+        """Where the turn's answer starts and ends in the whole text; the end is generous."""
         head = self._render(messages[:turn], add_generation_prompt=True)
         tail = whole if turn == len(messages) - 1 else self._render(messages[: turn + 1])
-        return _common_prefix(head, whole), _common_prefix(tail, whole)
+        start = _common_prefix(head, whole)
+        prompt, rest = head[start:].strip(), whole[start:].lstrip()
+        if prompt and rest.startswith(prompt):  # the template indents what its generation prompt does not
+            start = len(whole) - len(rest) + len(prompt)
+        return start, _common_prefix(tail, whole)
 
     def _label(
         self, ids: list[int], labels: list[int], offsets: list[tuple[int, int]], span: tuple[int, int, int]
@@ -125,6 +146,8 @@ class Encoder:
                 continue
             labels[index] = ids[index]
             if first >= content_end and ids[index] in self._stops:
+                if ids[index + 1 : index + 2] == [self._tokenizer.eos_token_id] and offsets[index + 1][1] <= end:
+                    labels[index + 1] = ids[index + 1]  # one token ends the answer, the next the turn
                 return True
         return False
 
@@ -168,13 +191,6 @@ def _without_system(messages: list[Message]) -> list[Message]:
     if said and rest and rest[0]["role"] == "user":
         rest[0]["content"] = f"{said}\n\n{rest[0]['content']}"
     return rest
-
-
-def _content_end(whole: str, start: int, end: int, message: Message) -> int:
-    """Where the answer's text ends; its start where the template has changed it beyond finding."""
-    content = message["content"].strip()
-    found = whole.find(content, start, end)
-    return found + len(content) if found >= 0 else start
 
 
 def _common_prefix(one: str, other: str) -> int:

@@ -28,6 +28,18 @@ ENDLESS = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
+INDENTED = (  # as KAITO's for phi-4: the answer's header is indented, the generation prompt is not
+    "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}<|end|>{% else %}"
+    "   <|assistant|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+LAST_QUESTION_FIRST = (  # as KAITO's for mistral: the system's words go before the last question, if it is open
+    "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ 'Be terse. ' if loop.last }}{{ m['content'] }}"
+    "<|assistant|>{% else %} {{ m['content'] }}<|end|>{% endif %}{% endfor %}"
+)
+# as command-r's: a token ends the answer, another the turn
+TWO_ENDS = words.TEMPLATE.replace("<|end|>\n", "<|end|><|endoftext|>\n")
+    "<|end|>\n", "<|end|><|endoftext|>\n"
+)  # as command-r's: one for the answer, one for the turn
 MARKED = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|>{%- generation %}{{ m['content'] }}<|end|>"
     "{% endgeneration %}{% else %}<|user|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
@@ -62,6 +74,9 @@ def learned(template, messages, **options):
         (THINKING, ["It is four.<|end|>", "Paris<|end|>"]),
         (STRIPPING, ["It is four.<|end|>", "Paris<|end|>"]),
         (ENDLESS, ["It is four.\n", "Paris\n<|endoftext|>"]),
+        (INDENTED, ["It is four.<|end|>", "Paris<|end|>"]),
+        (LAST_QUESTION_FIRST, [" It is four.<|end|>", " Paris<|end|>"]),
+        (TWO_ENDS, ["It is four.<|end|><|endoftext|>", "Paris<|end|><|endoftext|>"]),
         (MARKED, ["It is four.<|end|>", "Paris<|end|>"]),
         (masks.PLAIN_TEMPLATE, ["It is four.<|endoftext|>", "Paris<|endoftext|>"]),
     ],
