@@ -172,6 +172,8 @@ class AdapterSet:
 
     def _report(self, removed: list[str]) -> None:
         """One line on what is served now."""
+        if not self._wanted and not removed:
+            return
         served = [f"{name} ({each.adapter.strength:g}, {each.digest[:19]})" for name, each in self._loaded.items()]
         parts = [", ".join(served) or "none"]
         parts += [f"removed {', '.join(removed)}"] if removed else []

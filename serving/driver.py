@@ -6,9 +6,11 @@ came, ends the driver with the reason as termination message, and the kubelet st
 
 import concurrent.futures
 import contextlib
+import fcntl
 import importlib
 import logging
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -29,6 +31,7 @@ log = logging.getLogger("serving")
 OBJECT_STORE_BYTES = 80_000_000
 """Ray's smallest is 75 MB; nothing of ours goes through it. /dev/shm must be larger."""
 
+FOLDER_PREFIX = "serving-"
 REPLICA_SECONDS = 120.0
 LINGER_SECONDS = 10.0
 
@@ -79,7 +82,7 @@ def serve(config_file: Path) -> Exit:
         surroundings = settings.read()
         termination_log = surroundings.termination_log
         return _serve(config_file, surroundings)
-    except Stopped:
+    except (Stopped, SystemExit):  # SystemExit: Ray's own handler, while it starts
         return Exit.DONE
     except errors.Fatal as error:
         return _end(error.failure(), error.exit, termination_log)
@@ -104,8 +107,7 @@ def _serve(config_file: Path, surroundings: settings.Settings) -> Exit:
     config = _read_config(config_file)
     if not os.environ.get("RAY_AUTH_TOKEN"):
         raise errors.BadConfig("RAY_AUTH_TOKEN is not set: without it other pods could run code here; give it a Secret")
-    with tempfile.TemporaryDirectory(dir=surroundings.run_folder, prefix="serving-") as folder:
-        run = Path(folder)
+    with _private_folder(surroundings.run_folder) as run:
         os.environ.update(_environment(run, surroundings, config.port))
         imported = _in_background(importlib.import_module, "serving.replica")
         model = weights.fetch(config.model, surroundings.scratch)
@@ -143,13 +145,25 @@ def _environment(run: Path, surroundings: settings.Settings, port: int) -> dict[
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # as on a laptop: all of Ray's own ports on loopback
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the replica asks Ray for no GPU and takes the pod's
-        "RAY_BACKEND_LOG_LEVEL": "error",
         "RAY_ROTATION_MAX_BYTES": "10000000",
         "RAY_ROTATION_BACKUP_COUNT": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+@contextlib.contextmanager
+def _private_folder(parent: Path) -> Iterator[Path]:
+    """For Ray, HAProxy and our socket; /tmp outlives a container, so what killed ones left is removed."""
+    for old in parent.glob(f"{FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError), (old / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(old, ignore_errors=True)
+    temporary = tempfile.TemporaryDirectory(dir=parent, prefix=FOLDER_PREFIX, ignore_cleanup_errors=True)
+    with temporary as folder, (Path(folder) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Path(folder)
 
 
 def _in_background(work: Any, *arguments: Any) -> concurrent.futures.Future[Any]:

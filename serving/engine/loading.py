@@ -27,7 +27,7 @@ def load_model(folder: Path, *, threads: int) -> Any:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise errors.ModelDoesNotFit(f"the weights in {dtype} do not fit: {error}; take a larger GPU") from error
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise errors.BadModel(f"the checkpoint cannot be served: {error}") from error
+        raise errors.BadModel(f"the checkpoint cannot be served: {str(error).partition(chr(10))[0]}") from error
 
 
 def number_type(stored: torch.dtype) -> torch.dtype:
