@@ -28,10 +28,12 @@ _FIRST = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); [signal.
 
 _SETUP = """
 set -e
+resolver="$(realpath -m /etc/resolv.conf)"  # below /run, where systemd-resolved has it
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /run/daemons /run/lock
-mount --bind {resolv_conf} "$(realpath /etc/resolv.conf)"
+mkdir -p /run/daemons /run/lock "$(dirname "$resolver")"
+[ -e "$resolver" ] || : > "$resolver"
+mount --bind {resolv_conf} "$resolver"
 {script}
 : > /run/ready-{name}
 exec {python} -ISc {first} "$0"
