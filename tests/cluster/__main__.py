@@ -38,8 +38,11 @@ def main() -> int:
     try:
         return _run(asked)
     except (layout.ClusterError, TimeoutError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"\nerror: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues, `down` clears up", file=sys.stderr)
+        return 130
 
 
 def _run(asked: argparse.Namespace) -> int:
