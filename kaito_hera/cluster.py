@@ -7,6 +7,7 @@ its 1,200 model classes nothing is used, since what we write is sent with `field
 import dataclasses
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -77,12 +78,19 @@ class Cluster:
 
     @classmethod
     def connect(cls) -> "Cluster":
-        """Connect as the pod's service account, or else by the kubeconfig."""
+        """Connect as the pod's service account, or else by $KUBECONFIG; raises ClusterUnavailableError without either."""
         configuration = client.Configuration()
         try:
             config.load_incluster_config(configuration)
         except config.ConfigException:
-            config.load_kube_config(client_configuration=configuration)
+            file = os.environ.get("KUBECONFIG")
+            try:
+                config.load_kube_config(config_file=file, client_configuration=configuration)
+            except config.ConfigException as cause:
+                place = file or "~/.kube/config"
+                raise errors.ClusterUnavailableError(
+                    f"no pod's service account and no kubeconfig: {place}: {cause}"
+                ) from cause
         return cls(configuration)
 
     # ------------------------------------------------------------------ reading

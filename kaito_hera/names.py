@@ -26,14 +26,13 @@ MANAGED = "app.kubernetes.io/managed-by"
 
 def labels(workspace: Workspace) -> dict[str, str]:
     """On everything that we make."""
+    return {**lasting(workspace), GENERATION: str(workspace.metadata.generation)}
+
+
+def lasting(workspace: Workspace) -> dict[str, str]:
+    """On the server's pods: an edit that does not concern them must not restart them."""
     metadata = workspace.metadata
-    return {
-        WORKSPACE: metadata.name,
-        NAMESPACE: metadata.namespace,
-        UID: metadata.uid,
-        GENERATION: str(metadata.generation),
-        MANAGED: "kaito-hera",
-    }
+    return {WORKSPACE: metadata.name, NAMESPACE: metadata.namespace, UID: metadata.uid, MANAGED: "kaito-hera"}
 
 
 def workflow(workspace: Workspace, attempt: int) -> str:

@@ -68,7 +68,7 @@ def template(workspace: Workspace, settings: Settings, frame: Frame) -> dict[str
     }
     return {
         "metadata": {
-            "labels": {**names.labels(workspace), names.ROLE: frame.role},
+            "labels": {**names.lasting(workspace), names.ROLE: frame.role},
             "annotations": frame.annotations,
         },
         "spec": {

@@ -19,7 +19,6 @@ from kaito_hera.settings import Settings
 
 log = logging.getLogger(__name__)
 
-HEALTH_PORT = 8080
 _WORKERS = 8
 _RESYNC = 300.0  # seconds between looks at every Workspace, whatever was heard
 _BROUGHT = 60.0  # seconds between looks at nodes that were brought: they carry no label to watch by
@@ -109,12 +108,12 @@ class Watcher:
         return [watched.NODES.trim(node) for node in found if node]
 
 
-def run(cluster: clusters.Cluster, settings: Settings, plan: Planner) -> None:
+def run(cluster: clusters.Cluster, settings: Settings, plan: Planner, *, health_port: int) -> None:
     """Lead or wait to; returns when the lead is lost, and then the process must end."""
     holder = os.environ.get("HOSTNAME", f"pid-{os.getpid()}")
     watcher = Watcher(cluster, settings, plan)
     leading = threading.Event()
-    _serve_health(lambda: not leading.is_set() or watcher.healthy())
+    _serve_health(health_port, lambda: not leading.is_set() or watcher.healthy())
 
     def begin() -> None:
         leading.set()
@@ -125,7 +124,7 @@ def run(cluster: clusters.Cluster, settings: Settings, plan: Planner) -> None:
     log.error("%s lost the lead", holder)
 
 
-def _serve_health(healthy: Callable[[], bool]) -> None:
+def _serve_health(port: int, healthy: Callable[[], bool]) -> None:
     """`/healthz` for the kubelet: 200 or 503."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -137,5 +136,5 @@ def _serve_health(healthy: Callable[[], bool]) -> None:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's signature
             """Probes are not worth a line."""
 
-    server = ThreadingHTTPServer(("", HEALTH_PORT), Handler)
+    server = ThreadingHTTPServer(("", port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -49,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-w", "--watch", action="store_true", help="go on until the Workspace is settled")
     command.set_defaults(run=_show)
     command = commands.add_parser("watch", help="run the operator")
+    command.add_argument("--settings", type=Path, default=settings.FOLDER, help="a folder with a file per setting")
+    command.add_argument("--health-port", type=int, default=8080)
     command.set_defaults(run=_watch)
     command = commands.add_parser("release", help="give back what the Workspace in $WORKSPACE holds")
     command.set_defaults(run=_release)
@@ -110,9 +112,12 @@ def _watch(arguments: argparse.Namespace) -> None:
     from kaito_hera import cluster, watcher  # noqa: PLC0415
     from workflows.plan import plan  # noqa: PLC0415
 
-    del arguments
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(message)s")
-    watcher.run(cluster.Cluster.connect(), settings.Settings.load(), plan)
+    try:
+        chosen = settings.Settings.load(arguments.settings)
+    except (OSError, pydantic.ValidationError) as cause:
+        raise errors.ConfigInvalidError(f"settings in {arguments.settings}: {cause}") from cause
+    watcher.run(cluster.Cluster.connect(), chosen, plan, health_port=arguments.health_port)
     os._exit(1)  # the lead is lost: whatever a worker is in the middle of must not go on
 
 

@@ -13,7 +13,7 @@ def release(workspace: Workspace, settings: Settings, *, attempt: int) -> dict[s
     """The Workflow of one attempt."""
 
     def fill(workflow: Workflow) -> None:
-        with Steps(name="release"):
+        with Steps(name=template.ENTRYPOINT):
             steps.release(arguments=template.asked(workflow))
 
     return template.build("release", workspace, settings, attempt=attempt, fill=fill)

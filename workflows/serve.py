@@ -15,7 +15,7 @@ def serve(workspace: Workspace, settings: Settings, *, attempt: int, parts: Part
 
     def fill(workflow: Workflow) -> None:
         asked = template.asked(workflow)
-        with Steps(name="serve"):
+        with Steps(name=template.ENTRYPOINT):
             steps.preflight(arguments=asked)
             if parts.nodes:
                 asked = template.placed(asked, steps.provision_nodes(arguments=asked))

@@ -18,6 +18,8 @@ from kaito_hera.pods import USER
 from kaito_hera.settings import Settings
 
 SERVICE_ACCOUNT = "kaito-hera-steps"
+ENTRYPOINT = "main"
+"""Not the kind's name: there is a step called release."""
 _OUTPUTS = "/tmp/hera-outputs/parameters"  # noqa: S108 - Hera's own place, on the pod's emptyDir
 _CA_FOLDER = "/etc/kaito/ca"
 _AZURE_FOLDER = "/var/run/secrets/azure/tokens"
@@ -107,7 +109,7 @@ def build(
             "attempt": str(attempt),
             "operator-image": settings.image("operator"),
         },
-        entrypoint=kind,
+        entrypoint=ENTRYPOINT,
         service_account_name=SERVICE_ACCOUNT,
         automount_service_account_token=True,
         pod_metadata=argo.Metadata(labels={**names.labels(workspace), names.ROLE: "step"}, annotations={}),

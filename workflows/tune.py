@@ -15,7 +15,7 @@ def tune(workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts
 
     def fill(workflow: Workflow) -> None:
         asked = template.asked(workflow)
-        with Steps(name="tune"):
+        with Steps(name=template.ENTRYPOINT):
             found = steps.preflight(arguments=asked).get_parameter("adapter")
             needed = None if workspace.serves else f"'{found}' == ''"
             if parts.nodes:

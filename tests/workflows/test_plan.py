@@ -58,7 +58,7 @@ def test_an_attempt_has_the_steps_for_its_parts(workspace, parts, expected):
 
 def test_without_a_server_to_follow_no_node_is_bought_for_an_adapter_that_is_there():
     manifest = planned(making.tuning_only(), Parts(nodes=True, tune=True))
-    groups = next(t["steps"] for t in manifest["spec"]["templates"] if t["name"] == "tune")
+    groups = next(t["steps"] for t in manifest["spec"]["templates"] if t["name"] == "main")
     guarded = {step["name"]: step.get("when") for group in groups for step in group}
     found = "'{{steps.preflight.outputs.parameters.adapter}}' == ''"
     assert guarded == {

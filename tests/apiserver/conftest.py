@@ -1,0 +1,123 @@
+"""One real API server for all tests here: no nodes, no controllers, so a test plays kubelet and Argo where it needs them."""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from kaito_hera import cluster as clusters
+from kaito_hera.settings import Azure, Settings
+from tests.cluster import build, testing
+
+ROOT = Path(__file__).parents[2]
+NAMESPACE = clusters.Kind("Namespace", "namespaces", namespaced=False)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.apiserver)
+
+
+class Kubectl:
+    """The users' own tool."""
+
+    def __init__(self, kubeconfig):
+        self._command = [str(build.binary("kubectl")), "--kubeconfig", str(kubeconfig)]
+
+    def __call__(self, *arguments, check=True, stdin=None):
+        command = [*self._command, *map(str, arguments)]
+        end = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+        assert not check or end.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {end.stderr}"
+        return end
+
+
+@pytest.fixture(scope="session")
+def kubeconfig():
+    with testing.apiserver() as path:
+        kubectl = Kubectl(path)
+        kubectl("apply", "--server-side", "-f", build.binary("argo").parent / "crds.json")
+        kubectl("apply", "--server-side", "-k", ROOT / "argo")
+        kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+        for kind in ("workspaces", "workflows"):  # established is not yet able to answer
+            until(lambda: kubectl("get", kind, "-A", check=False).returncode == 0, what=f"an answer for {kind}")
+        yield path
+
+
+@pytest.fixture(scope="session")
+def kubectl(kubeconfig):
+    return Kubectl(kubeconfig)
+
+
+@pytest.fixture
+def cluster(kubeconfig, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    return clusters.Cluster.connect()
+
+
+@pytest.fixture
+def namespace(cluster):
+    """A namespace of its own, with the strictest Pod Security."""
+    name = f"team-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.create(NAMESPACE, {"metadata": {"name": name, "labels": labels}})
+    return name
+
+
+@pytest.fixture
+def settings():
+    azure = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
+    return Settings(node_provider="aks", azure=azure, argo_timeout_seconds=5)
+
+
+@pytest.fixture
+def apply(cluster, namespace):
+    """Create a Workspace of `making` in the test's namespace; the object as it is stored."""
+
+    def create(workspace):
+        metadata = {"name": workspace["metadata"]["name"], "namespace": namespace}
+        if annotations := workspace["metadata"].get("annotations"):
+            metadata["annotations"] = annotations
+        return cluster.create(clusters.WORKSPACE, {**workspace, "metadata": metadata})
+
+    return create
+
+
+@pytest.fixture
+def watcher(kubeconfig, cluster, tmp_path):
+    """Starts `kaito-hera watch` as a process that need not wait for a dead one's lead; all end with the test."""
+    folder = tmp_path / "settings"
+    folder.mkdir()
+    azure = "{tenantId: t, clientId: c, subscriptionId: s, resourceGroup: g, clusterName: a, location: l}"
+    for name, value in {"nodeProvider": "aks", "azure": azure, "argoTimeoutSeconds": "5"}.items():
+        (folder / name).write_text(value)
+    started = []
+
+    def start(*, leads=True):
+        if leads:
+            cluster.delete(clusters.LEASE, "kaito-hera", "kaito-hera")
+        command = [sys.executable, "-m", "workflows", "watch", "--settings", folder, "--health-port", "0"]
+        environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "HOSTNAME": f"watcher-{uuid.uuid4().hex[:6]}"}
+        with (tmp_path / f"watcher-{len(started)}.log").open("w") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def until(look, *, what, seconds=30):
+    """Wait until `look()` is true; its value."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if found := look():
+            return found
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.05)

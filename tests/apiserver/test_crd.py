@@ -1,0 +1,86 @@
+import json
+
+import pytest
+import yaml
+
+from tests import making
+from tests.apiserver.conftest import ROOT
+
+SEEDS = sorted(file for file in (ROOT / "examples").glob("*.yaml") if not file.name.endswith(".workflow.yaml"))
+
+
+@pytest.mark.parametrize("manifest", SEEDS, ids=lambda file: file.stem)
+def test_the_users_manifests_are_taken_to_the_letter(kubectl, namespace, manifest):
+    kubectl("apply", "-n", namespace, "-f", manifest)
+    stored = json.loads(kubectl("get", "-n", namespace, "workspace", "-o", "json").stdout)["items"][0]
+    asked = yaml.safe_load(manifest.read_text())
+    for part in ("inference", "tuning"):
+        if part in asked:
+            assert _without_defaults(stored[part]) == asked[part]
+
+
+def _without_defaults(part):
+    adapters = [{**adapter} for adapter in part.get("adapters", [])]
+    return {**part, "adapters": adapters} if adapters else part
+
+
+@pytest.mark.parametrize(
+    ("version", "header"),
+    [
+        ("v1alpha1", ["NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE"]),
+        (
+            "v1beta1",
+            ["NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "JOBSTARTED", "WORKSPACESUCCEEDED", "STATE", "AGE"],
+        ),
+    ],
+)
+def test_kubectl_prints_the_columns_that_users_know(kubectl, namespace, version, header):
+    kubectl("apply", "-n", namespace, "-f", SEEDS[0])
+    table = kubectl("get", "-n", namespace, f"workspaces.{version}.kaito.sh").stdout
+    assert table.splitlines()[0].split() == header
+    assert (
+        kubectl("get", "-n", namespace, "wk", "-o", "name").stdout
+        == kubectl("get", "-n", namespace, "wks", "-o", "name").stdout
+    )
+
+
+def test_explain_prints_the_models_own_texts(kubectl):
+    text = kubectl("explain", "workspace.tuning.method").stdout
+    assert "qlora beside 4-bit ones" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param({"inference": None}, ["exactly one of them"], id="neither"),
+        pytest.param({"tuning": making.tuning()["tuning"]}, ["exactly one of them"], id="both"),
+        pytest.param({"resource": {"instanceTypo": "x", "labelSelector": {}}}, ["instanceTypo"], id="slip"),
+        pytest.param({"resource": {"instanceType": "x"}}, ["resource.labelSelector"], id="no-selector"),
+        pytest.param(
+            {
+                "inference": {
+                    **making.inference()["inference"],
+                    "adapters": [{"source": {"name": "a", "image": "b"}, "strength": "1.5"}],
+                }
+            },
+            ["inference.adapters[0].strength", "1.5"],
+            id="strength-above-one",
+        ),
+        pytest.param(
+            {"metadata": {"name": "1-begins-with-a-digit"}}, ["metadata.name", "a Service carries this name"], id="name"
+        ),
+    ],
+)
+def test_what_has_no_meaning_is_refused_at_apply(kubectl, namespace, change, words):
+    workspace = {**making.inference(), "metadata": {"name": "w"}, **change}
+    manifest = yaml.safe_dump({key: value for key, value in workspace.items() if value is not None})
+    refused = kubectl("apply", "-n", namespace, "-f", "-", stdin=manifest, check=False)
+    assert refused.returncode != 0
+    for word in words:
+        assert word in refused.stderr
+
+
+def test_users_cannot_write_status_by_an_apply(kubectl, namespace):
+    workspace = {**making.inference(), "metadata": {"name": "w"}, "status": {"state": "Ready"}}
+    kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(workspace))
+    assert "status" not in json.loads(kubectl("get", "-n", namespace, "wk", "w", "-o", "json").stdout)

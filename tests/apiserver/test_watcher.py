@@ -1,0 +1,199 @@
+"""The operator's process against a real API server; the tests play Argo, the nodes and the kubelet."""
+
+import json
+import signal
+import time
+
+from kaito_hera import api, names
+from kaito_hera import cluster as clusters
+from tests import making
+from tests.apiserver.conftest import until
+
+OPERATOR = "kaito-hera"
+
+
+def workflows(cluster, namespace):
+    return cluster.items(clusters.WORKFLOW, OPERATOR, labels=f"{names.NAMESPACE}={namespace}")
+
+
+def workspace(cluster, namespace):
+    return cluster.get(clusters.WORKSPACE, "w", namespace)
+
+
+def conditions(cluster, namespace):
+    found = workspace(cluster, namespace)
+    return {c["type"]: c for c in (found or {}).get("status", {}).get("conditions", [])}
+
+
+def play(cluster, flow, phase, **steps):
+    """Write what Argo would write."""
+    nodes = {}
+    for name, outputs in steps.items():
+        display = name.replace("_", "-")
+        times = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z"}
+        parameters = [{"name": key, "value": value} for key, value in outputs.items() if key != "fails"]
+        node = {"id": display, "name": display, "displayName": display, "type": "Pod", **times}
+        node |= {"phase": "Failed", "message": outputs["fails"]} if "fails" in outputs else {"phase": "Succeeded"}
+        nodes[display] = {**node, "outputs": {"parameters": parameters}}
+    status = {"phase": phase, "nodes": nodes}
+    if phase != "Running":
+        status["finishedAt"] = "2026-01-01T00:00:02Z"
+    cluster.patch(clusters.WORKFLOW, flow["metadata"]["name"], OPERATOR, {"status": status})
+
+
+def first_workflow(cluster, namespace):
+    return until(lambda: workflows(cluster, namespace), what="a Workflow")[0]
+
+
+def test_a_workspace_gets_a_finalizer_a_recorded_name_and_a_workflow_of_that_name(cluster, apply, namespace, watcher):
+    watcher()
+    apply(making.inference())
+    flow = first_workflow(cluster, namespace)
+    stored = workspace(cluster, namespace)
+    assert api.FINALIZER in stored["metadata"]["finalizers"]
+    assert stored["status"]["workflow"]["name"] == flow["metadata"]["name"]
+    assert flow["metadata"]["labels"][names.WORKFLOW] == "serve"
+    assert not flow["metadata"].get("ownerReferences"), "an owner in another namespace would have it collected"
+
+
+def test_the_whole_way_of_a_workspace(cluster, apply, namespace, watcher):
+    watcher()
+    stored = apply(making.inference())
+    flow = first_workflow(cluster, namespace)
+    play(cluster, flow, "Running", preflight={})
+    until(
+        lambda: conditions(cluster, namespace).get("PreflightSucceeded", {}).get("status") == "True", what="preflight"
+    )
+    labels = {names.WORKSPACE: "w", names.NAMESPACE: namespace, names.UID: stored["metadata"]["uid"]}
+    node = cluster.create(clusters.NODE, {"metadata": {"name": f"node-{namespace}", "labels": labels}})
+    ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    cluster.patch(clusters.NODE, node["metadata"]["name"], None, ready, subresource="status")
+    deployment = _deployment(stored, labels)
+    cluster.create(clusters.DEPLOYMENT, deployment)
+    cluster.patch(
+        clusters.DEPLOYMENT, "w", namespace, {"status": {"replicas": 1, "readyReplicas": 1}}, subresource="status"
+    )
+    play(cluster, flow, "Succeeded", preflight={}, provision_nodes={"candidate": "x"}, await_nodes={}, roll_out={})
+    until(lambda: conditions(cluster, namespace)["WorkspaceReady"]["status"] == "True", what="a ready Workspace")
+    assert workspace(cluster, namespace)["status"]["workerNodes"] == [node["metadata"]["name"]]
+    assert workspace(cluster, namespace)["status"]["state"] == "Ready"
+
+    cluster.patch(clusters.DEPLOYMENT, "w", namespace, {"status": {"readyReplicas": 0}}, subresource="status")
+    until(lambda: conditions(cluster, namespace)["InferenceReady"]["status"] == "False", what="a server that is down")
+
+    cluster.delete(clusters.WORKSPACE, "w", namespace)
+    release = until(lambda: _of_kind(cluster, namespace, "release"), what="a release")
+    play(cluster, release, "Succeeded", release={})
+    until(lambda: workspace(cluster, namespace) is None, what="a Workspace that is gone")
+    until(lambda: not workflows(cluster, namespace), what="no Workflow left")
+
+
+def _deployment(stored, labels):
+    return {
+        "metadata": {"name": "w", "namespace": stored["metadata"]["namespace"], "labels": labels},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+        },
+    }
+
+
+def _of_kind(cluster, namespace, kind):
+    return next((w for w in workflows(cluster, namespace) if w["metadata"]["labels"][names.WORKFLOW] == kind), None)
+
+
+def test_killed_between_recording_and_creating_it_creates_under_the_recorded_name(cluster, apply, namespace, watcher):
+    stored = apply(making.inference())
+    cluster.patch(clusters.WORKSPACE, "w", namespace, {"metadata": {"finalizers": [api.FINALIZER]}})
+    name = f"{namespace}-w-{stored['metadata']['uid'][:5]}-g1-a1"
+    recorded = {"name": name, "kind": "serve", "attempt": 1, "generation": 1, "phase": ""}
+    cluster.patch(clusters.WORKSPACE, "w", namespace, {"status": {"workflow": recorded}}, subresource="status")
+    watcher()
+    assert first_workflow(cluster, namespace)["metadata"]["name"] == name
+    time.sleep(1)
+    assert len(workflows(cluster, namespace)) == 1
+
+
+def test_killed_at_any_time_the_next_one_goes_on(cluster, apply, namespace, watcher):
+    apply(making.inference())
+    for pause in (0.0, 0.2, 1.0, 1.5, 2.0):
+        process = watcher()
+        time.sleep(pause)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    watcher()
+    flow = first_workflow(cluster, namespace)
+    play(cluster, flow, "Running", preflight={})
+    until(
+        lambda: conditions(cluster, namespace).get("PreflightSucceeded", {}).get("status") == "True", what="preflight"
+    )
+    assert len(workflows(cluster, namespace)) == 1
+
+
+def test_of_two_one_leads_and_the_other_takes_over(cluster, apply, namespace, watcher):
+    first = watcher()
+    holder = until(lambda: _holder(cluster), what="a leader")
+    watcher(leads=False)
+    time.sleep(3)
+    assert _holder(cluster) == holder
+    first.kill()
+    apply(making.inference())
+    until(lambda: workflows(cluster, namespace), what="a Workflow by the second", seconds=40)
+    assert _holder(cluster) != holder
+
+
+def _holder(cluster):
+    found = cluster.get(clusters.LEASE, "kaito-hera", OPERATOR)
+    return (found or {"spec": {}})["spec"].get("holderIdentity")
+
+
+def test_a_reason_reaches_the_user(cluster, apply, namespace, watcher):
+    watcher()
+    apply(making.inference())
+    message = making.failed_message("UnknownPreset", "inference.preset.name: 'x' is not known", retryable=False)
+    play(cluster, first_workflow(cluster, namespace), "Failed", preflight={"fails": message})
+    until(lambda: conditions(cluster, namespace).get("Stalled", {}).get("status") == "True", what="a stalled Workspace")
+    assert conditions(cluster, namespace)["PreflightSucceeded"]["reason"] == "UnknownPreset"
+    edit = {"inference": {"preset": {"name": "phi-4"}}}
+    cluster.patch(clusters.WORKSPACE, "w", namespace, edit)
+    until(
+        lambda: any("-g2-a2" in w["metadata"]["name"] for w in workflows(cluster, namespace)), what="a second attempt"
+    )
+
+
+def test_a_deletion_without_argo_releases_by_a_plain_job(cluster, apply, namespace, watcher):
+    watcher()
+    apply(making.inference())
+    first_workflow(cluster, namespace)
+    cluster.delete(clusters.WORKSPACE, "w", namespace)
+    labels = f"{names.NAMESPACE}={namespace},{names.ROLE}=release"
+    job = until(lambda: cluster.items(clusters.JOB, OPERATOR, labels=labels), what="a release Job", seconds=60)[0]
+    pod = job["spec"]["template"]["spec"]
+    assert pod["containers"][0]["command"] == ["python3", "-m", "workflows", "release"]
+    assert pod["serviceAccountName"] == "kaito-hera-steps"
+    asked = {e["name"]: e.get("value") for e in pod["containers"][0]["env"]}
+    assert json.loads(asked["WORKSPACE"])["metadata"]["name"] == "w"
+    done = {"status": {"succeeded": 1}}
+    cluster.patch(clusters.JOB, job["metadata"]["name"], OPERATOR, done, subresource="status")
+    until(lambda: workspace(cluster, namespace) is None, what="a Workspace that is gone")
+    until(lambda: not workflows(cluster, namespace), what="no Workflow left")
+
+
+def test_at_rest_nothing_is_written_but_the_lease(cluster, apply, namespace, watcher):
+    watcher()
+    apply(making.inference())
+    flow = first_workflow(cluster, namespace)
+    play(cluster, flow, "Running", preflight={})
+    until(
+        lambda: conditions(cluster, namespace).get("PreflightSucceeded", {}).get("status") == "True", what="preflight"
+    )
+    time.sleep(1)
+    before = _versions(cluster, namespace)
+    time.sleep(5)
+    assert _versions(cluster, namespace) == before
+
+
+def _versions(cluster, namespace):
+    found = [workspace(cluster, namespace), *workflows(cluster, namespace)]
+    return [obj["metadata"]["resourceVersion"] for obj in found]
