@@ -13,6 +13,7 @@ from tuning.config import Progress, Result, TuningConfig
 from tuning.errors import DataInvalid
 from tuning.eviction import Eviction
 from tuning.report import Report, log
+from tuning.training_config import DatasetConfig
 
 SAMPLES = 3
 
@@ -81,7 +82,7 @@ class Run:
         return tokenizer
 
     def _encode(self, tokenizer: Any, found: list[rows.Found], dropped: rows.Dropped, files: list[fetch.File]) -> Data:
-        """Token ids and labels, shuffled and split; shows a few of them."""
+        """Token ids and labels of what is trained on and what is held out; shows a few."""
         settings = self.config.training.dataset
         encoder = masks.Encoder(tokenizer, max_length=self.config.training.arguments.max_length, loss=settings.loss)
         encoded = encoder.encode_all(found, dropped)
@@ -89,21 +90,19 @@ class Run:
             raise DataInvalid(f"tuning.input: no row of {dropped.count} can be used: {dropped}")
         if dropped.count:
             log.warning("%d of %d rows are left out: %s", dropped.count, dropped.count + len(encoded), dropped)
-        if settings.shuffle_dataset:
-            random.Random(settings.shuffle_seed).shuffle(encoded)  # noqa: S311
-        kept = max(1, round(len(encoded) * settings.train_test_split))
+        training, held_out = split(encoded, settings)
         tokens = sum(len(row.ids) for row in encoded)
         learned = sum(label != masks.IGNORED for row in encoded for label in row.labels)
         log.info("%d rows, %d tokens, %d of them learned from", len(encoded), tokens, learned)
-        for number, row in enumerate(encoded[:SAMPLES], start=1):
+        for number, row in enumerate(training[:SAMPLES], start=1):
             log.info("sample %d, learned from between ⟦ and ⟧:\n%s", number, encoder.show(row))
         facts = {
             "data": [{"name": file.name, "bytes": file.size, "sha256": file.sha256} for file in files],
-            "rows": kept,
-            "rows_held_out": len(encoded) - kept,
+            "rows": len(training),
+            "rows_held_out": len(held_out),
             "rows_dropped": dropped.count,
         }
-        return Data(encoded[:kept], encoded[kept:], facts)
+        return Data(training, held_out, facts)
 
     def _load(self, folder: Path) -> Any:
         import torch  # noqa: PLC0415
@@ -163,6 +162,15 @@ class Run:
         )
         self.report.say(Progress(phase="push", percent=100, loss=round(loss, 5)), last=True)
         return pushed
+
+
+def split(found: list[masks.Encoded], settings: DatasetConfig) -> tuple[list[masks.Encoded], list[masks.Encoded]]:
+    """What is trained on, and what is held out; shuffled first, since files are often sorted."""
+    ordered = list(found)
+    if settings.shuffle_dataset:
+        random.Random(settings.shuffle_seed).shuffle(ordered)  # noqa: S311
+    kept = max(1, round(len(ordered) * settings.train_test_split))
+    return ordered[:kept], ordered[kept:]
 
 
 def use_scratch(scratch: Path) -> None:

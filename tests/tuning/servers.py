@@ -25,7 +25,7 @@ HTPASSWD = "pusher:$2y$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2\
 class Server:
     """An HTTP server whose `answer(request)` a subclass writes; counts what it is asked."""
 
-    def __init__(self, *, tls=None):
+    def __init__(self, *, tls=None, address="127.0.0.1"):
         owner = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -42,14 +42,14 @@ class Server:
             do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
         self.asked = []
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = http.server.ThreadingHTTPServer((address, 0), Handler)
         self.http.daemon_threads = True
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*tls)
             self.http.socket = context.wrap_socket(self.http.socket, server_side=True)
         self.port = self.http.server_address[1]
-        self.host = f"127.0.0.1:{self.port}"
+        self.host = f"{address}:{self.port}"
         self.url = f"http://{self.host}"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -210,8 +210,8 @@ def free_port():
 class TokenRegistry(Server):
     """A registry whose `statuses` decide what it answers to uploads, with its own token server beside the API."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **options):
+        super().__init__(**options)
         self.realm = f"{self.url}/token"
         self.uploads = (202, {})
         self.passwords = {f"{USER}:{PASSWORD}"}

@@ -1,4 +1,5 @@
 import ipaddress
+import sys
 
 import pytest
 import requests
@@ -128,6 +129,19 @@ def test_a_name_is_judged_by_what_it_resolves_to(server):
     with addresses.session(Policy(["127.0.0.0/8", "::1/128"])) as session:
         assert session.get(url).content == b"content"
     assert server.asked[-1][2]["Host"] == f"localhost:{server.port}"
+
+
+def test_the_connection_goes_to_the_address_that_was_judged(server):
+    looked_up = []
+
+    def listen(event, arguments):
+        if event == "socket.getaddrinfo":
+            looked_up.append(arguments[0])
+
+    sys.addaudithook(listen)  # for good, but what it appends to is forgotten
+    with addresses.session(Policy(["127.0.0.0/8", "::1/128"])) as session:
+        session.get(f"http://localhost:{server.port}/a")
+    assert looked_up.count("localhost") == 1  # a second answer might be another one
 
 
 def test_one_bad_address_of_a_name_is_enough(server):

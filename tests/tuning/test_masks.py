@@ -30,16 +30,16 @@ ENDLESS = (
 )
 INDENTED = (  # as KAITO's for phi-4: the answer's header is indented, the generation prompt is not
     "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}<|end|>{% else %}"
-    "   <|assistant|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    "   <|assistant|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 LAST_QUESTION_FIRST = (  # as KAITO's for mistral: the system's words go before the last question, if it is open
     "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ 'Be terse. ' if loop.last }}{{ m['content'] }}"
     "<|assistant|>{% else %} {{ m['content'] }}<|end|>{% endif %}{% endfor %}"
 )
-# as command-r's: a token ends the answer, another the turn
-TWO_ENDS = words.TEMPLATE.replace("<|end|>\n", "<|end|><|endoftext|>\n")
+TWO_ENDS = words.TEMPLATE.replace(  # as command-r's: a token ends the answer, another the turn
     "<|end|>\n", "<|end|><|endoftext|>\n"
-)  # as command-r's: one for the answer, one for the turn
+)
 MARKED = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|>{%- generation %}{{ m['content'] }}<|end|>"
     "{% endgeneration %}{% else %}<|user|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}"

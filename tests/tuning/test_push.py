@@ -18,7 +18,7 @@ from tuning.errors import Evicted, PushForbidden, PushUnauthorized, RegistryUnav
 from tuning.eviction import Eviction
 from tuning.registry import INTENT
 
-FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": os.urandom(300_000), "chat_template.jinja": b"x"}
+FILES = {"chat_template.jinja": b"x", "adapter_model.safetensors": os.urandom(300_000), "adapter_config.json": b"{}"}
 ANNOTATIONS = {"sh.kaito.model.name": "phi-3", INTENT: "an-intent"}
 
 

@@ -162,8 +162,8 @@ def test_whose_a_token_server_is(realm, base, same):
 
 
 def test_the_password_is_not_sent_to_a_stranger(tokens, ask):
-    stranger = servers.TokenRegistry()
-    tokens.realm = stranger.url.replace("127.0.0.1", "127.0.0.2") + "/token"
+    stranger = servers.TokenRegistry(address="127.0.0.2")
+    tokens.realm = stranger.realm
     with pytest.raises(PushForbidden, match="not its own host"):
         ask(f"{tokens.host}/team/a:1", {tokens.host: entry()})
     assert stranger.asked == []
@@ -189,13 +189,12 @@ def test_the_password_does_not_follow_a_redirect(registry, tokens, ask):
 
 
 def test_an_upload_elsewhere_is_not_cancelled_there(tokens, ask):
-    elsewhere = servers.Files()
+    elsewhere = servers.Files(address="127.0.0.2")
     plain = tokens.answer
 
     def answer(request):
         if request.command == "POST" and request.headers.get("Authorization") == "Bearer good":
-            location = elsewhere.url.replace("127.0.0.1", "127.0.0.2") + "/upload"
-            tokens.reply(request, 202, b"", {"Location": location})
+            tokens.reply(request, 202, b"", {"Location": f"{elsewhere.url}/upload"})
         else:
             plain(request)
 

@@ -24,8 +24,9 @@ from tuning.adapter import OLD_KEYS
 from tuning.config import Exit, Progress, Result, parse_termination
 from tuning.masks import IGNORED, Encoded
 from tuning.registry import INTENT
-from tuning.run import use_scratch
+from tuning.run import split, use_scratch
 from tuning.train import Batches
+from tuning.training_config import DatasetConfig
 
 LEARNS = {"arguments": {"learning_rate": 5e-3, "num_train_epochs": 5, "per_device_train_batch_size": 8}}
 ROWS = [{"messages": words.conversation(question, words.B)} for question in words.QUESTIONS]
@@ -323,6 +324,22 @@ def test_batches_are_padded_outside_of_the_loss():
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
     assert batch["labels"].tolist() == [[IGNORED, 0, 0, IGNORED], [7, IGNORED, IGNORED, IGNORED]]
     assert batches.tokens == 4
+
+
+def test_rows_are_shuffled_by_seed_and_then_split():
+    rows = [Encoded(array("i", [number]), array("i", [number])) for number in range(100)]
+
+    def parts(**settings):
+        return split(rows, DatasetConfig(**settings))
+
+    training, held_out = parts(shuffle_seed=1, train_test_split=0.8)
+    assert len(training) == 80
+    assert sorted(training + held_out) == rows
+    assert held_out != rows[80:]
+    assert parts(shuffle_seed=1, train_test_split=0.8) == (training, held_out)
+    assert parts(shuffle_seed=2, train_test_split=0.8) != (training, held_out)
+    assert parts(shuffle_dataset=False, train_test_split=0.8) == (rows[:80], rows[80:])
+    assert parts(train_test_split=0.001)[0]  # never nothing
 
 
 def test_bad_rows_end_a_run_before_anything_heavy(config, registry, files, auth, tmp_path):
