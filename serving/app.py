@@ -51,7 +51,11 @@ async def _validation_error(request: fastapi.Request, error: Exception) -> fasta
     """FastAPI's 422 on /chat, as KAITO; a 400 that names the field on OpenAI's paths."""
     assert isinstance(error, RequestValidationError)
     if not request.url.path.startswith("/v1/"):
-        return await request_validation_exception_handler(request, error)
+        try:
+            return await request_validation_exception_handler(request, error)
+        except ValueError:  # an input such as NaN, which JSON cannot say back
+            detail = [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]
+            return JSONResponse({"detail": detail}, 422)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"] if part != "body")
     refused = errors.BadRequest(f"{field}: {first['msg']}" if field else str(first["msg"]), param=field or None)

@@ -13,9 +13,6 @@ import pydantic
 from serving import errors, registry, settings
 from serving.config import ADAPTERS_FILE, Adapter, Adapters, Exit, ServingConfig
 
-SECONDS = 10.0
-"""For one image."""
-
 
 def check(config_file: Path) -> Exit:
     """Ask for every adapter; the first failure in the file's order is the termination message."""
@@ -48,7 +45,9 @@ def _read(config_file: Path) -> tuple[Adapter, ...]:
 def _check(number: int, adapter: Adapter, surroundings: settings.Settings) -> str:
     field = f"inference.adapters[{number}].source.image"
     try:
-        manifest = registry.inspect(adapter.image, authfile=surroundings.registry_auth, seconds=SECONDS)
+        manifest = registry.inspect(
+            adapter.image, authfile=surroundings.registry_auth, seconds=surroundings.check_seconds
+        )
     except errors.Fatal as error:
         raise type(error)(f"{field}: {error}") from error
     return f"{manifest.pinned}, {len(manifest.layers)} layers, {sum(layer.size for layer in manifest.layers):,} bytes"

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -152,6 +152,8 @@ class Service:
     async def stream(self, request: Request, *, stops: tuple[str, ...] = ()) -> AsyncGenerator[Piece, None]:
         """Run one request; closing the generator cancels it. Raises an error of `serving.errors`."""
         engine, chat = self.require()
+        if request.stop_ids is None:
+            request = replace(request, stop_ids=engine.info.stop_ids | chat.tokenizer.stop_ids)
         text = TextStream(chat.tokenizer.backend, request.prompt, stops=stops)
         with self.adapters.lease(request.adapters), _as_request_errors():
             async with contextlib.aclosing(engine.generate(request)) as deltas:

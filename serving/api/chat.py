@@ -25,7 +25,7 @@ IGNORED = frozenset({"pad_token_id", "use_cache", "return_dict_in_generate", "bo
 class Options(pydantic.BaseModel):
     """`generate_kwargs`: KAITO's defaults hold even over the model's own."""
 
-    model_config = pydantic.ConfigDict(extra="allow")
+    model_config = pydantic.ConfigDict(extra="allow", allow_inf_nan=False)
 
     max_length: int = 200
     """Of prompt and answer together."""
@@ -44,7 +44,7 @@ class Options(pydantic.BaseModel):
 class More(pydantic.BaseModel):
     """The further keywords of `generate` that are honoured."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     max_new_tokens: int | None = None
     min_new_tokens: int = 0
@@ -88,7 +88,7 @@ def router(service: Service) -> fastapi.APIRouter:
         wanted = _request(options, more, _prompt(loaded, body, mix), loaded.engine.info, whole=_keeps_whole(body))
         wanted = wanted.with_adapters(mix.strengths)
         stops = (more.stop_strings,) if isinstance(more.stop_strings, str) else tuple(more.stop_strings or ())
-        with service.admission.enter(loaded.engine.info.concurrency):
+        with service.admission.enter(loaded.engine.info.concurrency), service.adapters.lease(mix.strengths):
             texts = []
             for number in range(more.num_return_sequences):
                 answer = service.answer(_numbered(wanted, number), stops=stops)
@@ -152,13 +152,15 @@ def _request(options: Options, more: More, prompt: list[int], info: ModelInfo, *
         raise errors.BadRequest(f"the prompt has {len(prompt)} tokens; the model takes {info.context} with its answer")
     new = min(new, info.context - len(prompt))
     least = max(0, more.min_new_tokens, options.min_length - len(prompt))
-    stop = options.eos_token_id
+    stop = [options.eos_token_id] if isinstance(options.eos_token_id, int) else options.eos_token_id
+    if not all(0 <= token < info.vocabulary for token in stop or ()):
+        raise _bad("eos_token_id", options.eos_token_id, f"it must be a token of the vocabulary of {info.vocabulary}")
     return Request(
         prompt=tuple(prompt),
         max_new_tokens=new,
         min_new_tokens=min(least, new),
         sampling=_sampling(options, more, info),
-        stop_ids=None if stop is None else frozenset([stop] if isinstance(stop, int) else stop),
+        stop_ids=None if stop is None else frozenset(stop),
     )
 
 

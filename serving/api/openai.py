@@ -58,7 +58,10 @@ def router(service: Service) -> fastapi.APIRouter:
     @routes.post("/v1/completions")
     async def complete(body: CompletionBody, http: fastapi.Request) -> Any:
         loaded = service.require()
-        text, prompt = _raw(body, loaded.chat.tokenizer.encode)
+        try:
+            text, prompt = _raw(body, loaded.chat.raw)
+        except TextRefused as error:
+            raise errors.BadRequest(str(error), param="prompt") from error
         most = body.max_tokens
         request = body.request(prompt, loaded.engine.info, most=most, default=DEFAULT_COMPLETION_TOKENS)
         shape = Shape("text_completion", body.model or service.config.name, whole=_text, chunk=_text)

@@ -72,7 +72,7 @@ class StreamOptions(pydantic.BaseModel):
 class Common(pydantic.BaseModel):
     """What both kinds of completion have."""
 
-    model_config = pydantic.ConfigDict(extra="allow")
+    model_config = pydantic.ConfigDict(extra="allow", allow_inf_nan=False)
 
     model: str | None = None
     temperature: Annotated[float, pydantic.Field(ge=0, le=2)] | None = None

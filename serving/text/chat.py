@@ -39,6 +39,10 @@ class Tokenizer(Protocol):
     def special_tokens(self) -> frozenset[str]:
         """Tokens that are no text."""
 
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Its own end of text; the model's generation config has more."""
+
     def encode(self, text: str) -> list[int]:
         """Raw text, special tokens in it understood, with the begin token that the model expects."""
 
@@ -56,19 +60,33 @@ class Chat:
         self.tokenizer = tokenizer
         self._marks = functools.lru_cache(maxsize=64)(self._find_marks)
 
+    def raw(self, text: str) -> list[int]:
+        """Text as it is."""
+        _refuse_half_characters(text)
+        return self.tokenizer.encode(text)
+
     def prompt(self, text: str, template: str | None) -> list[int]:
         """A `prompt`: one user turn, or raw if it has the template's control tokens itself or there is none."""
         if not template or any(mark in text for mark in self._marks(template)):
-            return self.tokenizer.encode(text)
+            return self.raw(text)
         return self.conversation([{"role": "user", "content": text}], template)
 
     def conversation(self, messages: Sequence[Message], template: str | None) -> list[int]:
         """`messages` as the template writes them."""
         if not template:
             raise TextRefused("messages need a chat template and this model has none; send a prompt instead")
+        _refuse_half_characters("".join(message["role"] + message["content"] for message in messages))
         return self.tokenizer.encode_chat(messages, template)
 
     def _find_marks(self, template: str) -> frozenset[str]:
         """The special tokens, and what the template puts around a user's words."""
         rendered = self.tokenizer.render([{"role": "user", "content": PROBE}], template)
         return self.tokenizer.special_tokens | frozenset(MARK.findall(rendered.replace(PROBE, "\n")))
+
+
+def _refuse_half_characters(text: str) -> None:
+    """JSON can say half of a surrogate pair; no tokenizer can read it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TextRefused(f"the text is no Unicode: {error.reason} at character {error.start}") from error

@@ -29,6 +29,9 @@ class CheckpointTokenizer:
         added = self._own.added_tokens_decoder.values()
         self.special_tokens = frozenset(str(token.content) for token in added if token.special)
 
+        end = self._own.eos_token_id
+        self.stop_ids: frozenset[int] = frozenset() if end is None else frozenset([end])
+
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
         tokens: list[int] = self._own(text)["input_ids"]

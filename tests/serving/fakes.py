@@ -44,6 +44,7 @@ class ByteTokenizer:
         self.backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         self.backend.decoder = tokenizers.decoders.ByteLevel()
         self.special_tokens = frozenset(SPECIAL)
+        self.stop_ids = frozenset([0])
         self.template = template
 
     def encode(self, text):

@@ -52,7 +52,7 @@ def test_defaults_are_kaitos(chat):
     assert request.max_new_tokens == 200 - len(request.prompt)
     assert (sampling.do_sample, sampling.temperature, sampling.top_k, sampling.top_p) == (True, 1.0, 10, 1.0)
     assert (sampling.typical_p, sampling.repetition_penalty, sampling.num_beams) == (1.0, 1.0, 1)
-    assert (request.min_new_tokens, request.stop_ids, sampling.seed) == (0, None, None)
+    assert (request.min_new_tokens, request.stop_ids, sampling.seed) == (0, {0, fakes.END}, None)
 
 
 def test_generate_kwargs_reach_the_engine(chat):
@@ -155,6 +155,8 @@ def test_what_kaito_answered_400_or_500_is_400_with_the_reason(chat, body, words
         ),
         pytest.param({"num_beams": 3}, "num_beams is 3; this engine (fake) does not support it", id="beams"),
         pytest.param({"min_p": 2}, "min_p is 2.0: it must be 0 to 1", id="min_p"),
+        pytest.param({"eos_token_id": 1 << 80}, "it must be a token of the vocabulary of 260", id="eos"),
+        pytest.param({"seed": -1}, "seed is -1", id="seed"),
     ],
 )
 def test_bad_generate_kwargs_are_400_and_name_field_value_and_remedy(chat, kwargs, words):
@@ -167,6 +169,37 @@ def test_wrong_types_are_fastapis_422(chat):
     response = chat.post("/chat", prompt=3, generate_kwargs={"top_k": "many"})
     assert response.status_code == 422
     assert [error["loc"] for error in detail(response)] == [["body", "prompt"], ["body", "generate_kwargs", "top_k"]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param('{"prompt": "x", "generate_kwargs": {"temperature": NaN}}', id="nan"),
+        pytest.param('{"prompt": "x", "generate_kwargs": {"top_p": Infinity}}', id="infinity"),
+        pytest.param('{"prompt": "x", "generate_kwargs": [1]}', id="list"),
+        pytest.param('{"prompt": ', id="cut"),
+        pytest.param("[]", id="no object"),
+        pytest.param("", id="nothing"),
+    ],
+)
+def test_odd_bodies_are_422(chat, body):
+    response = requests.post(chat.url + "/chat", data=body, headers={"Content-Type": "application/json"}, timeout=5)
+    assert response.status_code == 422
+    assert response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        pytest.param('{"prompt": "a\\ud800"}', "the text is no Unicode: surrogates not allowed", id="prompt"),
+        pytest.param('{"messages": [{"role": "user", "content": "\\udfff"}]}', "surrogates not allowed", id="message"),
+        pytest.param('{"prompt": "x", "generate_kwargs": {"min_p": NaN}}', "min_p is nan: Input should be", id="nan"),
+    ],
+)
+def test_what_only_json_can_say_is_400(chat, body, words):
+    response = requests.post(chat.url + "/chat", data=body, headers={"Content-Type": "application/json"}, timeout=5)
+    assert response.status_code == 400
+    assert words in detail(response)
 
 
 def test_unknown_keys_beside_generate_kwargs_are_ignored_as_kaito_does(chat):

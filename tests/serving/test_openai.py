@@ -128,6 +128,22 @@ def test_refusals_have_openais_shape(openai, body, status, words):
     assert not openai.engine.seen
 
 
+@pytest.mark.parametrize(
+    "body",
+    ['{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}', '{"messages": 3}', "[]", "", '{"a": '],
+)
+def test_odd_bodies_are_400_in_openais_shape(openai, body):
+    headers = {"Content-Type": "application/json"}
+    response = requests.post(openai.url + "/v1/chat/completions", data=body, headers=headers, timeout=5)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"]
+
+
+def test_unknown_path_and_method_have_openais_shape(openai):
+    assert openai.get("/v1/nothing").json()["error"]["message"] == "Not Found"
+    assert openai.get("/v1/completions").json()["error"]["message"] == "Method Not Allowed"
+
+
 def test_model_not_found_has_its_code(openai):
     error = complete(openai, model="other").json()["error"]
     assert (error["code"], error["param"]) == ("model_not_found", "model")

@@ -137,6 +137,7 @@ def check(tmp_path, *references, authfile=None):
     environment = os.environ | {
         "TERMINATION_LOG": str(tmp_path / "termination"),
         "REGISTRY_AUTH": str(authfile or tmp_path / "none"),
+        "CHECK_SECONDS": "3",
     }
     done = subprocess.run(
         [sys.executable, "-m", "serving", "--check", tmp_path / "serving.json"],
