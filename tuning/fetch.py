@@ -4,6 +4,7 @@ Who may be connected to is decided in `addresses`. Redirects are followed here, 
 """
 
 import contextlib
+import functools
 import hashlib
 import re
 import shutil
@@ -102,6 +103,7 @@ def download(
     *,
     limit: int = MAX_BYTES,
     patience: float = PATIENCE_SECONDS,
+    pause: float = 0.5,
     on_share: Callable[[float], None] = lambda _share: None,
 ) -> list[File]:
     """The files on disk, one after the other; `on_share` hears how much of the whole has come, from 0 to 1."""
@@ -110,7 +112,8 @@ def download(
     with addresses.session(policy) as session:
         for index, source in enumerate(wanted):
             partial = _Partial(folder / f"{index:03}-{source.name}", limit - sum(file.size for file in files))
-            for share in _patiently(source, partial, session, policy, patience):
+            receive = functools.partial(_receive, source, partial, session, policy)
+            for share in _patiently(source, partial, receive, patience, pause):
                 on_share((index + share) / len(wanted))
             files.append(_finished(source, partial))
             log.info("%s: %d bytes, sha256 %s", source.label, partial.size, partial.digest.hexdigest())
@@ -147,22 +150,22 @@ class _Partial:
 
 
 def _patiently(
-    source: Source, partial: _Partial, session: requests.Session, policy: addresses.Policy, patience: float
+    source: Source, partial: _Partial, receive: Callable[[], Iterator[float]], patience: float, pause: float
 ) -> Iterator[float]:
     """Receive until the file is whole, going on where it was cut; yields shares of it."""
-    pause, before, since = 0.5, -1, time.monotonic()
+    wait, before, since = pause, -1, time.monotonic()
     while True:
         try:
             with _explained(source):
-                yield from _receive(source, partial, session, policy)
+                yield from receive()
         except DataUnreachable as error:
             if partial.size > before:
-                pause, before, since = 0.5, partial.size, time.monotonic()
-            if time.monotonic() + pause - since > patience:
+                wait, before, since = pause, partial.size, time.monotonic()
+            if time.monotonic() + wait - since > patience:
                 raise
-            log.warning("%s; has %d bytes, trying again in %.1f s", error, partial.size, pause)
-            time.sleep(pause)
-            pause = min(2 * pause, 15)
+            log.warning("%s; has %d bytes, trying again in %.1f s", error, partial.size, wait)
+            time.sleep(wait)
+            wait = min(2 * wait, 15)
         else:
             return
 

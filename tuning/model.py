@@ -24,7 +24,7 @@ def precision(wanted: str, device: str) -> Any:
     """The dtype to compute in: what is wanted where the device has it, else the nearest that it has."""
     import torch  # noqa: PLC0415
 
-    if device == "cuda":
+    if device != "cpu":
         has = {"float32", "float16"} | (
             {"bfloat16"} if torch.cuda.is_bf16_supported(including_emulation=False) else set()
         )

@@ -21,12 +21,14 @@ def push(
     scratch: Path,
     eviction: Eviction,
     budget: float = BUDGET_SECONDS,
+    pause: float = 1.0,
 ) -> str:
     """Push the image and return it by digest; tries for `budget` seconds before it raises what was wrong last.
 
-    The secret is read anew for each try: whoever mends it meanwhile saves the run.
+    `pause` seconds lie between tries at first, then more. The secret is read anew for each try: whoever mends it
+    meanwhile saves the run.
     """
-    end, pause = time.monotonic() + budget, 1.0
+    end = time.monotonic() + budget
     while True:
         try:
             return _once(packed, registry.Registry(target, secret, pauses=()), intent, scratch, end)

@@ -109,12 +109,12 @@ class Run:
         import transformers  # noqa: PLC0415
 
         began = time.monotonic()
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"  # with its index, which accelerate compares
         base = model.load(folder, self.config, device)
         transformers.set_seed(self.config.training.arguments.seed)  # the adapter starts at random
         wanted = self.config.training.arguments.activation_checkpointing
         adapted = model.attach(
-            base, self.config.training.lora, checkpointing=device == "cuda" if wanted is None else wanted
+            base, self.config.training.lora, checkpointing=device != "cpu" if wanted is None else wanted
         )
         seconds = time.monotonic() - began
         log.info("loaded %s on %s in %s, %.1f s", self.config.model.id, device, base.dtype, seconds)

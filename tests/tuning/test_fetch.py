@@ -37,7 +37,7 @@ def peek(url, policy=LOOPBACK):
 @pytest.fixture
 def download(tmp_path):
     def go(*urls, policy=LOOPBACK, **options):
-        return fetch.download(fetch.sources(urls), tmp_path / "data", policy, **options)
+        return fetch.download(fetch.sources(urls), tmp_path / "data", policy, **{"pause": 0.05} | options)
 
     return go
 

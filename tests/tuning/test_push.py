@@ -52,6 +52,7 @@ def go(tmp_path, packed):
             scratch=tmp_path / "scratch",
             eviction=eviction or Eviction(),
             budget=budget,
+            pause=0.1,
         )
 
     return push_to
@@ -162,7 +163,7 @@ def test_a_registry_that_comes_back_gets_the_image(tmp_path, go, packed):
     folder.mkdir()
     server = servers.Registry(folder)
     server.close()
-    threading.Timer(2, server.start).start()
+    threading.Timer(0.5, server.start).start()
     assert go(f"{server.host}/team/adapter:1", budget=30).endswith(packed.digest)
     server.close()
 
@@ -176,7 +177,7 @@ def test_an_upload_that_breaks_is_repeated(registry, go, packed):
 
 def test_a_secret_that_is_mended_saves_the_run(registry, go, packed, tmp_path):
     right = json.dumps({"auths": {registry.host: entry()}})
-    threading.Timer(1.5, lambda: (tmp_path / "secret").write_text(right)).start()
+    threading.Timer(0.5, lambda: (tmp_path / "secret").write_text(right)).start()
     wrong = {registry.host: entry(password="expired")}
     assert go(f"{registry.host}/team/mended:1", wrong, budget=30).endswith(packed.digest)
 
@@ -202,7 +203,7 @@ def test_an_eviction_ends_the_waiting(go):
     eviction = Eviction()
     before = signal.getsignal(signal.SIGTERM)
     eviction.listen()
-    threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
     with eviction.deferred(), pytest.raises(Evicted):  # not RegistryUnavailable, which the budget's end would raise
         go(f"127.0.0.1:{servers.free_port()}/team/adapter:1", budget=60, eviction=eviction)
     signal.signal(signal.SIGTERM, before)

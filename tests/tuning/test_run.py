@@ -228,6 +228,21 @@ def test_the_same_run_makes_the_same_image(run, config, registry, urls):
 
 
 @pytest.mark.torch
+def test_a_batch_in_parts_is_the_same_optimisation(run, config, registry, urls, tmp_path):
+    curves = []
+    for size, parts in ((8, 1), (2, 4), (1, 8)):
+        arguments = {"max_steps": 4, "per_device_train_batch_size": size, "gradient_accumulation_steps": parts}
+        training = {"arguments": arguments | {"learning_rate": 1e-2}, "model": {"torch_dtype": "float32"}}
+        done = run(config(f"{registry.host}/team/parts-{size}:1", urls=urls, method="lora", training=training))
+        (tmp_path / f"{size}").mkdir()
+        _, data = pull(done.left.adapter, tmp_path / f"{size}")
+        curves.append([loss for _, loss in json.loads((data / "training_summary.json").read_text())["loss_curve"]])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+    assert curves[2] == pytest.approx(curves[0], rel=1e-3)
+    assert curves[0][-1] < curves[0][0] - 1
+
+
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("method", "training"),
     [
