@@ -1,6 +1,5 @@
 """Loads the base model as the method wants it and puts the adapter into it."""
 
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,6 @@ def attach(model: Any, wanted: LoraConfig, *, checkpointing: bool) -> Any:
         lora_alpha=wanted.lora_alpha,
         lora_dropout=wanted.lora_dropout,
         target_modules=targets(model, wanted),
-        exclude_modules=list(wanted.exclude_modules) or None,
         init_lora_weights=wanted.init_lora_weights,
         use_rslora=wanted.use_rslora,
         use_dora=wanted.use_dora,
@@ -135,23 +133,30 @@ def attach(model: Any, wanted: LoraConfig, *, checkpointing: bool) -> Any:
 
 
 def targets(model: Any, wanted: LoraConfig) -> list[str]:
-    """The suffixes of the layers to adapt: all linear ones but the head, or those asked for, by this model's names."""
+    """The suffixes of the layers to adapt: all linear ones but the head, or those asked for, by this model's names.
+
+    Short names, since peft writes `all-linear` as every layer's path; what is excluded is left out here, since peft
+    before 0.14 does not know the key for it.
+    """
     there = linear_suffixes(model)
-    if not wanted.target_modules:
-        return sorted(there - set(wanted.exclude_modules))
-    chosen: set[str] = set()
-    for name in wanted.target_modules:
-        suffix = re.split(r"\.", name)[-1]
-        found = [name] if suffix in there else [fused for fused in FUSED.get(suffix, ()) if fused in there]
-        if not found:
-            raise ConfigInvalid(
-                f"LoraConfig.target_modules: {name!r} is no linear layer of this model; "
-                f"take from {', '.join(sorted(there))}, or leave it out for all of them"
-            )
-        if found != [name]:
-            log.info("LoraConfig.target_modules: %s is part of %s in this model", name, found[0])
-        chosen.update(found)
-    return sorted(chosen)
+    chosen = {found for name in wanted.target_modules for found in _here(name, there, "target_modules")} or there
+    left = chosen - {found for name in wanted.exclude_modules for found in _here(name, there, "exclude_modules")}
+    if not left:
+        raise ConfigInvalid("LoraConfig.exclude_modules leaves no layer to adapt; exclude fewer")
+    return sorted(left)
+
+
+def _here(name: str, there: set[str], key: str) -> list[str]:
+    """What the layer is called in this model."""
+    suffix = name.rsplit(".", maxsplit=1)[-1]
+    found = [suffix] if suffix in there else [fused for fused in FUSED.get(suffix, ()) if fused in there]
+    if not found:
+        raise ConfigInvalid(
+            f"LoraConfig.{key}: {name!r} is no linear layer of this model; take from {', '.join(sorted(there))}"
+        )
+    if found != [suffix]:
+        log.info("LoraConfig.%s: %s is part of %s in this model", key, name, found[0])
+    return found
 
 
 def linear_suffixes(model: Any) -> set[str]:

@@ -19,14 +19,14 @@ import pytest
 
 from tests.tuning import servers, words
 from tests.tuning.conftest import entry, start, tuning_config, write_secret
-from tuning import errors, hub, masks
+from tuning import errors, hub, masks, model
 from tuning.adapter import OLD_KEYS
 from tuning.config import Exit, Progress, Result, parse_termination
 from tuning.masks import IGNORED, Encoded
 from tuning.registry import INTENT
 from tuning.run import split, use_scratch
 from tuning.train import Batches
-from tuning.training_config import DatasetConfig
+from tuning.training_config import DatasetConfig, LoraConfig
 
 LEARNS = {"arguments": {"learning_rate": 5e-3, "num_train_epochs": 5, "per_device_train_batch_size": 8}}
 ROWS = [{"messages": words.conversation(question, words.B)} for question in words.QUESTIONS]
@@ -295,6 +295,33 @@ def test_layers_that_the_model_has_not(run, config, registry, urls):
         "LoraConfig.target_modules: 'query' is no linear layer of this model; take from down_proj, gate_up_proj"
         in done.left.message
     )
+
+
+ALL_LINEAR = ["down_proj", "gate_up_proj", "o_proj", "qkv_proj"]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("wanted", "excluded", "found"),
+    [
+        ([], [], ALL_LINEAR),
+        ([], ["o_proj"], ["down_proj", "gate_up_proj", "qkv_proj"]),
+        (["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "up_proj"], [], ALL_LINEAR),
+        (["model.layers.0.mlp.down_proj"], [], ["down_proj"]),
+        (["qkv_proj", "down_proj"], ["down_proj"], ["qkv_proj"]),
+        ([], ["lm_head"], "LoraConfig.exclude_modules: 'lm_head' is no linear layer of this model"),
+        (["o_proj"], ["o_proj"], "LoraConfig.exclude_modules leaves no layer to adapt"),
+    ],
+)
+def test_layers_to_adapt(wanted, excluded, found):
+    from tests.tuning import tiny
+
+    config = LoraConfig(target_modules=wanted, exclude_modules=excluded)
+    if isinstance(found, list):
+        assert model.targets(tiny.model(300), config) == found
+    else:
+        with pytest.raises(errors.ConfigInvalid, match=found):
+            model.targets(tiny.model(300), config)
 
 
 @pytest.mark.torch
