@@ -7,14 +7,14 @@ python -m tests.cluster enter NAME -- COMMAND       run a host command inside th
 python -m tests.cluster restart NAME DAEMON...      stop daemons of the control plane or the simulators, and `up`
 python -m tests.cluster node-image NAME IMAGE...    unpack images from the registry into every future node's disk
 python -m tests.cluster binaries                    build the Go programs only (no root needed)
-python -m tests.cluster prune                       forget old programs, kept images and the node image
+python -m tests.cluster prune                       forget old programs, kept images and the node image (no cluster may run)
 """
 
 import argparse
 import sys
 import time
 
-from tests.cluster import build, layout, lifecycle, machines, node_image, registry, shell, status
+from tests.cluster import build, layout, lifecycle, machines, node_image, shell, status
 
 
 def main() -> int:
@@ -66,9 +66,7 @@ def _run(asked: argparse.Namespace) -> int:
             build.ensure()
             print(build.tools())
         case "prune":
-            build.forget_old()
-            registry.forget()
-            node_image.forget()
+            lifecycle.prune()
     return 0
 
 

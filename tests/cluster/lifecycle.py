@@ -77,6 +77,20 @@ def down(cluster: layout.Cluster) -> None:
             raise layout.ClusterError("`down` left these behind:\n  " + "\n  ".join(found))
 
 
+def prune() -> None:
+    """Empty the cache of old programs, kept images and the node image; refused while somebody's cluster uses them."""
+    running = [cluster.name for cluster in layout.clusters() if machines.Machine(cluster).on()]
+    disks = node_image.users()  # of clusters that are off, or kept in another state folder, too
+    if running or disks:
+        raise layout.ClusterError(
+            f"the cache is in use by {', '.join([*running, *disks])}: `python -m tests.cluster down NAME` first,"
+            " or leave the cache alone if the cluster is not yours"
+        )
+    build.forget_old()
+    registry.forget()
+    node_image.forget()
+
+
 def left(cluster: layout.Cluster) -> list[str]:
     """What there is of a cluster on this machine: its state folder, processes, mounts, cgroups."""
     mark = str(cluster.state)

@@ -81,6 +81,12 @@ def forget() -> None:
         _collect()
 
 
+def users() -> list[str]:
+    """Node disks that were cloned from any generation and still exist, whatever state folder they are in."""
+    links = _folder().glob(f"*/{_USERS}/*")
+    return sorted({str(link.readlink()) for link in links if link.exists()})
+
+
 def contents() -> dict[str, str]:
     """The added images and their digests."""
     return dict(_contents().get("pulled", {}))
