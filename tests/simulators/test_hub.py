@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import httpx2
 import huggingface_hub
@@ -73,13 +74,12 @@ def test_a_pinned_revision_is_the_commit_that_clients_see(hub, client):
 
 @pytest.mark.parametrize("cdn", [False, True], ids=["large files here", "large files on another host"])
 def test_a_snapshot_comes_whole(hub, client, cdn):
-    folder = huggingface_hub.snapshot_download(MODEL, revision=PINNED, **client(endpoint=hub(cdn=cdn)))
-    assert folder.endswith(f"snapshots/{PINNED}")
-    with open(f"{folder}/model.safetensors", "rb") as weights:
-        assert weights.read() == WEIGHTS
-    blob = os.path.basename(os.readlink(f"{folder}/model.safetensors"))
-    assert blob == hashlib.sha256(WEIGHTS).hexdigest()
-    assert os.path.exists(f"{folder}/onnx/model.onnx.json")
+    folder = Path(huggingface_hub.snapshot_download(MODEL, revision=PINNED, **client(endpoint=hub(cdn=cdn))))
+    assert folder.name == PINNED
+    weights = folder / "model.safetensors"
+    assert weights.read_bytes() == WEIGHTS
+    assert weights.resolve().name == hashlib.sha256(WEIGHTS).hexdigest()
+    assert (folder / "onnx/model.onnx.json").exists()
 
 
 @pytest.mark.parametrize("cdn", [False, True], ids=["large files here", "large files on another host"])
@@ -89,8 +89,7 @@ def test_a_cut_download_goes_on(hub, client, cdn, tmp_path):
     partial = blobs / f"{hashlib.sha256(WEIGHTS).hexdigest()}.incomplete"
     partial.write_bytes(WEIGHTS[:1000])
     path = huggingface_hub.hf_hub_download(MODEL, "model.safetensors", **client(endpoint=hub(cdn=cdn)))
-    with open(path, "rb") as weights:
-        assert weights.read() == WEIGHTS
+    assert Path(path).read_bytes() == WEIGHTS
 
 
 def test_a_listing_has_folders_and_files(hub, client):

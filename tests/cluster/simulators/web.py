@@ -149,8 +149,10 @@ class _Connection(BaseHTTPRequestHandler):
         except Exception:  # noqa: BLE001 -- whatever happens, the client gets an answer
             traceback.print_exc()
             answer = json_answer(500, {"error": f"the simulator failed: {traceback.format_exc(limit=-1)}"})
-        status = self._send(request, answer)
-        self.server.log(request, status, time.monotonic() - started)
+        part = _part(request, answer)
+        # Before anything is sent: whoever has an answer finds its line in the log.
+        self.server.log(request, part.status, time.monotonic() - started)
+        self._send(request, answer.body, part)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _answer  # noqa: N815
 
@@ -166,49 +168,56 @@ class _Connection(BaseHTTPRequestHandler):
             body=self.rfile.read(int(self.headers.get("Content-Length") or 0)),
         )
 
-    def _send(self, request: Request, answer: Answer) -> int:
-        status, headers, start, length = _part(request, answer)
-        self.send_response(status)
-        for name, value in headers.items():
+    def _send(self, request: Request, body: bytes | Path, part: "_Part") -> None:
+        self.send_response(part.status)
+        for name, value in part.headers.items():
             self.send_header(name, value)
-        if status not in {204, 304}:
-            self.send_header("Content-Length", str(length))
+        without_body = part.status in {204, 304}
+        if not without_body:
+            self.send_header("Content-Length", str(part.length))
         self.end_headers()
-        if request.method == "HEAD" or length == 0 or status in {204, 304}:
-            return status
-        if isinstance(answer.body, bytes):
-            self.wfile.write(answer.body)
+        if request.method == "HEAD" or part.length == 0 or without_body:
+            return
+        if isinstance(body, bytes):
+            self.wfile.write(body)
         else:
-            with answer.body.open("rb") as file:
-                file.seek(start)
-                _copy(file, self.wfile, length)
-        return status
+            with body.open("rb") as file:
+                file.seek(part.start)
+                _copy(file, self.wfile, part.length)
 
     def log_message(self, *_: Any) -> None:
         """The server's `log` is told instead."""
 
 
-def _part(request: Request, answer: Answer) -> tuple[int, dict[str, str], int, int]:
-    """Status, headers, first byte and number of bytes of what is really sent."""
+class _Part(NamedTuple):
+    """What is really sent of an answer; start and length in bytes."""
+
+    status: int
+    headers: Mapping[str, str]
+    start: int
+    length: int
+
+
+def _part(request: Request, answer: Answer) -> _Part:
     if isinstance(answer.body, bytes):
-        return answer.status, dict(answer.headers), 0, len(answer.body)
+        return _Part(answer.status, answer.headers, 0, len(answer.body))
     size = answer.body.stat().st_size
     headers = {"Accept-Ranges": "bytes", **answer.headers}
     etag = headers.get("ETag")
     if etag and etag in request.headers.get("If-None-Match", ""):
-        return 304, headers, 0, 0
+        return _Part(304, headers, 0, 0)
     wanted = request.headers.get("Range", "")
     if request.headers.get("If-Range", etag) != etag:
         wanted = ""  # the client has a part of another version
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", wanted.strip())
     if match is None or match.groups() == ("", ""):
-        return answer.status, headers, 0, size
+        return _Part(answer.status, headers, 0, size)
     first, last = match.groups()
     start = int(first) if first else max(0, size - int(last))
     end = min(int(last), size - 1) if first and last else size - 1
     if start > end:
-        return 416, {**headers, "Content-Range": f"bytes */{size}"}, 0, 0
-    return 206, {**headers, "Content-Range": f"bytes {start}-{end}/{size}"}, start, end - start + 1
+        return _Part(416, {**headers, "Content-Range": f"bytes */{size}"}, 0, 0)
+    return _Part(206, {**headers, "Content-Range": f"bytes {start}-{end}/{size}"}, start, end - start + 1)
 
 
 def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
