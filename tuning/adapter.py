@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuning import registry, train
-from tuning.config import TuningConfig
+from tuning import train
+from tuning.config import INTENT, TuningConfig
 
 OLD_KEYS = frozenset(
     {
@@ -76,7 +76,7 @@ def annotations(config: TuningConfig, facts: Mapping[str, Any]) -> dict[str, str
     """What a registry can be asked without pulling; KAITO knows the first."""
     return {
         "sh.kaito.model.name": config.preset,
-        registry.INTENT: config.intent,
+        INTENT: config.intent,
         "sh.kaito.hera.base-model": f"{config.model.id}@{config.model.revision}",
         "sh.kaito.hera.method": config.method,
         "sh.kaito.hera.data": ",".join(f"sha256:{file['sha256']}" for file in facts["data"]),

@@ -118,9 +118,9 @@ def shown(url: str) -> str:
 
 
 def cause(error: requests.RequestException) -> str:
-    """What went wrong, without the request's URL, whose query may be a password."""
+    """What went wrong, without the request's URL, whose query may be a password, and without the library's objects."""
     inner = error.args[0] if error.args else error
-    return str(getattr(inner, "reason", inner))
+    return re.sub(r"^\w+\(host=[^)]*\): ", "", str(getattr(inner, "reason", inner)))
 
 
 def session(policy: Policy) -> requests.Session:

@@ -17,6 +17,9 @@ from tuning.training_config import TrainingConfig
 PUSH_AUTH = Path("/etc/kaito/push/config.json")
 """Where the push secret's `.dockerconfigjson` is mounted; it may be missing (a registry that needs no password)."""
 
+INTENT = "sh.kaito.hera.intent"
+"""The annotation of the pushed image's manifest that holds the intent."""
+
 SCRATCH = Path("/mnt/scratch")
 """A writable volume for downloads, weights and results."""
 

@@ -44,7 +44,7 @@ def tokenizer(folder: Path, template: str | None) -> Any:
     import transformers  # noqa: PLC0415
 
     try:
-        loaded = transformers.AutoTokenizer.from_pretrained(folder)
+        loaded = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, KeyError, OSError, ImportError) as error:
         raise ModelUnusable(f"the model's tokenizer cannot be loaded: {error}") from error
     if template is not None:
@@ -66,6 +66,7 @@ def load(folder: Path, config: TuningConfig, device: str) -> Any:
             attn_implementation="sdpa",
             quantization_config=_quantization(config, compute),
             output_loading_info=True,
+            trust_remote_code=False,  # unsaid, it would wait for an answer on stdin
         )
     except (ValueError, KeyError, AttributeError, ImportError) as error:
         raise ModelUnusable(f"model {config.model.id} cannot be loaded: {type(error).__name__}: {error}") from error

@@ -19,12 +19,10 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from tuning import addresses, credentials
+from tuning.config import INTENT
 from tuning.credentials import IMAGE, SECRET
 from tuning.errors import PushForbidden, PushUnauthorized, RegistryUnavailable
 from tuning.report import log
-
-INTENT = "sh.kaito.hera.intent"
-"""The manifest annotation with the intent that made the image."""
 
 READ_SECONDS = 8.0
 PAUSES = (0.5, 2.0)

@@ -178,6 +178,7 @@ def use_scratch(scratch: Path) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     for name, value in {
         "HF_HOME": str(scratch / "hub"),
+        "TRITON_CACHE_DIR": str(scratch / "triton"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_VERBOSITY": "error",

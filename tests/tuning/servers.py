@@ -182,6 +182,7 @@ class Registry:
 
     def start(self):
         command = [shutil.which("docker-registry"), "serve", str(self.config)]
+        assert command[0], "these tests need Debian's packages docker-registry and skopeo"
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):

@@ -152,16 +152,15 @@ def test_one_bad_address_of_a_name_is_enough(server):
 
 
 def test_a_name_that_does_not_exist():
-    with pytest.raises((HostUnknownError, OSError)):
-        addresses.resolve("no-such-host.invalid", 80)
+    with pytest.raises(HostUnknownError, match="check its spelling"):
+        addresses.resolve("x" * 64 + ".example", 80)  # too long to be asked about
 
 
 def test_nobody_there_is_a_connection_error():
     port = servers.free_port()
     with addresses.session(Policy(["127.0.0.0/8"])) as session, pytest.raises(requests.ConnectionError) as raised:
         session.get(f"http://127.0.0.1:{port}/a?sig=secret")
-    assert "refused" in addresses.cause(raised.value)
-    assert "secret" not in addresses.cause(raised.value)
+    assert addresses.cause(raised.value) == "no address of 127.0.0.1 answers: [Errno 111] Connection refused"
 
 
 def test_the_proxy_of_the_environment_is_used_and_may_be_private(server, monkeypatch):

@@ -14,9 +14,9 @@ import pytest
 from tests.tuning import servers
 from tests.tuning.conftest import entry
 from tuning import credentials, image, push
+from tuning.config import INTENT
 from tuning.errors import Evicted, PushForbidden, PushUnauthorized, RegistryUnavailable
 from tuning.eviction import Eviction
-from tuning.registry import INTENT
 
 FILES = {"chat_template.jinja": b"x", "adapter_model.safetensors": os.urandom(300_000), "adapter_config.json": b"{}"}
 ANNOTATIONS = {"sh.kaito.model.name": "phi-3", INTENT: "an-intent"}

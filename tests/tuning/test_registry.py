@@ -6,8 +6,9 @@ import pytest
 
 from tests.tuning import servers
 from tests.tuning.conftest import entry
+from tuning.config import INTENT
 from tuning.errors import PushForbidden, PushUnauthorized, RegistryUnavailable
-from tuning.registry import INTENT, Registry, same_owner
+from tuning.registry import Registry, same_owner
 
 
 @pytest.fixture

@@ -21,9 +21,8 @@ from tests.tuning import servers, words
 from tests.tuning.conftest import entry, start, tuning_config, write_secret
 from tuning import errors, hub, masks, model
 from tuning.adapter import OLD_KEYS
-from tuning.config import Exit, Progress, Result, parse_termination
+from tuning.config import INTENT, Exit, Progress, Result, parse_termination
 from tuning.masks import IGNORED, Encoded
-from tuning.registry import INTENT
 from tuning.run import split, use_scratch
 from tuning.train import Batches
 from tuning.training_config import DatasetConfig, LoraConfig
