@@ -7,7 +7,7 @@ python -m tests.cluster enter NAME -- COMMAND       run a host command inside th
 python -m tests.cluster restart NAME DAEMON...      stop daemons of the control plane or the simulators, and `up`
 python -m tests.cluster node-image NAME IMAGE...    unpack images from the registry into every future node's disk
 python -m tests.cluster binaries                    build the Go programs only (no root needed)
-python -m tests.cluster prune                       forget old programs, kept images, the node image (no cluster may run)
+python -m tests.cluster prune                       forget old programs, kept images, the node image; no cluster may run
 """
 
 import argparse
