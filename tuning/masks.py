@@ -106,9 +106,8 @@ class Encoder:
             if (place := whole.find(content, told)) >= 0:
                 told = place + len(content)
         if not stopped and messages[-1]["role"] == "assistant" and self._tokenizer.eos_token_id is not None:
-            ids.append(
-                self._tokenizer.eos_token_id
-            )  # the template ends answers with nothing: teach to stop all the same
+            # the template ends answers with nothing: teach to stop all the same
+            ids.append(self._tokenizer.eos_token_id)
             labels.append(self._tokenizer.eos_token_id)
         return ids, labels
 

@@ -67,7 +67,7 @@ class Registry:
         if response.status_code != requests.codes.accepted:
             raise self._refusal(response)
         session = urljoin(response.url, response.headers.get("Location", ""))
-        if urlsplit(session).hostname == urlsplit(self.base).hostname:
+        if session.startswith(f"{self.base}/"):  # never along to another host, port or without TLS
             with contextlib.suppress(RegistryUnavailable):  # not all can cancel; the session then expires by itself
                 self._send("DELETE", session, self._authorization)
 
