@@ -1,33 +1,40 @@
 # The developer's interface: `make help` lists the targets. Slow things are cached in $(CACHE), outside the clone.
 
 SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
 CACHE ?= $(HOME)/.cache/kaito-hera
-CLUSTER ?= demo
 UV := $(CACHE)/tools/bin/uv
 PYTHON := .venv/bin/python
+PYTEST := .venv/bin/pytest
+export KAITO_HERA_CACHE := $(CACHE)
 export OMP_NUM_THREADS := 1
 
-.DEFAULT_GOAL := help
-.PHONY: help lint lock cluster-binaries up down
-
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---------------------------------------------------------------------- the Python environment
 
 $(UV):
+	@command -v python3 >/dev/null && python3 -c 'import ensurepip, sys; assert sys.version_info >= (3, 11)' 2>/dev/null \
+	  || { echo "python3 >= 3.11 with venv is missing: apt-get install python3 python3-venv" >&2; exit 1; }
 	python3 -m venv $(CACHE)/tools
 	$(CACHE)/tools/bin/pip install --quiet 'uv==0.13.8'
 
 .venv/.ready: requirements/dev.txt pyproject.toml | $(UV)
-	$(UV) venv --quiet --allow-existing --python "$$(command -v python3)" .venv
-	$(UV) pip install --quiet --python $(PYTHON) --require-hashes -r requirements/dev.txt
-	$(UV) pip install --quiet --python $(PYTHON) --no-deps -e .
+	@echo "Python environment: 5.5 GB of packages into .venv, from the cache if they are there"
+	@$(UV) venv --quiet --allow-existing --python "$$(command -v python3)" .venv
+	@$(UV) pip install --quiet --python $(PYTHON) --require-hashes -r requirements/dev.txt
+	@$(UV) pip install --quiet --python $(PYTHON) --no-deps -e .
 	@touch $@
 
+LOCK := --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --no-emit-package kaito-hera
 lock: | $(UV) ## pin every dependency anew, with hashes and without index addresses
 	$(UV) pip compile --quiet pyproject.toml --extra dev $(LOCK) -o requirements/dev.txt
 	$(UV) pip compile --quiet pyproject.toml --extra operator --extra azure -c requirements/dev.txt $(LOCK) -o requirements/operator.txt
 	$(UV) pip compile --quiet pyproject.toml --extra tuning --extra serving -c requirements/dev.txt $(LOCK) -o requirements/model.txt
-LOCK := --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --no-emit-package kaito-hera
 
 lint: .venv/.ready ## ruff, mypy strict, the layers of the folders
 	.venv/bin/ruff format --check .
@@ -35,7 +42,89 @@ lint: .venv/.ready ## ruff, mypy strict, the layers of the folders
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-cluster-binaries: .venv/.ready ## build the Go programs of the one-machine cluster (no root needed)
+golden: .venv/.ready ## write the generated files anew: the CRD, the examples' Workflows
+	.venv/bin/kaito-hera crd > argo/crd.yaml
+	for file in $$(ls examples/*.yaml | grep -v '\.workflow\.yaml$$'); do \
+	  .venv/bin/kaito-hera render $$file > $${file%.yaml}.workflow.yaml; done
+
+# ---------------------------------------------------------------------- images and installation, for any cluster
+
+ROLES ?= operator tuning serving
+REGISTRY ?=
+# What an image is made of names it, so that an image that changed never hides behind an old tag.
+VERSION ?= $(shell find Dockerfile requirements presets kaito_hera workflows tuning serving -type f ! -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12)
+BASE ?= docker.io/library/python:3.11-slim-bookworm
+BUILDER ?= $(if $(shell command -v buildah),buildah,docker)
+AUTHFILE ?=
+STORE := --root $(CACHE)/containers/storage --runroot $(CACHE)/containers/run --storage-driver overlay
+BUILD_buildah = buildah $(STORE) build --quiet --layers --isolation chroot $(if $(wildcard $(SSL_CERT_FILE)),--volume $(SSL_CERT_FILE):/etc/ssl/certs/ca-certificates.crt:ro)
+PUSH_buildah = buildah $(STORE) push --quiet $(if $(AUTHFILE),--authfile $(AUTHFILE)) $(PUSH_FLAGS)
+BUILD_docker = docker build --quiet
+PUSH_docker = docker push --quiet
+KUBECTL ?= kubectl
+OVERLAY ?= argo
+PULL_SECRET ?=
+CA_BUNDLE ?=
+
+images: build-images push-images ## build and push the three images: make images REGISTRY=myregistry.azurecr.io/kaito
+
+build-images: registry-named
+	@for role in $(ROLES); do echo "image $(REGISTRY)/kaito-hera-$$role:$(VERSION)"; \
+	  $(BUILD_$(BUILDER)) --build-arg BASE=$(BASE) --target $$role --tag $(REGISTRY)/kaito-hera-$$role:$(VERSION) . >/dev/null; done
+
+push-images: registry-named
+	@for role in $(ROLES); do echo "push $(REGISTRY)/kaito-hera-$$role:$(VERSION)"; \
+	  $(PUSH_$(BUILDER)) $(REGISTRY)/kaito-hera-$$role:$(VERSION); done
+
+version: ## print the images' tag
+	@echo $(VERSION)
+
+model-version:
+	@cat Dockerfile requirements/model.txt | sha256sum | cut -c1-12
+
+registry-named:
+	@test -n "$(REGISTRY)" || { echo "say where the images go: make images REGISTRY=myregistry.azurecr.io/kaito" >&2; exit 1; }
+
+comma := ,
+ADD = - {op: add$(comma) path: $1$(comma) value: $2}
+define KUSTOMIZATION
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [../../$(OVERLAY)]
+images:
+  - {name: kaito-hera-operator, newName: $(REGISTRY)/kaito-hera-operator, newTag: "$(VERSION)"}
+patches:
+  - target: {kind: ConfigMap, name: kaito-hera-settings}
+    patch: |
+      $(call ADD,/data/registry,"$(REGISTRY)")
+      $(call ADD,/data/version,"$(VERSION)")
+      $(if $(PULL_SECRET),$(call ADD,/data/pullSecret,"$(PULL_SECRET)"))
+      $(if $(CA_BUNDLE),$(call ADD,/data/caBundle,"$(CA_BUNDLE)"))
+  - target: {kind: Deployment, name: kaito-hera}
+    patch: |
+      # a change of the settings is a new operator
+      $(call ADD,/spec/template/metadata/annotations,{settings: "$(shell cat $(OVERLAY)/*.yaml | sha256sum | cut -c1-12)"})
+      $(if $(PULL_SECRET),$(call ADD,/spec/template/spec/imagePullSecrets,[{name: "$(PULL_SECRET)"}]))
+endef
+export KUSTOMIZATION
+
+install: registry-named ## apply argo/ with these images to kubectl's current context (PULL_SECRET=, CA_BUNDLE=, OVERLAY=)
+	@mkdir -p build/install && echo "$$KUSTOMIZATION" > build/install/kustomization.yaml
+	$(KUBECTL) apply --server-side --force-conflicts -k build/install
+	$(KUBECTL) -n kaito-hera rollout status deployment/kaito-hera --timeout=300s
+
+uninstall: ## remove the product; refuses while Workspaces exist, since they hold GPU nodes
+	@left="$$($(KUBECTL) get workspaces.kaito.sh -A --no-headers 2>/dev/null || true)"; \
+	if [ -n "$$left" ]; then printf 'delete these Workspaces first, they hold nodes that nobody would give back:\n%s\n' "$$left" >&2; exit 1; fi
+	$(KUBECTL) delete --ignore-not-found -k argo
+
+# ---------------------------------------------------------------------- the one-machine cluster
+
+CLUSTER ?= demo
+STATE := /var/tmp/kaito-hera/$(CLUSTER)
+CLUSTER_KUBECTL = $(shell $(PYTHON) -m tests.cluster tool kubectl) --kubeconfig $(STATE)/kubeconfig
+
+cluster-binaries: .venv/.ready ## build the cluster's Go programs and keep them in the cache
 	$(PYTHON) -m tests.cluster binaries
 
 up: .venv/.ready ## build and start the one-machine cluster
@@ -44,7 +133,26 @@ up: .venv/.ready ## build and start the one-machine cluster
 down: .venv/.ready ## stop the one-machine cluster and remove every trace of it
 	$(PYTHON) -m tests.cluster down $(CLUSTER)
 
-golden: .venv/.ready ## write the generated files anew: the CRD, the examples' Workflows
-	.venv/bin/kaito-hera crd > argo/crd.yaml
-	@for file in $$(ls examples/*.yaml | grep -v '\.workflow\.yaml$$'); do \
-		.venv/bin/kaito-hera render $$file > $${file%.yaml}.workflow.yaml || exit 1; done
+cluster-install: up ## build the images and install the product on the one-machine cluster
+	@$(PYTHON) -m tests.e2e.install $(CLUSTER)
+
+demo: cluster-install ## the main job: serve a model, tune it, and ask both the same question
+	@$(PYTHON) -m tests.e2e.demo $(CLUSTER)
+
+# ---------------------------------------------------------------------- tests
+
+test: lint test-plain test-apiserver test-torch test-e2e ## everything
+
+test-plain: .venv/.ready ## pure functions, goldens: seconds
+	$(PYTEST) -m "not apiserver and not torch and not e2e"
+
+test-apiserver: cluster-binaries ## the operator against a real API server
+	$(PYTEST) -m apiserver
+
+test-torch: .venv/.ready ## tiny real models: training learns, serving answers
+	$(PYTEST) -m torch
+
+test-e2e: cluster-install ## the whole on the one-machine cluster
+	$(PYTEST) -m e2e
+
+.PHONY: $(shell awk -F: '/^[a-z0-9-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))

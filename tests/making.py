@@ -80,7 +80,13 @@ def workflow(workspace, attempt=1, *, kind="serve", phase="Running", shutdown=No
         step_phase, message, outputs = _said(*([said] if isinstance(said, str) else said))
         display = name.replace("_", "-")
         times = {"startedAt": ago(age - at), "finishedAt": ago(age - at - 1)}
-        nodes[display] = {"displayName": display, "type": "Retry", "phase": step_phase, "children": [f"{display}(0)"], **times}
+        nodes[display] = {
+            "displayName": display,
+            "type": "Retry",
+            "phase": step_phase,
+            "children": [f"{display}(0)"],
+            **times,
+        }
         nodes[f"{display}(0)"] = {
             "displayName": f"{display}(0)",
             "type": "Pod",
@@ -149,7 +155,9 @@ def deployment(workspace, *, ready=1, replicas=1):
     }
 
 
-def node(workspace=None, *, name="node-1", ready=True, gpus=1, size="Standard_NC24ads_A100_v4", labels=None, **metadata):
+def node(
+    workspace=None, *, name="node-1", ready=True, gpus=1, size="Standard_NC24ads_A100_v4", labels=None, **metadata
+):
     own = names.labels(parsed(workspace)) if workspace else {}
     return {
         "metadata": {
@@ -160,7 +168,9 @@ def node(workspace=None, *, name="node-1", ready=True, gpus=1, size="Standard_NC
         },
         "spec": {},
         "status": {
-            "conditions": [{"type": "Ready", "status": "True" if ready else "False", "reason": "KubeletNotReady", "message": "cni"}],
+            "conditions": [
+                {"type": "Ready", "status": "True" if ready else "False", "reason": "KubeletNotReady", "message": "cni"}
+            ],
             "allocatable": {"nvidia.com/gpu": str(gpus)},
         },
     }

@@ -33,6 +33,18 @@ _DIED = "lastRetry.status == 'Error' || lastRetry.exitCode in ['-1', '137', '143
 """Only the step's own death is retried by Argo: its pod was deleted, evicted or killed. What a step reports is for `reconcile`."""
 
 
+_HARDENED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+_EXECUTOR = {
+    "initContainers": [{"name": "init", "securityContext": _HARDENED}],
+    "containers": [{"name": "wait", "securityContext": _HARDENED}],
+}
+"""Argo's own containers beside a step: without this the namespace could not enforce the restricted Pod Security Standard."""
+
+
 def output(name: str, *, default: str) -> Parameter:
     """An output parameter; the default stands in when the step fails or is skipped, or Argo calls it an error."""
     return Parameter(name=name, value_from=argo.ValueFrom(path=f"{_OUTPUTS}/{name}", default=default))
@@ -47,11 +59,7 @@ def step(function: Callable[_P, _R]) -> Callable[..., Any]:
         command=["python3"],
         env=[argo.EnvVar(name="HOME", value="/tmp"), argo.EnvVar(name="PYTHONUNBUFFERED", value="1")],  # noqa: S108
         volume_mounts=[argo.VolumeMount(name="tmp", mount_path="/tmp")],  # noqa: S108
-        security_context=argo.SecurityContext(
-            allow_privilege_escalation=False,
-            read_only_root_filesystem=True,
-            capabilities=argo.Capabilities(drop=["ALL"]),
-        ),
+        security_context=argo.SecurityContext.model_validate(_HARDENED),
         resources=argo.ResourceRequirements(
             requests={"cpu": argo.Quantity(root="50m"), "memory": argo.Quantity(root="96Mi")},
             limits={"memory": argo.Quantity(root="512Mi")},
@@ -120,6 +128,7 @@ def build(
             fs_group=USER,
             seccomp_profile=argo.SeccompProfile(type="RuntimeDefault"),
         ),
+        pod_spec_patch=json.dumps(_EXECUTOR),
         image_pull_secrets=[settings.pull_secret] if settings.pull_secret else [],
         pod_gc=argo.PodGC(strategy="OnPodSuccess", delete_delay_duration="600s"),
         active_deadline_seconds=_WEEK,
