@@ -194,6 +194,12 @@ class Registry:
         self.process.terminate()
         self.process.wait(10)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def manifest(self, name, tag):
         accept = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
         answer = requests.get(

@@ -125,12 +125,11 @@ def test_what_is_there_already_is_not_sent_again(registry, go, packed):
     ],
 )
 def test_registries_with_tokens_are_pushed_to(tmp_path, go, packed, login):
-    behind = servers.Registry(tmp_path)
-    front = Front(behind, tokens=True)
-    assert go(f"{front.host}/team/adapter:1", {front.host: login}).endswith(packed.digest)
-    assert behind.manifest("team/adapter", "1")["annotations"] == ANNOTATIONS
-    front.close()
-    behind.close()
+    with servers.Registry(tmp_path) as behind:
+        front = Front(behind, tokens=True)
+        assert go(f"{front.host}/team/adapter:1", {front.host: login}).endswith(packed.digest)
+        assert behind.manifest("team/adapter", "1")["annotations"] == ANNOTATIONS
+        front.close()
 
 
 class Front(servers.TokenRegistry):
@@ -161,11 +160,12 @@ class Front(servers.TokenRegistry):
 def test_a_registry_that_comes_back_gets_the_image(tmp_path, go, packed):
     folder = tmp_path / "store"
     folder.mkdir()
-    server = servers.Registry(folder)
-    server.close()
-    threading.Timer(0.5, server.start).start()
-    assert go(f"{server.host}/team/adapter:1", budget=30).endswith(packed.digest)
-    server.close()
+    with servers.Registry(folder) as server:
+        server.close()
+        back = threading.Timer(0.5, server.start)
+        back.start()
+        assert go(f"{server.host}/team/adapter:1", budget=30).endswith(packed.digest)
+        back.join()
 
 
 def test_an_upload_that_breaks_is_repeated(registry, go, packed):

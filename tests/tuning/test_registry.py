@@ -55,13 +55,12 @@ def test_a_secret_without_the_registry(registry, ask, entries, has):
 
 
 def test_tls_is_spoken_and_checked(tmp_path, ask, certificate, monkeypatch):
-    server = servers.Registry(tmp_path, password=True, tls=certificate)
-    host = f"localhost:{server.port}"
-    with pytest.raises(PushForbidden, match="certificate is not trusted"):
-        ask(f"{host}/team/a:1", {host: entry()})
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate[0]))
-    assert ask(f"{host}/team/a:1", {host: entry()}) == ""
-    server.close()
+    with servers.Registry(tmp_path, password=True, tls=certificate) as server:
+        host = f"localhost:{server.port}"
+        with pytest.raises(PushForbidden, match="certificate is not trusted"):
+            ask(f"{host}/team/a:1", {host: entry()})
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate[0]))
+        assert ask(f"{host}/team/a:1", {host: entry()}) == ""
 
 
 def test_nobody_there(ask):
