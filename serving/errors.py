@@ -6,6 +6,7 @@ RequestError            status and OpenAI's type; /chat shows the message as `de
 ├── BadRequest     400  names the parameter
 ├── ModelNotFound  404
 ├── TooBusy        429  with Retry-After
+├── ClientGone     499  nobody reads it
 ├── EngineTrouble  500
 └── NotReady       503  starting, draining or broken
 
@@ -63,6 +64,12 @@ class TooBusy(RequestError):
     status = 429
     type = "requests"
     code = "rate_limit_exceeded"
+
+
+class ClientGone(RequestError):
+    """The client hung up before its answer."""
+
+    status = 499
 
 
 class EngineTrouble(RequestError):

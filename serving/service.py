@@ -150,8 +150,10 @@ class Service:
         return Mix(strengths, self._agreed([each.template for each in active]) or base)
 
     async def stream(self, request: Request, *, stops: tuple[str, ...] = ()) -> AsyncGenerator[Piece, None]:
-        """Run one request; closing the generator cancels it. Raises an error of `serving.errors`."""
-        engine, chat = self.require()
+        """Run one request that was let in; closing the generator cancels it. Raises an error of `serving.errors`."""
+        if self.loaded is None:
+            raise errors.NotReady(self.unready())
+        engine, chat = self.loaded
         if request.stop_ids is None:
             request = replace(request, stop_ids=engine.info.stop_ids | chat.tokenizer.stop_ids)
         text = TextStream(chat.tokenizer.backend, request.prompt, stops=stops)

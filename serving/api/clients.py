@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import fastapi
 
+from serving import errors
+
 T = TypeVar("T")
 
 
@@ -16,7 +18,7 @@ async def while_connected(request: fastapi.Request, work: Coroutine[Any, Any, T]
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise asyncio.CancelledError
+            raise errors.ClientGone("the client hung up")
         return working.result()
     finally:
         for task in (working, gone):

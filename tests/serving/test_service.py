@@ -7,6 +7,8 @@ import pytest
 
 from serving import errors
 from serving.config import Adapter, Served
+from serving.service import Loaded
+from serving.text.chat import Chat
 from tests.serving import fakes
 
 POET = {"name": "poet", "image": "r/poet:1", "strength": 0.5}
@@ -50,7 +52,13 @@ def test_root_health_and_livez(tmp_path):
 
 def test_while_the_model_loads_health_says_so_and_nothing_is_taken(tmp_path):
     go = threading.Event()
-    with fakes.server(tmp_path, load=go.wait) as client:
+
+    def load():
+        go.wait(20)
+        tokenizer = fakes.ByteTokenizer()
+        return Loaded(fakes.FakeEngine(tokenizer), Chat(tokenizer))
+
+    with fakes.server(tmp_path, load=load) as client:
         health = client.get("/health")
         assert (health.status_code, health.json()["detail"]) == (503, "the model is being loaded")
         assert client.get("/livez").status_code == 200
@@ -59,6 +67,7 @@ def test_while_the_model_loads_health_says_so_and_nothing_is_taken(tmp_path):
         assert client.post("/v1/completions", prompt="p").json()["error"]["type"] == "service_unavailable"
         assert not served(client).ready
         go.set()
+        client.eventually(lambda: client.get("/health").status_code == 200)
 
 
 def test_model_that_cannot_be_loaded_ends_the_server_with_the_reason(tmp_path):
