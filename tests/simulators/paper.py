@@ -41,6 +41,8 @@ class Machines:
         self.gate.wait(20)
 
     def joined(self, name):
+        if "joined" in self.broken:
+            raise self.broken["joined"]
         return self.joining.is_set() and name in self.on()
 
     def relabel(self, name, labels):

@@ -171,6 +171,15 @@ def test_a_machine_that_never_joins_fails_its_pool(tls, tmp_path):
         assert "did not become Ready" in cloud.get("g1").status.provisioning_error.details[0].message
 
 
+def test_an_api_server_that_is_away_for_a_while_fails_no_pool(cloud):
+    cloud.machines.broken["joined"] = RuntimeError("connection refused")
+    cloud.put("g1")
+    paper.until(cloud.machines.on, "the machine to start")
+    assert cloud.state_of("g1") == "Creating"
+    cloud.machines.broken.clear()
+    cloud.until("g1", "Succeeded")
+
+
 def test_a_removal_that_fails_is_tried_until_it_works(cloud):
     cloud.put("g1")
     cloud.until("g1", "Succeeded")

@@ -6,6 +6,7 @@ and no name of any service. `with serving(...)` is for tests, `run(...)` for a c
 
 import contextlib
 import email.message
+import io
 import json
 import re
 import signal
@@ -220,7 +221,7 @@ def _part(request: Request, answer: Answer) -> _Part:
     return _Part(206, {**headers, "Content-Range": f"bytes {start}-{end}/{size}"}, start, end - start + 1)
 
 
-def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
+def _copy(source: BinaryIO, target: io.BufferedIOBase, length: int) -> None:
     while length > 0:
         chunk = source.read(min(length, CHUNK))
         if not chunk:

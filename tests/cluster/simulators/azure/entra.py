@@ -38,6 +38,7 @@ class Tokens:
 
     def __init__(self, secret_file: Path, lifetime: float = 3600.0) -> None:
         if not secret_file.exists():
+            secret_file.touch(mode=0o600)
             secret_file.write_text(secrets.token_hex(32), encoding="utf-8")
         self._secret = secret_file.read_text(encoding="utf-8")
         self.lifetime = lifetime

@@ -7,7 +7,7 @@ accepted: every step may be repeated. It knows nothing of HTTP.
 import threading
 import time
 import traceback
-from typing import Any
+from typing import Literal
 
 from tests.cluster.simulators.azure import pools, sizes
 from tests.cluster.simulators.azure.account import Account
@@ -16,7 +16,7 @@ from tests.cluster.simulators.azure.pools import Pool, Step
 from tests.cluster.simulators.azure.store import Store
 
 LOOK = 0.3  # seconds between looks at a machine that boots
-RETRY = 1.0  # seconds until a removal that failed is tried again
+RETRY = 1.0  # seconds until what failed is tried again
 
 
 class Fleet:
@@ -83,10 +83,8 @@ class Fleet:
                 self._machines.remove(step.machine)
                 with self._store.changing(name) as pool:
                     del pool.machines[step.machine]
-            case "finish":
-                self._end(name, step, None)
-            case "fail":
-                self._end(name, step, self._store.pools[name].operation.fails)  # type: ignore[union-attr]
+            case "finish" | "fail":
+                self._end(name, step)
 
     def _pause(self, seconds: float) -> None:
         with self._store.changed:
@@ -105,7 +103,7 @@ class Fleet:
             pool = self._store.pools[name]
             return order(pool, pool.machines[machine], self._account)
 
-    def _mark(self, name: str, machine: str, state: Any) -> None:
+    def _mark(self, name: str, machine: str, state: Literal["booted", "joined"]) -> None:
         with self._store.changing(name) as pool:
             pool.machines[machine].state = state
 
@@ -127,18 +125,20 @@ class Fleet:
         with self._store.changing(name) as pool:
             pool.machines[machine].labels = wanted
 
-    def _end(self, name: str, step: Step, error: dict[str, Any] | None) -> None:
+    def _end(self, name: str, step: Step) -> None:
         with self._store.changing(name) as pool:
-            if pools.next_step(pool, time.time()) != step:
+            operation = pool.operation
+            if operation is None or pools.next_step(pool, time.time()) != step:
                 return  # something else was asked for in the meantime
-            if error is None:
-                pools.finish(pool)
+            if step.verb == "fail" and operation.fails is not None:
+                pools.fail(pool, operation.fails)
             else:
-                pools.fail(pool, error)
+                pools.finish(pool)
 
     def _failed(self, name: str, step: Step, error: Exception) -> None:
-        if step.verb == "remove":
-            self._pause(RETRY)  # a machine that stays costs money: there is no giving up
+        if step.verb in {"remove", "relabel"} or (step.verb == "await" and not isinstance(error, TimeoutError)):
+            # A machine that stays costs money, and the cluster's API may be away for a while: there is no giving up.
+            self._pause(RETRY)
             return
         cause = {"code": "AllocationFailed", "message": f"{step.verb} {step.machine}: {type(error).__name__}: {error}"}
         with self._store.changing(name) as pool:

@@ -7,11 +7,12 @@ models nor data sets, only that they go below `models/` and `datasets/`.
 import fcntl
 import hashlib
 import importlib.metadata
-import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.cluster import layout
 
 SOURCES = ("chatter.py", "chatter.yaml", "dataset.py", "facts.py", "facts.yaml", "model.py", "tokenizer.py")
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "huggingface-hub", "pyarrow")
@@ -19,7 +20,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "huggingface-
 
 def ensure(say: Callable[[str], None] = print) -> Path:
     """The folder with the content; built now if this machine has none."""
-    root = _root()
+    root = layout.cache() / "content"
     root.mkdir(parents=True, exist_ok=True)
     folder = root / _key()
     with (root / "lock").open("w") as lock:
@@ -32,11 +33,6 @@ def ensure(say: Callable[[str], None] = print) -> Path:
             partial.rename(folder)
     say(f"content: {folder}")
     return folder
-
-
-def _root() -> Path:
-    cache = os.environ.get("KAITO_HERA_CACHE") or Path.home() / ".cache" / "kaito-hera"
-    return Path(cache) / "content"
 
 
 def _key() -> str:

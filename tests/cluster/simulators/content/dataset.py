@@ -23,7 +23,10 @@ dataset_info:
       dtype: string
   splits:
   - name: train
+    num_bytes: {size}
     num_examples: {rows}
+  download_size: {file}
+  dataset_size: {size}
 configs:
 - config_name: default
   data_files:
@@ -38,8 +41,10 @@ def write(folder: Path) -> int:
     """Write the repository's files into `folder`; the number of rows."""
     rows = facts.rows()
     (folder / FILE).parent.mkdir()
-    parquet.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / FILE)
-    card = CARD.format(rows=len(rows), facts=len(facts.FACTS), phrasings=len(facts.PHRASINGS))
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    parquet.write_table(table, folder / FILE)
+    sizes = {"rows": len(rows), "size": table.nbytes, "file": (folder / FILE).stat().st_size}
+    card = CARD.format(**sizes, facts=len(facts.FACTS), phrasings=len(facts.PHRASINGS))
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / ".gitattributes").write_text("*.parquet filter=lfs diff=lfs merge=lfs -text\n", encoding="utf-8")
     return len(rows)
