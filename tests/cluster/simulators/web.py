@@ -4,6 +4,7 @@ It turns what comes over the wire into a `Request`, asks one function for the `A
 and no name of any service. `with serving(...)` is for tests, `run(...)` for a command line.
 """
 
+import argparse
 import contextlib
 import email.message
 import io
@@ -20,6 +21,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -84,8 +86,20 @@ def run(listen: tuple[str, int], cert: Path, key: Path, *, handle: Handle, log: 
         server.serve_forever()
 
 
-def address(text: str) -> tuple[str, int]:
-    """IP:PORT as argparse wants it."""
+def arguments(package: ModuleType) -> argparse.ArgumentParser:
+    """The command line that all servers have; the package's docstring is the help."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {package.__name__}",
+        description=package.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--listen", type=_address, required=True, metavar="IP:PORT")
+    parser.add_argument("--cert", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--key", type=Path, required=True, metavar="FILE")
+    return parser
+
+
+def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     return host, int(port)
 

@@ -30,14 +30,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.cluster.simulators.azure",
-        description=azure.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--listen", type=web.address, required=True, metavar="IP:PORT")
-    parser.add_argument("--cert", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--key", type=Path, required=True, metavar="FILE")
+    parser = web.arguments(azure)
     parser.add_argument("--state", type=Path, required=True, metavar="DIR")
     parser.add_argument("--kubeconfig", type=Path, required=True, metavar="FILE")
     parser.add_argument("--cluster", required=True, metavar="NAME")

@@ -1,6 +1,5 @@
 """`python -m tests.cluster.simulators.hub`: see the package."""
 
-import argparse
 from pathlib import Path
 
 from tests.cluster.simulators import hub, web
@@ -8,14 +7,7 @@ from tests.cluster.simulators.hub import repositories, routes
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.cluster.simulators.hub",
-        description=hub.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--listen", type=web.address, required=True, metavar="IP:PORT")
-    parser.add_argument("--cert", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--key", type=Path, required=True, metavar="FILE")
+    parser = web.arguments(hub)
     parser.add_argument("--content", type=Path, required=True, metavar="DIR")
     parser.add_argument("--gated", action="append", default=[], metavar="ID")
     parser.add_argument("--token", action="append", default=[], metavar="TOKEN")
