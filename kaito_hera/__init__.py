@@ -1,1 +1,1 @@
-"""How it is done: the Workspace, the cluster, nodes, Jobs, roll-outs, status, the watcher. No Workflow and no torch here."""
+"""How it is done: the Workspace, the cluster, nodes, Jobs, roll-outs, status, the watcher; no Workflow, no torch."""

@@ -1,7 +1,7 @@
 """What can be known before a GPU is bought, as small functions that raise the first reason why this cannot work.
 
-Those that need nothing but the Workspace come first, then those that read the cluster, then the dry runs, in which quotas,
-Pod Security and admission policies speak.
+Those that need nothing but the Workspace come first, then those that read the cluster, then the dry runs, in which
+quotas, Pod Security and admission policies speak.
 """
 
 import dataclasses
@@ -68,7 +68,7 @@ def instance_type(workspace: Workspace, settings: Settings) -> presets.Size | No
     if workspace.resource.instance_type is None:
         if settings.node_provider != "byo":
             raise errors.InvalidWorkspaceError(
-                "resource.instanceType: is missing; name the GPU size to make nodes of, for example Standard_NC24ads_A100_v4"
+                "resource.instanceType: is missing; name the nodes' size, for example Standard_NC24ads_A100_v4"
             )
         return None
     size = nodes.wanted(workspace).size

@@ -1,7 +1,7 @@
 """The Kubernetes API server: the only module that imports kubernetes.
 
-Objects are plain JSON dicts, as the server sends them. Credentials, TLS and proxies come from the kubernetes package; of
-its 1,200 model classes nothing is used, since what we write is sent with `fieldValidation=Strict` and checked there.
+Objects are plain JSON dicts, as the server sends them. Credentials, TLS and proxies come from the kubernetes package;
+of its 1,200 model classes nothing is used, since what we write is sent with `fieldValidation=Strict` and checked there.
 """
 
 import dataclasses
@@ -78,7 +78,7 @@ class Cluster:
 
     @classmethod
     def connect(cls) -> "Cluster":
-        """Connect as the pod's service account, or else by $KUBECONFIG; raises ClusterUnavailableError without either."""
+        """Connect as the pod's service account, or by $KUBECONFIG; raises ClusterUnavailableError without either."""
         configuration = client.Configuration()
         try:
             config.load_incluster_config(configuration)
@@ -172,7 +172,7 @@ class Cluster:
         path = _path(kind, metadata.get("namespace"), metadata["name"])
         return self._json("PATCH", path, query, body, content_type="application/apply-patch+yaml")
 
-    def patch(  # noqa: PLR0913 - one verb of the API, keyword-only after three
+    def patch(
         self,
         kind: Kind,
         name: str,

@@ -1,7 +1,7 @@
-"""The conditions that say what is true now. Each has one function, named after it, that answers (status, reason, message).
+"""What is true now: each condition has one function, named after it, that answers (status, reason, message).
 
-A step decides a condition while it runs and when it fails; live objects decide what can change afterwards. Summaries over
-these are in `observe`.
+A step decides a condition while it runs and when it fails; live objects decide what can change afterwards. Summaries
+over these are in `observe`.
 """
 
 import dataclasses

@@ -91,12 +91,12 @@ def _version(name: str, *, storage: bool, columns: list[dict[str, Any]]) -> dict
         "x-kubernetes-validations": [
             {
                 "rule": "has(self.inference) != has(self.tuning)",
-                "message": "give either inference (serve a model) or tuning (tune it, then serve it), exactly one of them",
+                "message": "give inference (serve a model) or tuning (tune it, then serve it), exactly one of them",
             },
             {
                 "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63",
-                "message": "metadata.name: a Service carries this name, so it must be lower-case letters, digits and '-',"
-                " begin with a letter, and have at most 63 characters",
+                "message": "metadata.name: a Service carries this name, so it must be lower-case letters, digits"
+                " and '-', begin with a letter, and have at most 63 characters",
             },
         ],
     }
@@ -111,7 +111,7 @@ def _version(name: str, *, storage: bool, columns: list[dict[str, Any]]) -> dict
 
 
 def _schema(model: type[Any]) -> dict[str, Any]:
-    """The model's JSON schema in the structural form that the API server wants: nothing referenced, nothing nullable."""
+    """The model's JSON schema in the structural form that the API server wants: no references, no nulls."""
     full = model.model_json_schema(by_alias=True, mode="validation")
     made: dict[str, Any] = _structural(full, full.get("$defs", {}))
     return made

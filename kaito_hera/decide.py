@@ -1,7 +1,7 @@
-"""What to do next for one Workspace. Pure: from its status and the live objects to a list of actions, none of them twice.
+"""What to do next for one Workspace. Pure: from its status and the live objects to a list of actions.
 
-Level-triggered: it never asks what happened, only what is there. A Workspace's way is read top to bottom in `_live` and,
-once it is being deleted, in `_deleting`.
+Level-triggered: it never asks what happened, only what is there. A Workspace's way is read top to bottom in
+`_living` and, once it is being deleted, in `_deleting`.
 """
 
 import dataclasses
@@ -155,7 +155,7 @@ def _costs_for_nothing(current: Status) -> bool:
 
 
 def _calm(workspace: Workspace, current: Status) -> datetime.datetime:
-    """What was reached and is lost stays lost for a while before it is bought again; what never was reached need not."""
+    """What was reached and is lost stays lost for a while before it is bought again."""
     wanted, reached = intent.of(workspace), current.satisfied
     if reached.nodes != wanted.nodes or reached.serve != wanted.serve or reached.tune != wanted.tune:
         return _EVER
@@ -202,7 +202,8 @@ def _deleting(workspace: Workspace, current: Status, seen: Live, settings: Setti
     ]
     if (attempt is None and not seen.workflows) or settings.node_provider == "byo" or _released(release, seen):
         return [*cleaning, *done]
-    return [*cleaning, *_release(current, seen, settings, release)]
+    earlier = [DeleteWorkflow(_name(w)) for w in seen.workflows if w is not release and _is_over(w, seen)]
+    return [*cleaning, *earlier, *_release(current, seen, settings, release)]
 
 
 def _release(current: Status, seen: Live, settings: Settings, release: Object | None) -> list[Action]:

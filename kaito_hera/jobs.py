@@ -1,7 +1,7 @@
-"""Jobs in the user's namespace: made once per attempt, then followed to their end, by whoever asks and as often as asked.
+"""Jobs in the user's namespace: made once per attempt, then followed to their end, as often as asked.
 
-A Job answers with its pod's termination message, JSON of its own or {"reason", "message", "retryable"}, and reports on the
-way with log lines that `read` understands. What the Job does is not known here.
+A Job answers with its pod's termination message, JSON of its own or {"reason", "message", "retryable"}, and reports on
+the way with log lines that `read` understands. What the Job does is not known here.
 """
 
 import dataclasses
@@ -105,7 +105,7 @@ def _condition(obj: dict[str, Any], kind: str) -> dict[str, Any] | None:
 
 
 def _verdict(job: dict[str, Any], pod: dict[str, Any] | None) -> dict[str, Any]:
-    """The Job's answer, or the error that its end means: its own word, else the deadline, else a lost pod, else a crash."""
+    """The Job's answer, or the error that its end means: its own word, the deadline, a lost pod, a crash."""
     what = f"Job {job['metadata']['namespace']}/{job['metadata']['name']}"
     end = _terminated(pod)
     answer = _json(end.get("message", ""))
@@ -158,8 +158,9 @@ class _Teller:
         self._job = job
         self._read = read
         self._thread: threading.Thread | None = None
-        self._last: Progress | None = None
-        self._written: tuple[float, Progress | None] = (0.0, None)
+        self._told: dict[str, Any] = {}  # later phases say less: what an earlier one said stays
+        self._written: dict[str, Any] = {}
+        self._written_at = 0.0
         self._since = ""
 
     def listen(self, pod: str) -> None:
@@ -188,19 +189,17 @@ class _Teller:
         if progress is None:
             print(text, flush=True)
             return
-        self._last = progress
+        self._told = self._told | json.loads(progress.model_dump_json(exclude_none=True))
         if file := os.environ.get("ARGO_PROGRESS_FILE"):
             Path(file).write_text(f"{progress.percent}/100\n", encoding="utf-8")
 
     def _annotate(self, pause: float) -> None:
-        at, written = self._written
-        if self._last is None or self._last is written or time.monotonic() - at < pause:
+        told = self._told
+        if told == self._written or time.monotonic() - self._written_at < pause:
             return
-        last = self._last
-        text = last.model_dump_json(exclude_none=True)
-        patch = {"metadata": {"annotations": {names.PROGRESS: text}}}
+        patch = {"metadata": {"annotations": {names.PROGRESS: json.dumps(told)}}}
         try:
             self._cluster.patch(clusters.JOB, self._job, self._namespace, patch)
         except errors.KaitoError:
             return  # progress is a courtesy; the next line tries again
-        self._written = (time.monotonic(), last)
+        self._written, self._written_at = told, time.monotonic()

@@ -76,7 +76,7 @@ class Lease:
 
 @contextmanager
 def turn(lease: Lease, *, timeout: float = 300.0) -> Iterator[None]:
-    """Wait for the lease, hold it for a few seconds of work, let it go; raises ClusterUnavailableError at the timeout."""
+    """Wait for the lease, hold it for some seconds of work, let it go; raises ClusterUnavailableError."""
     deadline = time.monotonic() + timeout
     while not lease.acquire():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""What is seen in the cluster for one Workspace, trimmed to what is used, and the reading of Argo's and the kubelet's words."""
+"""What is seen in the cluster for one Workspace, and the reading of Argo's and the kubelet's words."""
 
 import base64
 import dataclasses

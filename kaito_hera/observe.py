@@ -1,4 +1,4 @@
-"""The status that follows from what is seen. Pure: the same Workspace, status before and objects give the same status."""
+"""The status that follows from what is seen. Pure: the same objects and status before give the same status."""
 
 import json
 from collections.abc import Callable

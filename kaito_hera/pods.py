@@ -1,7 +1,7 @@
 """Pods in the user's namespace: the same hardened frame for every one of them.
 
-No root, no capabilities, no writable root, no service account token. What a pod needs of the operator's (pull secret, CA
-bundle) is copied beside it under the Workspace's name, owned by the Workspace, so it goes when the Workspace goes.
+No root, no capabilities, no writable root, no service account token. What a pod needs of the operator's (pull secret,
+CA bundle) is copied beside it under the Workspace's name, owned by the Workspace, so it goes when the Workspace goes.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Which Workspaces to look at: each at most once in the queue and never in two hands, now, later, or later and later."""
+"""Which Workspaces to look at: each at most once in the queue and never in two hands; now, later, or ever later."""
 
 import heapq
 import threading

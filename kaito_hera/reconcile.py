@@ -1,7 +1,7 @@
 """The only function that acts, and the only writer of status. It may run at any time, twice, and after a crash.
 
-`observe` says what is, `decide` what to do; here it is done. A status write carries the resourceVersion that was read, so
-a stale view writes nothing and is tried again with a fresh one.
+`observe` says what is, `decide` what to do; here it is done. A status write carries the resourceVersion that was read,
+so a stale view writes nothing and is tried again with a fresh one.
 """
 
 import logging

@@ -119,8 +119,14 @@ def pod_template(
             # Weights may take half an hour; a short period shows a quick start quickly.
             "startupProbe": {**health, "periodSeconds": 2, "failureThreshold": settings.server_timeout_seconds // 2},
             "readinessProbe": {**health, "periodSeconds": 5, "timeoutSeconds": 5},
+            "livenessProbe": {
+                "httpGet": {**health["httpGet"], "path": "/livez"},
+                "periodSeconds": 20,
+                "timeoutSeconds": 10,
+            },
         },
-        spec={**placement.pod_fields(), "terminationGracePeriodSeconds": 60},
+        # The server drains for a minute, then Ray takes some seconds to end.
+        spec={**placement.pod_fields(), "terminationGracePeriodSeconds": 80},
         annotations={"kaito.sh/config-hash": digest},
     )
     return pods.template(workspace, settings, frame)

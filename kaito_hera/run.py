@@ -35,7 +35,7 @@ class Run:
         return self.provider.placement(self.want, hostnames)
 
     def still_wanted(self) -> None:
-        """Raise SupersededError unless the Workspace is there, not being deleted, and asks for what this run was made for.
+        """Raise SupersededError unless the Workspace is there, stays, and asks for what this run was made for.
 
         Called before every write that costs money: a step may have slept through an edit.
         """

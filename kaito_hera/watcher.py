@@ -1,4 +1,4 @@
-"""The operator's process: watches, a queue of Workspaces, a few workers that reconcile, and one leader among replicas."""
+"""The operator's process: watches, a queue of Workspaces, workers that reconcile, one leader among replicas."""
 
 import datetime
 import logging
@@ -128,7 +128,7 @@ def _serve_health(port: int, healthy: Callable[[], bool]) -> None:
     """`/healthz` for the kubelet: 200 or 503."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+        def do_GET(self) -> None:
             self.send_response(200 if healthy() else 503)
             self.send_header("Content-Length", "0")
             self.end_headers()

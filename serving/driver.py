@@ -65,7 +65,7 @@ class Stopping:
             last.start()
 
 
-class ReplicaFailed(Exception):  # noqa: N818
+class ReplicaFailed(Exception):
     """The replica said why it ends."""
 
     def __init__(self, failure: Failure, exit_code: Exit) -> None:

@@ -1,4 +1,3 @@
-# ruff: noqa: N818  a class name is the reason that people read
 """What can go wrong, in two trees: what ends one request, and what ends the process. Knows neither FastAPI nor Ray.
 
 ```

@@ -19,8 +19,6 @@
 The class name is the condition's reason; the message names the field or object, the value seen and the way out.
 """
 
-# ruff: noqa: N818 -- users read the names as reasons, and there "Error" says nothing
-
 import errno
 import json
 from typing import ClassVar

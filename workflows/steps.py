@@ -1,4 +1,4 @@
-"""The steps, in the order in which a Workspace meets them. Each decides the condition that stands beside it in CONDITIONS.
+"""The steps, in the order in which a Workspace meets them. CONDITIONS says which condition each decides.
 
 A step is a function: its Input is what it needs, its Output what later steps get. Nothing here touches a cluster until
 Argo runs a step, and every step may run twice.

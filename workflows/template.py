@@ -30,7 +30,7 @@ _R = TypeVar("_R")
 Kind = Literal["serve", "tune", "release"]
 
 _DIED = "lastRetry.status == 'Error' || lastRetry.exitCode in ['-1', '137', '143']"
-"""Only the step's own death is retried by Argo: its pod was deleted, evicted or killed. What a step reports is for `reconcile`."""
+"""Argo retries only a step's own death: deleted, evicted, killed. What a step reports is for `reconcile`."""
 
 
 _HARDENED = {
@@ -42,7 +42,7 @@ _EXECUTOR = {
     "initContainers": [{"name": "init", "securityContext": _HARDENED}],
     "containers": [{"name": "wait", "securityContext": _HARDENED}],
 }
-"""Argo's own containers beside a step: without this the namespace could not enforce the restricted Pod Security Standard."""
+"""Argo's own containers beside a step; without this the namespace could not enforce Pod Security `restricted`."""
 
 
 def output(name: str, *, default: str) -> Parameter:
@@ -51,7 +51,7 @@ def output(name: str, *, default: str) -> Parameter:
 
 
 def step(function: Callable[_P, _R]) -> Callable[..., Any]:
-    """Make a function a step: run by Hera's runner in the operator's image, its known errors left as reason and exit code."""
+    """Make a function a step, run by Hera's runner in the operator's image; known errors leave reason and exit code."""
     return script(
         constructor="runner",
         image="{{workflow.parameters.operator-image}}",
@@ -109,7 +109,7 @@ def build(
         annotations={
             names.INTENT: intent.of(workspace).dump(),
             "workflows.argoproj.io/title": f"{kind} {workspace.key}",
-            "workflows.argoproj.io/description": f"{workspace.preset_name}, generation {workspace.metadata.generation}, attempt {attempt}",
+            "workflows.argoproj.io/description": _description(workspace, attempt),
         },
         arguments={
             "workspace": json.dumps(workspace.intent()),
@@ -141,6 +141,10 @@ def build(
 def _fill(workflow: Workflow, fill: Callable[[Workflow], None]) -> None:
     with workflow:
         fill(workflow)
+
+
+def _description(workspace: api.Workspace, attempt: int) -> str:
+    return f"{workspace.preset_name}, generation {workspace.metadata.generation}, attempt {attempt}"
 
 
 def _labels(kind: Kind, workspace: api.Workspace, settings: Settings, attempt: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Tune: check, get GPU nodes, wait for them, train in the user's namespace; then serve the result, or give the nodes back."""
+"""Tune: check, get GPU nodes, wait for them, train in the user's namespace; serve the result or give the nodes back."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from workflows import steps, template
 
 
 def tune(workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts) -> dict[str, Any]:
-    """The Workflow of one attempt. Without a server to follow, no node is asked for when the adapter is there already."""
+    """The Workflow of one attempt. Where nothing is to be served, no node is asked for if the adapter is there."""
 
     def fill(workflow: Workflow) -> None:
         asked = template.asked(workflow)

@@ -1,4 +1,4 @@
-"""AKS agent pools: one per Workspace and GPU size, with as many nodes as are wanted. The only module that imports azure.
+"""AKS agent pools: one per Workspace and GPU size, of as many nodes as wanted. The only module that imports azure.
 
 The SDK's poller is not used: a PUT is accepted or not, and from then on the pool itself tells how far it is, so a step
 that dies loses nothing. The pool's name follows from the Workspace's uid, so asking twice makes one pool.

@@ -1,4 +1,4 @@
-"""Waiting until nodes are usable, and then until they have been so for a while: a node that flaps wastes a whole run."""
+"""Waiting until nodes are usable and have been so for a while: a node that flaps wastes a whole run."""
 
 import time
 from typing import Any

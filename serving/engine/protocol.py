@@ -1,4 +1,3 @@
-# ruff: noqa: N818  names say what happened
 """What the rest may know of an engine: tokens in, a stream of tokens out, adapters by id, health.
 
 An `Engine` object is ready from the start: whoever makes one has loaded the model and run it once. Engines know no

@@ -1,4 +1,3 @@
-# ruff: noqa: N818  a name says what happened
 """Prompts and conversations to tokens, with the model's chat template or an adapter's.
 
 `Tokenizer` is what this needs of a checkpoint's tokenizer; `serving.text.checkpoint` makes one. Knows neither engines

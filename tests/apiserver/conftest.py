@@ -1,10 +1,11 @@
-"""One real API server for all tests here: no nodes, no controllers, so a test plays kubelet and Argo where it needs them."""
+"""One real API server for all tests here. It has no nodes and no controllers: a test plays kubelet and Argo itself."""
 
 import os
 import subprocess
 import sys
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def kubeconfig():
         kubectl("apply", "--server-side", "-k", ROOT / "argo")
         kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
         for kind in ("workspaces", "workflows"):  # established is not yet able to answer
-            until(lambda: kubectl("get", kind, "-A", check=False).returncode == 0, what=f"an answer for {kind}")
+            until(partial(_answers, kubectl, kind), what=f"an answer for {kind}")
         yield path
 
 
@@ -111,6 +112,10 @@ def watcher(kubeconfig, cluster, tmp_path):
     for process in started:
         process.kill()
         process.wait()
+
+
+def _answers(kubectl, kind):
+    return kubectl("get", kind, "-A", check=False).returncode == 0
 
 
 def until(look, *, what, seconds=30):

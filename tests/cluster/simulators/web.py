@@ -161,7 +161,7 @@ class _Connection(BaseHTTPRequestHandler):
         request = self._request()
         try:
             answer = self.server.handle(request)
-        except Exception:  # noqa: BLE001 -- whatever happens, the client gets an answer
+        except Exception:
             traceback.print_exc()
             answer = json_answer(500, {"error": f"the simulator failed: {traceback.format_exc(limit=-1)}"})
         part = _part(request, answer)
@@ -169,7 +169,7 @@ class _Connection(BaseHTTPRequestHandler):
         self.server.log(request, part.status, time.monotonic() - started)
         self._send(request, answer.body, part)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _answer  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = _answer
 
     def _request(self) -> Request:
         url = urlsplit(self.path)

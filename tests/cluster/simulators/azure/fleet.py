@@ -54,7 +54,7 @@ class Fleet:
         while (step := self._take(name)) is not None:
             try:
                 self._do(name, step)
-            except Exception as error:  # noqa: BLE001 -- a cloud reports what went wrong, it does not stop
+            except Exception as error:
                 traceback.print_exc()
                 self._failed(name, step, error)
 
