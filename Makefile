@@ -141,7 +141,10 @@ demo: cluster-install ## the main job: serve a model, tune it, and ask both the 
 
 # ---------------------------------------------------------------------- tests
 
-test: lint test-plain test-apiserver test-torch test-e2e ## everything
+test: packages lint test-plain test-apiserver test-torch test-e2e ## everything
+
+packages: .venv/.ready
+	@$(PYTHON) -m tests.cluster packages
 
 test-plain: .venv/.ready ## pure functions, goldens: seconds
 	$(PYTEST) -m "not apiserver and not torch and not e2e"
@@ -154,5 +157,8 @@ test-torch: .venv/.ready ## tiny real models: training learns, serving answers
 
 test-e2e: cluster-install ## the whole on the one-machine cluster
 	$(PYTEST) -m e2e
+
+bench-pipeline: cluster-install ## apply to first answer, and how much of it is ours
+	@$(PYTHON) -m tests.bench.pipeline $(CLUSTER)
 
 .PHONY: $(shell awk -F: '/^[a-z0-9-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))

@@ -203,21 +203,25 @@ def _deleting(workspace: Workspace, current: Status, seen: Live, settings: Setti
     if (attempt is None and not seen.workflows) or settings.node_provider == "byo" or _released(release, seen):
         return [*cleaning, *done]
     earlier = [DeleteWorkflow(_name(w)) for w in seen.workflows if w is not release and _is_over(w, seen)]
-    return [*cleaning, *earlier, *_release(current, seen, settings, release)]
+    return [*cleaning, *earlier, *_release(workspace, current, seen, settings)]
 
 
-def _release(current: Status, seen: Live, settings: Settings, release: Object | None) -> list[Action]:
+def _release(workspace: Workspace, current: Status, seen: Live, settings: Settings) -> list[Action]:
+    """Give back what is billed: by a Workflow, or without Argo if that does not begin in time."""
     attempt = current.workflow
     if attempt is None or attempt.kind != "release":
         return [Start(Parts(), failures=0)]
-    if release is None:
-        return [Create(Parts())] if attempt.phase == "" else [Start(Parts(), failures=0)]
-    if live.is_done(release):
+    release = seen.workflow(attempt.name)
+    if release is None and attempt.phase:
+        return [Start(Parts(), failures=0)]
+    if release and live.is_done(release):
         return _at(retry.not_before(release, attempt.failures), seen, Start(Parts(), attempt.failures))
-    if _running_steps(seen):
+    if release and _running_steps(seen):
         return []
-    rest = settings.argo_timeout_seconds - _age(release, seen)
-    return [LookAgain(rest + 1)] if rest > 0 else [ReleaseWithoutArgo()]
+    since = release["metadata"]["creationTimestamp"] if release else workspace.metadata.deletion_timestamp
+    rest = settings.argo_timeout_seconds - (seen.now - status.moment(str(since))).total_seconds()
+    waiting: list[Action] = [LookAgain(rest + 1)] if rest > 0 else [ReleaseWithoutArgo()]
+    return waiting if release else [*waiting, Create(Parts())]
 
 
 def _released(release: Object | None, seen: Live) -> bool:

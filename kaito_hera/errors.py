@@ -9,9 +9,9 @@
     │   ├── InsufficientGPUMemoryError
     │   ├── UnsupportedGPUError
     │   ├── ConfigInvalidError
-    │   ├── SupersededError      the Workspace was changed or deleted meanwhile
     │   └── ForbiddenError       a quota, a policy or a missing right said no
     └── TransientError           try again                                 exit code 75
+        ├── SupersededError      the Workspace was changed or deleted meanwhile: another attempt follows, or none
         ├── SecretNotFoundError
         ├── SecretInvalidError
         ├── ConfigMapNotFoundError
@@ -19,7 +19,6 @@
         ├── ProvisioningFailedError  the cloud said no; the reason is the cloud's
         ├── NoNodesMatchError
         ├── ServerNotReadyError
-        ├── EngineError
         └── ClusterUnavailableError
 
 A message names the object or field, the value seen and the way out. What an image reports of itself travels as
@@ -95,7 +94,7 @@ class ConfigInvalidError(TerminalError):
     """A ConfigMap that the Workspace names cannot be understood."""
 
 
-class SupersededError(TerminalError):
+class SupersededError(TransientError):
     """The Workspace is not what this attempt was made for."""
 
 
@@ -129,10 +128,6 @@ class NoNodesMatchError(TransientError):
 
 class ServerNotReadyError(TransientError):
     """The model server does not answer in time."""
-
-
-class EngineError(TransientError):
-    """Argo did not do its part."""
 
 
 class ClusterUnavailableError(TransientError):

@@ -81,7 +81,7 @@ def _workflow(view: View) -> WorkflowStatus | None:
     failed = live.failure(view.workflow) is not None and current.phase not in {"Failed", "Error"}
     place = f"/workflows/{view.settings.namespace}/{current.name}"
     url = f"{view.settings.argo_url}{place}" if view.settings.argo_url else ""
-    return current.model_copy(update={"phase": phase, "failures": current.failures + failed, "url": url})
+    return current.model_copy(update={"phase": phase, "failures": current.failures + failed, "url": url, "message": ""})
 
 
 def _step(view: View) -> StepStatus | None:
@@ -206,6 +206,8 @@ def _reconciling(view: View, after: Status, *, settled: bool) -> Verdict:
             "RetryPending",
             f"attempt {after.workflow.attempt} failed, the next starts at {when}: {why.message}",
         )
+    if view.workflow is None and after.workflow and after.workflow.message:
+        return "True", "EngineIncompatible", f"Argo's Workflow cannot be made: {after.workflow.message}"
     if view.workflow and not live.phase(view.workflow):
         age = view.live.now - status.moment(view.workflow["metadata"]["creationTimestamp"])
         if age.total_seconds() > view.settings.argo_timeout_seconds:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pydantic
 
-from kaito_hera import api, decide, names, status
+from kaito_hera import api, decide, errors, names, status
 from kaito_hera import cluster as clusters
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
@@ -76,11 +76,10 @@ class Reconciler:
             case decide.Start(parts, failures):
                 attempt = decide.next_attempt(current, seen)
                 started = _started(workspace, parts, attempt, failures)
-                self._write(workspace, current.model_copy(update={"workflow": started}))
-                self._create(workspace, current, parts, attempt)
+                recorded = current.model_copy(update={"workflow": started})
+                self._create(self._write(workspace, recorded), recorded, parts)
             case decide.Create(parts):
-                assert current.workflow is not None
-                self._create(workspace, current, parts, current.workflow.attempt)
+                self._create(workspace, current, parts)
             case decide.Stop(workflow):
                 self._stop(workflow)
             case decide.DeleteWorkflow(workflow):
@@ -90,13 +89,20 @@ class Reconciler:
             case decide.ReleaseWithoutArgo():
                 self._release_without_argo(workspace)
 
-    def _create(self, workspace: Workspace, current: Status, parts: Parts, attempt: int) -> None:
+    def _create(self, workspace: Workspace, current: Status, parts: Parts) -> None:
+        """Create the Workflow of the recorded attempt; why it cannot be made goes into status."""
+        recorded = current.workflow
+        assert recorded is not None
         adapter = current.tuning.adapter_image if current.tuning else ""
-        manifest = self._plan(workspace, self._settings, attempt=attempt, parts=parts, adapter=adapter)
+        manifest = self._plan(workspace, self._settings, attempt=recorded.attempt, parts=parts, adapter=adapter)
         try:
             self._cluster.create(clusters.WORKFLOW, manifest)
         except clusters.ConflictError:
             return  # an earlier try of ours
+        except errors.KaitoError as cause:
+            told = recorded.model_copy(update={"message": f"{cause.reason}: {cause}"})
+            self._write(workspace, current.model_copy(update={"workflow": told}))
+            raise
         log.info("%s: started %s", workspace.key, manifest["metadata"]["name"])
 
     def _stop(self, workflow: str) -> None:
@@ -121,12 +127,14 @@ class Reconciler:
         patch = {"metadata": {"resourceVersion": metadata.resource_version, "finalizers": list(finalizers)}}
         self._cluster.patch(clusters.WORKSPACE, metadata.name, metadata.namespace, patch)
 
-    def _write(self, workspace: Workspace, after: Status) -> None:
+    def _write(self, workspace: Workspace, after: Status) -> Workspace:
+        """Store the status; the Workspace with the version that the next write needs."""
         metadata = workspace.metadata
         # A merge patch leaves what it does not name, so what is gone is named as null.
         whole = {field.alias: None for field in Status.model_fields.values()} | after.dump()
         body = {"metadata": {"resourceVersion": metadata.resource_version}, "status": whole}
-        self._cluster.patch(clusters.WORKSPACE, metadata.name, metadata.namespace, body, subresource="status")
+        stored = self._cluster.patch(clusters.WORKSPACE, metadata.name, metadata.namespace, body, subresource="status")
+        return Workspace.parse(stored)
 
     def _refuse(self, obj: Object, seen: Live, cause: pydantic.ValidationError) -> None:
         """An object that this version cannot read, stored by another one's CRD: say so and touch nothing."""

@@ -83,6 +83,8 @@ class WorkflowStatus(Model):
     """Attempts in a row that failed for this generation."""
     url: str = ""
     """Where to watch it."""
+    message: _Text = ""
+    """Why it could not be made."""
 
 
 class StepStatus(Model):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, watched
+from kaito_hera import errors, rival, watched
 from kaito_hera.lease import Lease, lead
 from kaito_hera.live import Live, Object
 from kaito_hera.queue import Queue
@@ -20,6 +20,7 @@ from kaito_hera.settings import Settings
 log = logging.getLogger(__name__)
 
 _WORKERS = 8
+_RIVALS = 30.0  # seconds between looks for KAITO's own controller
 _RESYNC = 300.0  # seconds between looks at every Workspace, whatever was heard
 _BROUGHT = 60.0  # seconds between looks at nodes that were brought: they carry no label to watch by
 _DEAF = 180.0  # seconds without a bookmark after which a watch counts as broken
@@ -32,6 +33,7 @@ class Watcher:
         self._cluster = cluster
         self._settings = settings
         self._queue: Queue[Key] = Queue()
+        self._alone = threading.Event()
         self._reconciler = Reconciler(cluster, settings, plan)
         self._workspaces = self._reflect(watched.WORKSPACES)
         self._workflows = self._reflect(watched.WORKFLOWS)
@@ -64,13 +66,30 @@ class Watcher:
         log.info("watching %d Workspaces", len(self._workspaces.keys()))
         for number in range(_WORKERS):
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True).start()
+        threading.Thread(target=self._look_for_rivals, daemon=True).start()
         while True:
             time.sleep(_RESYNC)
             for key in {*self._workspaces.keys(), *self._workflows.keys()}:
                 self._queue.add(key)
 
+    def _look_for_rivals(self) -> None:
+        """Let the workers work, unless and until another controller of Workspaces is there."""
+        while True:
+            try:
+                story = rival.found(self._cluster)
+            except errors.KaitoError as cause:
+                log.warning("looking for KAITO: %s", cause)
+            else:
+                if story:
+                    log.warning("acting on nothing: %s", story)
+                    self._alone.clear()
+                else:
+                    self._alone.set()
+            time.sleep(_RIVALS)
+
     def _work(self) -> None:
         while True:
+            self._alone.wait()
             key = self._queue.take()
             try:
                 again = self._look_at(key)

@@ -180,6 +180,24 @@ def test_a_deletion_without_argo_releases_by_a_plain_job(cluster, apply, namespa
     until(lambda: not workflows(cluster, namespace), what="no Workflow left")
 
 
+def test_beside_kaito_s_own_controller_ours_acts_on_nothing(cluster, apply, namespace, watcher):
+    kind = clusters.Kind(
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        group="admissionregistration.k8s.io",
+        namespaced=False,
+    )
+    cluster.create(kind, {"metadata": {"name": "validation.workspace.kaito.sh"}})
+    try:
+        watcher()
+        apply(making.inference())
+        time.sleep(4)
+        assert workspace(cluster, namespace)["metadata"].get("finalizers") is None
+        assert not workflows(cluster, namespace)
+    finally:
+        cluster.delete(kind, "validation.workspace.kaito.sh")
+
+
 def test_at_rest_nothing_is_written_but_the_lease(cluster, apply, namespace, watcher):
     watcher()
     apply(making.inference())

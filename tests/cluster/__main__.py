@@ -6,6 +6,7 @@ python -m tests.cluster status [NAME]               what runs, where it answers,
 python -m tests.cluster enter NAME -- COMMAND       run a host command inside the cluster's network
 python -m tests.cluster restart NAME DAEMON...      stop daemons of the control plane or the simulators, and `up`
 python -m tests.cluster node-image NAME IMAGE...    unpack images from the registry into every future node's disk
+python -m tests.cluster packages                    install the Debian packages that the cluster and the tests need
 python -m tests.cluster binaries                    build the Go programs only (no root needed)
 python -m tests.cluster prune                       forget old programs, kept images, the node image; no cluster may run
 """
@@ -14,7 +15,7 @@ import argparse
 import sys
 import time
 
-from tests.cluster import build, layout, lifecycle, machines, node_image, shell, status
+from tests.cluster import build, layout, lifecycle, machines, node_image, prerequisites, shell, status
 
 
 def main() -> int:
@@ -32,6 +33,7 @@ def main() -> int:
     image = verbs.add_parser("node-image", help="unpack images into every future node's disk")
     image.add_argument("name")
     image.add_argument("images", nargs="+", metavar="IMAGE")
+    verbs.add_parser("packages", help="install the Debian packages that are missing")
     verbs.add_parser("binaries", help="build the Go programs only")
     verbs.add_parser("prune", help="forget old programs, kept images and the node image")
     asked = parser.parse_args()
@@ -45,7 +47,7 @@ def main() -> int:
         return 130
 
 
-def _run(asked: argparse.Namespace) -> int:
+def _run(asked: argparse.Namespace) -> int:  # noqa: C901 - one case a verb
     match asked.verb:
         case "up":
             _up(layout.Cluster(asked.name))
@@ -62,6 +64,8 @@ def _run(asked: argparse.Namespace) -> int:
         case "node-image":
             added = node_image.add(layout.Cluster(asked.name), asked.images)
             print(f"added: {', '.join(added)}" if added else "the node image holds them already")
+        case "packages":
+            prerequisites.ensure()
         case "binaries":
             build.ensure()
             print(build.tools())

@@ -14,7 +14,7 @@ import yaml
 
 from kaito_hera import cluster as clusters
 from kaito_hera import names
-from tests.cluster import build, layout, registry, shell
+from tests.cluster import build, layout, shell
 
 ROOT = Path(__file__).parents[2]
 OPERATOR = "kaito-hera"
@@ -107,12 +107,20 @@ class World:
         """`curl -X POST /chat` through the Service; greedy, only the answer."""
         body = {"prompt": prompt, "return_full_text": False}
         body["generate_kwargs"] = {"do_sample": False, "max_new_tokens": 40, **generate}
+        answer = self._post(namespace, name, "/chat", body)
+        return str(json.loads(answer)["Result"]).strip()
+
+    def chat_with(self, namespace: str, name: str, model: str, prompt: str) -> str:
+        """The OpenAI API, greedy, with a model of one's choice."""
+        body = {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": 40}
+        answer = json.loads(self._post(namespace, name, "/v1/chat/completions", body))
+        return str(answer["choices"][0]["message"]["content"]).strip()
+
+    def _post(self, namespace: str, name: str, path: str, body: dict[str, object]) -> str:
         address = self.kube.get(clusters.SERVICE, name, namespace)["spec"]["clusterIP"]
         header = ["-H", "accept: application/json", "-H", "Content-Type: application/json"]
-        answer = self.inside(
-            "curl", "-sS", "--max-time", "60", "-X", "POST", f"http://{address}/chat", *header, "-d", json.dumps(body)
-        )
-        return str(json.loads(answer)["Result"])
+        url = f"http://{address}{path}"
+        return self.inside("curl", "-sS", "--max-time", "60", "-X", "POST", url, *header, "-d", json.dumps(body))
 
     # ------------------------------------------------------------------ an observer
 
@@ -156,15 +164,18 @@ class World:
     def pools(self, namespace: str) -> list[str]:
         """Agent pools that Azure bills for the Workspaces of a namespace, whatever their state."""
         found = []
-        for pool in self.azure()["value"]:
-            tags = pool["properties"].get("tags", {})
-            if tags.get("kaito-hera-workspace", "").startswith(f"{namespace}/"):
+        for file in (self.machine.state / "azure/pools").glob("*.json"):
+            pool = json.loads(file.read_text())
+            owner = pool["properties"].get("tags", {}).get("kaito-hera-workspace", "")
+            if owner.startswith(f"{namespace}/") and pool["state"] != "Deleted":
                 found.append(pool["name"])
         return found
 
-    def azure(self) -> dict[str, list[dict[str, object]]]:
-        """What Azure lists, asked past the product."""
-        raise NotImplementedError
+    def pools_ever(self, namespace: str) -> int:
+        """How many pools were ever accepted for a namespace."""
+        files = (self.machine.state / "azure/pools").glob("*.json")
+        tags = [json.loads(file.read_text())["properties"].get("tags", {}) for file in files]
+        return sum(1 for tag in tags if tag.get("kaito-hera-workspace", "").startswith(f"{namespace}/"))
 
     def left(self, namespace: str) -> dict[str, list[str]]:
         """What exists for the Workspaces of a namespace and should not after they are gone."""
@@ -181,6 +192,3 @@ class World:
     def manifest_of(self, image: str) -> dict[str, object]:
         """An image's manifest as the registry has it."""
         return json.loads(self.inside("skopeo", "inspect", "--raw", f"docker://{image}"))
-
-
-__all__ = ["OPERATOR", "PUSH_SECRET", "REPOSITORY", "ROOT", "World", "registry", "until"]

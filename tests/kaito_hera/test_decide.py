@@ -381,6 +381,15 @@ def test_a_release_that_argo_took_up_and_then_dropped_is_done_without_argo_too()
     assert decided(workspace, before, making.live(workflows=[waiting], pods=working)) == []
 
 
+def test_a_release_that_argo_cannot_even_be_asked_for_is_done_without_argo():
+    before = status(making.inference(), attempt=2, kind="release", phase="")
+    assert decided(deleted(making.inference(), seconds=10), before, making.live()) == [LookAgain(111), Create(Parts())]
+    assert decided(deleted(making.inference(), seconds=121), before, making.live()) == [
+        ReleaseWithoutArgo(),
+        Create(Parts()),
+    ]
+
+
 def test_the_release_job_s_success_is_enough():
     workspace = deleted(making.inference())
     before = status(workspace, attempt=2, kind="release", phase="")

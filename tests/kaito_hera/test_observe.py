@@ -159,6 +159,16 @@ def test_an_argo_that_does_not_answer_is_named():
     assert said(young)["Reconciling"] == ("True", "Progressing")
 
 
+def test_a_workflow_that_cannot_be_made_is_explained():
+    workspace = making.inference()
+    before = recorded(workspace)
+    told = before.workflow.model_copy(update={"message": "ClusterUnavailable: the server could not find the resource"})
+    status = observed(workspace, before.model_copy(update={"workflow": told}))
+    assert said(status)["Reconciling"] == ("True", "EngineIncompatible")
+    later = observed(workspace, status, workflows=[making.workflow(workspace, preflight="Running")])
+    assert later.workflow.message == ""
+
+
 # ---------------------------------------------------------------------- tuning
 
 

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import socket
 import subprocess
 import tarfile
@@ -31,10 +30,6 @@ DOCKER = "application/vnd.docker"
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
-
-
-def available():
-    return all(shutil.which(program) for program in ("docker-registry", "skopeo"))
 
 
 @contextlib.contextmanager

@@ -14,8 +14,6 @@ from serving.config import parse_termination
 from serving.images import Images
 from tests.serving import registry as hub
 
-pytestmark = pytest.mark.skipif(not hub.available(), reason="needs docker-registry and skopeo")
-
 SILENT = """
 import socket, sys
 listener = socket.create_server(("127.0.0.1", 0))

@@ -8,20 +8,17 @@ import signal
 import threading
 import time
 
+import grpc
 import pytest
 
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # peft asks for it
 ]
-grpc = pytest.importorskip("grpc")
 
 from serving.config import Adapter, Adapters, Served, parse_termination
 from tests.serving import modelhub, registry, tiny
 from tests.serving.pod import Pod
-
-if not registry.available():
-    pytest.skip("needs docker-registry and skopeo", allow_module_level=True)
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = {"workspace": "ns/w", "name": "tiny-phi", "model": {"id": "acme/tiny-phi", "revision": REVISION}}
