@@ -156,7 +156,7 @@ test-torch: .venv/.ready ## tiny real models: training learns, serving answers
 	$(PYTEST) -m torch
 
 test-e2e: cluster-install ## the whole on the one-machine cluster
-	$(PYTEST) -m e2e
+	KAITO_HERA_CLUSTER=$(CLUSTER) $(PYTEST) -m e2e
 
 bench-pipeline: cluster-install ## apply to first answer, and how much of it is ours
 	@$(PYTHON) -m tests.bench.pipeline $(CLUSTER)
