@@ -25,6 +25,8 @@ class Azure(pydantic.BaseModel):
     resource_group: str
     cluster_name: str
     location: str
+    cloud: Literal["AzureCloud", "AzureUSGovernment", "AzureChinaCloud"] = "AzureCloud"
+    """As `az cloud list` names it; decides where to log in and whom to ask."""
 
 
 class Settings(pydantic.BaseModel):

@@ -121,4 +121,4 @@ def release(asked: Asked) -> None:
 def give_back(run: Run) -> None:
     """What `release` does, also where Argo does not run it."""
     rollout.remove(run)
-    nodes.release(run.provider, run.want)
+    nodes.release(run.provider, run.workspace.metadata.uid)

@@ -84,8 +84,11 @@ class Provider(Protocol):
     def check(self, want: Want) -> None:
         """Raise ProvisioningFailedError if the order has failed since; silent while it is under way or done."""
 
-    def release(self, want: Want) -> bool:
-        """Give everything back; True when nothing billable is left, False while that is under way."""
+    def release(self, uid: str) -> bool:
+        """Give back all that was made for the Workspace of this uid, whatever it asks for by now.
+
+        True when nothing billable is left, False while that is under way.
+        """
 
     def placement(self, want: Want, hostnames: tuple[str, ...] = ()) -> Placement:
         """Where pods of this Workspace may run; `hostnames` are those of its order."""
@@ -112,10 +115,9 @@ def wanted(workspace: Workspace) -> Want:
     )
 
 
-def release(provider: Provider, want: Want) -> None:
+def release(provider: Provider, uid: str, *, pause: float = 2.0) -> None:
     """Give everything back and wait until nothing billable is left; asked slowly, since a cloud takes minutes."""
-    pause = 2.0
-    while not provider.release(want):
+    while not provider.release(uid):
         time.sleep(pause)
         pause = min(pause * 1.5, 15.0)
 

@@ -7,30 +7,36 @@ that dies loses nothing. The pool's name follows from the Workspace's uid, so as
 import functools
 import hashlib
 import os
-import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from azure.core import MatchConditions
-from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
-from azure.identity import WorkloadIdentityCredential
+from azure.core import AzureClouds, MatchConditions
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceModifiedError,
+    ResourceNotFoundError,
+)
+from azure.identity import AzureAuthorityHosts, WorkloadIdentityCredential
 from azure.mgmt.containerservice import ContainerServiceClient
 
 from kaito_hera import errors, lease, nodes
-from kaito_hera.nodes import Order, Placement, Want
+from kaito_hera.nodes import Order, Placement, Want, words
 from kaito_hera.settings import Azure
 
 TOKEN_FILE = Path("/var/run/secrets/azure/tokens/azure-identity-token")
 _UID_TAG = "kaito-hera-workspace-uid"
 _NAME_TAG = "kaito-hera-workspace"
-_BUSY = re.compile(
-    r"another (agentpool |managed ?cluster )?operation|aks-pending-operation|AKSOperationPreempted|EtagMismatch"
-    r"|PutAgentPool_FailedPrecondition|is being deleted",
-    re.IGNORECASE,
-)
-_BUSY_LIMIT = 600.0  # seconds to wait for our turn on a busy cluster before the attempt ends
+_OVER = frozenset({"Failed", "Canceled"})
+"""States of a pool that never recovers by itself and may hold machines."""
+_CLOUDS = {
+    "AzureCloud": (AzureClouds.AZURE_PUBLIC_CLOUD, AzureAuthorityHosts.AZURE_PUBLIC_CLOUD),
+    "AzureUSGovernment": (AzureClouds.AZURE_US_GOVERNMENT, AzureAuthorityHosts.AZURE_GOVERNMENT),
+    "AzureChinaCloud": (AzureClouds.AZURE_CHINA_CLOUD, AzureAuthorityHosts.AZURE_CHINA),
+}
 
 
 class AksProvider:
@@ -38,16 +44,22 @@ class AksProvider:
 
     makes_nodes = True
 
-    def __init__(self, azure: Azure, writes: lease.Lease) -> None:
+    def __init__(self, azure: Azure, writes: lease.Lease, *, pause: float = 2.0, busy_limit: float = 600.0) -> None:
+        """`pause`: seconds before a repetition, twice as long each time; `busy_limit`: seconds to wait for our turn."""
         self._azure = azure
         self._writes = writes
+        self._pause = pause
+        self._busy_limit = busy_limit
 
     def order(self, want: Want) -> Order:
-        """Create the pool, or find it; one that failed is deleted first, since it holds machines and never recovers."""
+        """Create the pool, or find it and bring it to the wanted count and labels.
+
+        One that failed is deleted first, since it holds machines and never recovers.
+        """
         assert want.size is not None, "preflight refuses a Workspace without instanceType"
         name = pool_name(want)
         pool = self._get(name)
-        if pool is not None and _state(pool) == "Failed":
+        if pool is not None and _state(pool) in _OVER:
             reason = _failure(pool)
             self._delete(name)
             raise errors.ProvisioningFailedError(
@@ -57,26 +69,34 @@ class AksProvider:
             raise errors.ProvisioningFailedError(
                 f"agent pool {name} is still being deleted; the next attempt makes it anew"
             )
-        if pool is None:
-            self._put(name, want)
+        if pool is None or _differs(pool, want):
+            self._write(lambda: self._put(name, want))
         return Order(candidate=f"{want.size.name}/on-demand")
 
     def check(self, want: Want) -> None:
         """Raise ProvisioningFailedError when the pool failed or is gone."""
-        pool = self._get(pool_name(want))
+        name = pool_name(want)
+        try:
+            pool = self._get(name)
+        except errors.ProvisioningFailedError:
+            return  # Azure is away for a while: that says nothing about the pool
         if pool is None:
-            raise errors.ProvisioningFailedError(
-                f"agent pool {pool_name(want)} is gone; the next attempt makes it anew"
-            )
-        if _state(pool) == "Failed":
-            raise errors.ProvisioningFailedError(f"agent pool {pool_name(want)} failed: {_failure(pool)}")
+            raise errors.ProvisioningFailedError(f"agent pool {name} is gone; the next attempt makes it anew")
+        if _state(pool) in _OVER:
+            raise errors.ProvisioningFailedError(f"agent pool {name} failed: {_failure(pool)}")
 
-    def release(self, want: Want) -> bool:
-        """Delete every pool that carries the Workspace's uid; True when the cloud lists none."""
-        mine = [pool for pool in self._pools() if _tag(pool, _UID_TAG) == want.uid]
+    def release(self, uid: str) -> bool:
+        """Delete every pool that carries the Workspace's uid, of whatever size; True when the cloud lists none."""
+        mine = [pool for pool in self._list() if _tag(pool, _UID_TAG) == uid]
+        refused: errors.ProvisioningFailedError | None = None
         for pool in mine:
-            if _state(pool) != "Deleting":
-                self._delete(str(pool.name))
+            try:
+                if _state(pool) != "Deleting":
+                    self._delete(str(pool.name))
+            except errors.ProvisioningFailedError as error:
+                refused = error  # the others cost money too
+        if refused:
+            raise refused
         return not mine
 
     def placement(self, want: Want, hostnames: tuple[str, ...] = ()) -> Placement:
@@ -88,56 +108,90 @@ class AksProvider:
 
     @functools.cached_property
     def _client(self) -> ContainerServiceClient:
+        azure = self._azure
+        cloud, authority = _CLOUDS[azure.cloud]
+        patience: dict[str, Any] = {
+            "connection_timeout": 10,
+            "read_timeout": 60,
+            "retry_backoff_factor": self._pause * 0.4,
+        }
         credential = WorkloadIdentityCredential(
-            tenant_id=self._azure.tenant_id,
-            client_id=self._azure.client_id,
-            token_file_path=os.environ.get("AZURE_FEDERATED_TOKEN_FILE", str(TOKEN_FILE)),
+            tenant_id=azure.tenant_id,
+            client_id=azure.client_id,
+            token_file_path=_token_file(),
+            authority=authority,
+            **patience,
         )
-        return ContainerServiceClient(credential, self._azure.subscription_id)
+        return ContainerServiceClient(credential, azure.subscription_id, cloud_setting=cloud, **patience)
 
     def _get(self, name: str) -> Any:
         try:
-            return _asked(lambda: self._client.agent_pools.get(*self._where, name))
-        except _MissingError:
+            return self._asked(lambda: self._client.agent_pools.get(*self._where, name))
+        except words.MissingError:
             return None
 
-    def _pools(self) -> Iterator[Any]:
-        yield from _asked(lambda: list(self._client.agent_pools.list(*self._where)))
+    def _list(self) -> list[Any]:
+        pools: list[Any] = self._asked(lambda: list(self._client.agent_pools.list(*self._where)))
+        return pools
 
     def _put(self, name: str, want: Want) -> None:
-        body: Any = pool_body(want)
-        pools = self._client.agent_pools
-        self._write(
-            lambda: pools.begin_create_or_update(
-                *self._where, name, body, polling=False, match_condition=MatchConditions.IfMissing
-            )
-        )
+        """Guarded by the pool as it is now: whoever else writes it meanwhile has the word."""
+        pool, body, pools = self._get(name), pool_body(want), self._client.agent_pools
+        if pool is None:
+            guard: dict[str, Any] = {"match_condition": MatchConditions.IfMissing}
+        elif _differs(pool, want):
+            guard = {"match_condition": MatchConditions.IfNotModified, "etag": pool.e_tag}
+        else:
+            return
+        self._asked(lambda: pools.begin_create_or_update(*self._where, name, body, polling=False, **guard))  # type: ignore[call-overload]
 
     def _delete(self, name: str) -> None:
         pools = self._client.agent_pools
-        self._write(lambda: pools.begin_delete(*self._where, name, polling=False, ignore_pod_disruption_budget=True))
+        self._write(
+            lambda: self._asked(
+                lambda: pools.begin_delete(*self._where, name, polling=False, ignore_pod_disruption_budget=True)
+            )
+        )
 
     @property
     def _where(self) -> tuple[str, str]:
         return self._azure.resource_group, self._azure.cluster_name
 
-    def _write(self, call: Callable[[], object]) -> None:
+    def _write(self, write: Callable[[], object]) -> None:
         """One write at a time per AKS cluster, repeated while Azure is busy with another operation."""
-        deadline = time.monotonic() + _BUSY_LIMIT
-        pause = 2.0
+        deadline = time.monotonic() + self._busy_limit
+        pause = self._pause
         while True:
             try:
                 with lease.turn(self._writes):
-                    _asked(call)
-            except _BusyError as busy:
-                if time.monotonic() > deadline:
-                    raise errors.ProvisioningFailedError(f"Azure stayed busy for {_BUSY_LIMIT:.0f} s: {busy}") from busy
+                    write()
+            except words.BusyError as busy:
+                if time.monotonic() + pause > deadline:
+                    raise errors.ProvisioningFailedError(
+                        f"Azure stayed busy for {self._busy_limit:.0f} s: {busy}; the next attempt asks again"
+                    ) from busy
                 time.sleep(pause)
                 pause = min(pause * 2, 30.0)
-            except (_ExistsError, _MissingError):
+            except (words.ExistsError, words.MissingError):
                 return  # an earlier try of ours was accepted
             else:
                 return
+
+    def _asked(self, call: Callable[[], Any]) -> Any:
+        """Call Azure; what it answers decides, not the exception's class: 409 is both "busy" and "no quota"."""
+        try:
+            return call()
+        except ResourceNotFoundError as cause:
+            raise words.missing(cause, self._azure) from cause
+        except ClientAuthenticationError as cause:
+            raise words.refused(cause, self._azure, _token_file()) from cause
+        except HttpResponseError as cause:
+            guarded = not isinstance(cause, ResourceModifiedError)
+            raise words.answered(cause, self._azure, made_if_missing=guarded) from cause
+        except AzureError as cause:  # no network
+            raise errors.ProvisioningFailedError(f"Azure cannot be asked: {cause.message}") from cause
+        except (OSError, ValueError) as cause:  # no token file, an empty id
+            raise errors.ProvisioningFailedError(f"setting azure: no login is possible: {cause}") from cause
 
 
 def pool_name(want: Want) -> str:
@@ -157,7 +211,7 @@ def pool_body(want: Want) -> dict[str, Any]:
             "type": "VirtualMachineScaleSets",
             "mode": "User",
             "osType": "Linux",
-            "nodeLabels": {**want.labels, **nodes.owner_labels(want)},
+            "nodeLabels": _labels(want),
             "nodeTaints": [f"{taint['key']}={taint['value']}:{taint['effect']}"],
             "tags": {_UID_TAG: want.uid, _NAME_TAG: want.workspace},
             "gpuProfile": {"driver": "Install"},
@@ -167,54 +221,28 @@ def pool_body(want: Want) -> dict[str, Any]:
     }
 
 
-class _MissingError(Exception):
-    pass
-
-
-class _ExistsError(Exception):
-    pass
-
-
-class _BusyError(Exception):
-    pass
-
-
-def _asked(call: Callable[[], Any]) -> Any:
-    """Call Azure; what it answers decides, not the exception's class: 409 is both "busy" and "no quota"."""
-    try:
-        return call()
-    except ResourceNotFoundError as cause:
-        raise _MissingError from cause
-    except HttpResponseError as cause:
-        story = _story(cause)
-        if cause.status_code == 412:
-            raise _ExistsError from cause
-        if _BUSY.search(story):
-            raise _BusyError(story) from cause
-        raise errors.ProvisioningFailedError(f"Azure answered {cause.status_code}: {story}") from cause
-    except AzureError as cause:  # no token, no network
-        raise errors.ProvisioningFailedError(f"Azure cannot be asked: {cause.message}") from cause
-
-
-def _story(error: HttpResponseError) -> str:
-    """Codes and messages, outer and inner, each once: the true cause is often in the details."""
-    parts: list[str] = []
-    todo: list[Any] = [error.error or error]
-    while todo:
-        node = todo.pop(0)
-        parts += [str(text) for text in (getattr(node, "code", None), getattr(node, "message", None)) if text]
-        todo += getattr(node, "details", None) or []
-    return ": ".join(dict.fromkeys(parts)) or str(error)
-
-
 def _state(pool: Any) -> str:
     return str(pool.provisioning_state)
 
 
 def _failure(pool: Any) -> str:
     error = pool.status.provisioning_error if pool.status else None
-    return f"{error.code}: {error.message}" if error else "no reason given"
+    return words.story(error) if error else f"it is {_state(pool)}, no reason given"
+
+
+def _differs(pool: Any, want: Want) -> bool:
+    """Whether the pool has another count, or lacks a label; what else makes a pool is fixed at its creation."""
+    labels = pool.node_labels or {}
+    return bool(pool.count != want.count or any(labels.get(key) != value for key, value in _labels(want).items()))
+
+
+def _labels(want: Want) -> dict[str, str]:
+    return {**want.labels, **nodes.owner_labels(want)}
 
 
 def _tag(pool: Any, name: str) -> str:
     return str((pool.tags or {}).get(name, ""))
+
+
+def _token_file() -> str:
+    return os.environ.get("AZURE_FEDERATED_TOKEN_FILE", str(TOKEN_FILE))

@@ -70,14 +70,21 @@ class Bearer:
 
 
 @contextlib.contextmanager
-def simulated(tls, folder, *, verifier=None, credential=None, **more):
-    """The cloud of a folder; entered again, it is the next process on the same state."""
+def simulated(tls, folder, *, verifier=None, credential=None, answering=None, **more):
+    """The cloud of a folder; entered again, it is the next process on the same state.
+
+    `answering` is told of each request after it was done and before anything is sent.
+    """
     machines, state = paper.Machines(folder / "machines"), folder / "state"
     cloud = Cloud(state, ACCOUNT, machines, verifier=verifier or Unasked(), subjects={paper.SUBJECT}, **more)
+
+    def log(request, status, seconds):
+        cloud.log(request, status, seconds)
+        if answering:
+            answering(request)
+
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(
-            web.serving(("127.0.0.1", 0), tls.cert, tls.key, handle=cloud.handle, log=cloud.log)
-        )
+        server = stack.enter_context(web.serving(("127.0.0.1", 0), tls.cert, tls.key, handle=cloud.handle, log=log))
         stack.callback(cloud.stop)
         stack.callback(machines.gate.set)
         cloud.start()

@@ -11,7 +11,9 @@ def tls(tmp_path_factory):
     """An authority, and a certificate of it for everything on loopback."""
     folder = tmp_path_factory.mktemp("pki")
     pki.authority(folder, "simulators")
-    names = ["IP:127.0.0.1", "DNS:localhost", "DNS:management.azure.com", "DNS:login.microsoftonline.com"]
+    public = ["DNS:management.azure.com", "DNS:login.microsoftonline.com"]
+    government = ["DNS:management.usgovcloudapi.net", "DNS:login.microsoftonline.us"]
+    names = ["IP:127.0.0.1", "DNS:localhost", *public, *government]
     pki.issue(folder, "server", "/CN=server", names)
     return SimpleNamespace(
         folder=folder,
