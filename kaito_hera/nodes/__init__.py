@@ -66,9 +66,13 @@ class Placement:
         ]
         fields: dict[str, Any] = {"nodeSelector": dict(self.labels), "tolerations": tolerations}
         if self.hostnames:
-            names_in = {"key": "kubernetes.io/hostname", "operator": "In", "values": list(self.hostnames)}
-            terms = {"nodeSelectorTerms": [{"matchExpressions": [names_in]}]}
-            fields["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+            # By the Node's own name: the label kubernetes.io/hostname may be another. A field takes one value a term.
+            terms = [
+                {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}
+                for name in self.hostnames
+            ]
+            required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+            fields["affinity"] = {"nodeAffinity": required}
         return fields
 
 

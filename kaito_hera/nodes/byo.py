@@ -11,7 +11,7 @@ _DONE = frozenset({"Succeeded", "Failed"})
 
 
 class ByoProvider:
-    """Takes `want.count` nodes with enough free GPUs, preferred names first, then those with most free GPUs."""
+    """Takes `want.count` nodes with enough free GPUs: preferred ones, those it has, those with most free GPUs."""
 
     makes_nodes = False
 
@@ -22,7 +22,10 @@ class ByoProvider:
         """Look for nodes; raises NoNodesMatchError naming every node that does not fit and why."""
         labels = clusters.selector(want.labels)
         found = self._cluster.items(clusters.NODE, labels=labels)
-        taken = _gpus_taken(self._cluster.items(clusters.POD), want.uid)
+        running = [pod for pod in self._cluster.items(clusters.POD) if pod.get("status", {}).get("phase") not in _DONE]
+        own = [pod for pod in running if pod["metadata"].get("labels", {}).get(names.UID) == want.uid]
+        held = {pod["spec"].get("nodeName", "") for pod in own}
+        taken = _gpus_taken([pod for pod in running if pod not in own])
         reasons = {node["metadata"]["name"]: _unfit(node, want, taken) for node in found}
         fit = [node for node in found if not reasons[node["metadata"]["name"]]]
         if len(fit) < want.count:
@@ -31,7 +34,7 @@ class ByoProvider:
                 f"resource.labelSelector {labels or '(empty)'}: {len(fit)} of {want.count} nodes fit"
                 f"{': ' + story if story else ', no node has these labels'}; label GPU nodes or free GPUs"
             )
-        fit.sort(key=lambda node: _rank(node, want, taken))
+        fit.sort(key=lambda node: _rank(node, want, held, taken))
         hostnames = tuple(sorted(node["metadata"]["name"] for node in fit[: want.count]))
         return Order(candidate=", ".join(hostnames), hostnames=hostnames)
 
@@ -58,22 +61,20 @@ def _unfit(node: dict[str, Any], want: Want, taken: Counter[str]) -> str:
     return "" if free >= want.gpus else f"has {free} free GPUs, {want.gpus} are needed"
 
 
-def _rank(node: dict[str, Any], want: Want, taken: Counter[str]) -> tuple[bool, int, str]:
+def _rank(node: dict[str, Any], want: Want, held: set[str], taken: Counter[str]) -> tuple[bool, bool, int, str]:
     name = node["metadata"]["name"]
-    return (name not in want.preferred, -_free(node, taken), name)
+    # A server that runs there need not move when the Workspace gets more nodes, or another in place of one.
+    return (name not in want.preferred, name not in held, -_free(node, taken), name)
 
 
 def _free(node: dict[str, Any], taken: Counter[str]) -> int:
     return int(node["status"]["allocatable"].get(nodes.GPU, "0")) - taken[node["metadata"]["name"]]
 
 
-def _gpus_taken(pods: list[dict[str, Any]], uid: str) -> Counter[str]:
-    """GPUs requested on each node by pods that still run; the Workspace's own pods do not count against it."""
+def _gpus_taken(pods: list[dict[str, Any]]) -> Counter[str]:
+    """GPUs that pods were given on each node."""
     taken: Counter[str] = Counter()
     for pod in pods:
-        own = pod["metadata"].get("labels", {}).get(names.UID) == uid
-        if own or pod.get("status", {}).get("phase") in _DONE:
-            continue
         for container in pod["spec"]["containers"]:
             limits = container.get("resources", {}).get("limits", {})
             taken[pod["spec"].get("nodeName", "")] += int(limits.get(nodes.GPU, "0"))

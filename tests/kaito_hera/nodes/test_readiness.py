@@ -57,5 +57,6 @@ def test_pods_go_to_the_workspace_s_own_nodes():
     fields = nodes.Placement(labels={"a": "b"}, hostnames=("x", "y")).pod_fields()
     assert fields["nodeSelector"] == {"a": "b"}
     required = fields["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-    assert required["nodeSelectorTerms"][0]["matchExpressions"][0]["values"] == ["x", "y"]
+    named = [term["matchFields"][0] for term in required["nodeSelectorTerms"]]
+    assert [(field["key"], field["values"]) for field in named] == [("metadata.name", ["x"]), ("metadata.name", ["y"])]
     assert {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"} in fields["tolerations"]

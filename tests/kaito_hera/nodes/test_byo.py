@@ -1,0 +1,148 @@
+import pytest
+
+from kaito_hera import cluster as clusters
+from kaito_hera import errors, names, nodes
+from kaito_hera.nodes.byo import ByoProvider
+from tests import making
+
+ONE_GPU = "Standard_NC24ads_A100_v4"
+FOUR_GPUS = "Standard_NC96ads_A100_v4"
+
+
+class Cluster:
+    """Nodes and pods, listed as the API server lists them."""
+
+    def __init__(self, found, pods=()):
+        self._objects = {clusters.NODE: found, clusters.POD: list(pods)}
+
+    def items(self, kind, namespace=None, *, labels=""):
+        wanted = dict(pair.split("=") for pair in labels.split(",") if pair)
+        return [obj for obj in self._objects[kind] if wanted.items() <= obj["metadata"].get("labels", {}).items()]
+
+
+def gpu_node(name, *, gpus=1, cordoned=False, labels=None, **more):
+    found = making.node(name=name, gpus=gpus, labels={"app": "phi", **(labels or {})}, **more)
+    found["spec"] = {"unschedulable": True} if cordoned else {}
+    return found
+
+
+def gpu_pod(node, *, gpus=1, phase="Running", uid="somebody"):
+    limits = {"nvidia.com/gpu": str(gpus)} if gpus else {"memory": "1Gi"}
+    return {
+        "metadata": {"name": f"p-{node}", "labels": {names.UID: uid}},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "resources": {"limits": limits}}, {"name": "side"}]},
+        "status": {"phase": phase},
+    }
+
+
+def want(*, count=1, size=ONE_GPU, preferred=(), labels=None):
+    workspace = making.edited(making.inference(), instanceType=size, count=count)
+    workspace["resource"]["preferredNodes"] = list(preferred)
+    if labels is not None:
+        workspace["resource"]["labelSelector"] = {"matchLabels": labels}
+    return nodes.wanted(making.parsed(workspace))
+
+
+def ordered(wanted, found, pods=()):
+    return list(ByoProvider(Cluster(found, pods)).order(wanted).hostnames)
+
+
+def refusal(wanted, found, pods=()):
+    with pytest.raises(errors.NoNodesMatchError) as refused:
+        ordered(wanted, found, pods)
+    return str(refused.value)
+
+
+def test_nodes_with_most_free_gpus_come_first_and_names_decide_between_equals():
+    found = [gpu_node(name, gpus=gpus, size=FOUR_GPUS) for name, gpus in (("a", 4), ("d", 8), ("c", 8), ("b", 8))]
+    assert ordered(want(size=FOUR_GPUS), found) == ["b"]
+    assert ordered(want(size=FOUR_GPUS, count=3), found) == ["b", "c", "d"]
+
+
+def test_preferred_nodes_come_before_freer_ones():
+    found = [gpu_node("free", gpus=8), gpu_node("asked", gpus=1)]
+    assert ordered(want(preferred=["asked"]), found) == ["asked"]
+    assert ordered(want(preferred=["asked", "not-there"]), found) == ["asked"]
+
+
+def test_a_preferred_node_that_is_no_good_is_passed_over():
+    found = [gpu_node("free"), gpu_node("asked", cordoned=True)]
+    assert ordered(want(preferred=["asked"]), found) == ["free"]
+
+
+def test_only_nodes_with_the_labels_count():
+    found = [gpu_node("other", labels={"app": "llama"}), gpu_node("mine")]
+    assert ordered(want(), found) == ["mine"]
+    assert ordered(want(count=2, labels={}), found) == ["mine", "other"]
+
+
+@pytest.mark.parametrize(
+    ("pod", "free"),
+    [
+        pytest.param(gpu_pod("node"), False, id="running"),
+        pytest.param(gpu_pod("node", phase="Pending"), False, id="bound-and-pending"),
+        pytest.param(gpu_pod("node", phase="Succeeded"), True, id="succeeded"),
+        pytest.param(gpu_pod("node", phase="Failed"), True, id="failed"),
+        pytest.param(gpu_pod("node", gpus=0), True, id="without-gpu"),
+        pytest.param(gpu_pod("elsewhere"), True, id="on-another-node"),
+        pytest.param(gpu_pod("node", uid=making.UID), True, id="own"),
+    ],
+)
+def test_a_gpu_is_free_unless_a_pod_of_somebody_else_runs_with_it(pod, free):
+    if free:
+        assert ordered(want(), [gpu_node("node")], [pod]) == ["node"]
+    else:
+        assert "node has 0 free GPUs, 1 are needed" in refusal(want(), [gpu_node("node")], [pod])
+
+
+def test_gpus_of_all_pods_and_containers_add_up():
+    pods = [gpu_pod("node", gpus=2), gpu_pod("node", gpus=3)]
+    assert "node has 3 free GPUs, 4 are needed" in refusal(
+        want(size=FOUR_GPUS), [gpu_node("node", gpus=8, size="")], pods
+    )
+
+
+def test_a_workspace_that_grows_keeps_the_node_it_has():
+    found = [gpu_node(name) for name in ("a", "b", "z")]
+    own = gpu_pod("z", uid=making.UID)
+    assert ordered(want(count=2), found, [own]) == ["a", "z"]
+
+
+def test_brought_nodes_without_a_named_size_may_be_of_any():
+    found = [gpu_node("some", size="my-own-machine")]
+    assert ordered(want(size=None), found) == ["some"]
+    assert "some is a my-own-machine, not a Standard_NC24ads_A100_v4" in refusal(want(), found)
+
+
+def test_every_node_that_does_not_fit_is_named_with_its_reason():
+    found = [
+        gpu_node("good"),
+        gpu_node("cordoned", cordoned=True),
+        gpu_node("dead", ready=False),
+        gpu_node("bare", gpus=0),
+        gpu_node("full"),
+        gpu_node("going", deletionTimestamp="2026-01-01T00:00:00Z"),
+    ]
+    said = refusal(want(count=2), found, [gpu_pod("full")])
+    assert said.startswith("resource.labelSelector app=phi: 1 of 2 nodes fit: ")
+    for words in (
+        "cordoned is cordoned",
+        "dead is not Ready: KubeletNotReady: cni",
+        "bare is Ready but offers 0 of 1 nvidia.com/gpu",
+        "full has 0 free GPUs, 1 are needed",
+        "going is being deleted",
+    ):
+        assert words in said
+    assert "good" not in said
+
+
+def test_no_node_at_all_is_told_with_the_labels_that_were_looked_for():
+    assert "app=phi: 0 of 1 nodes fit, no node has these labels; label GPU nodes" in refusal(want(), [])
+    assert "(empty): 0 of 1 nodes fit" in refusal(want(labels={}), [])
+
+
+def test_there_is_nothing_to_give_back():
+    provider = ByoProvider(Cluster([]))
+    assert provider.makes_nodes is False
+    assert provider.release(making.UID) is True
+    provider.check(want())
