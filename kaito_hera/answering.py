@@ -26,12 +26,18 @@ def await_answering(run: Run, server: Server) -> None:
     labels = clusters.selector(rollout.selector(workspace))
     began = time.monotonic()
     told = ""
+    earlier: frozenset[str] | None = None
     while True:
         page = cluster.page(clusters.POD, metadata.namespace, labels=labels)
         deployment = cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace)
-        pods = [pod for pod in page["items"] if not pod["metadata"].get("deletionTimestamp")]
+        pods = [pod for pod in page["items"] if _counts(pod)]
+        words = _final_words(pods)
+        # What was said before this roll-out is about what it replaces: if it still holds, it will be said again.
+        earlier = frozenset(words) if earlier is None else earlier
+        if new := words.keys() - earlier:
+            raise words[min(new)]
         _refresh(cluster, pods, server)
-        waiting = _unready(deployment, pods) or _unloaded(pods, server)
+        waiting = _unready(deployment) or _unloaded(pods, server)
         if not waiting:
             return
         if time.monotonic() - began > timeout:
@@ -42,10 +48,32 @@ def await_answering(run: Run, server: Server) -> None:
         cluster.await_change(clusters.POD, metadata.namespace, page, labels=labels, seconds=_LOOK)
 
 
-def _unready(deployment: dict[str, Any] | None, pods: list[dict[str, Any]]) -> str:
-    """What the Deployment still lacks; raises when a container said that it never will work."""
+def _counts(pod: dict[str, Any]) -> bool:
+    """Neither on its way out nor evicted: those are left lying about."""
+    phase = pod.get("status", {}).get("phase")
+    return not pod["metadata"].get("deletionTimestamp") and phase not in {"Succeeded", "Failed"}
+
+
+def _final_words(pods: list[dict[str, Any]]) -> dict[str, errors.KaitoError]:
+    """What containers said as they ended, where trying again cannot help; by who said it when."""
+    found: dict[str, errors.KaitoError] = {}
     for pod in pods:
-        _raise_final(pod)
+        for container in pod.get("status", {}).get("containerStatuses", []):
+            for state in (container.get("state", {}), container.get("lastState", {})):
+                end = state.get("terminated") or {}
+                try:
+                    word = json.loads(end.get("message") or "{}")
+                except ValueError:
+                    continue
+                if isinstance(word, dict) and word.get("retryable") is False:
+                    key = f"{pod['metadata']['uid']} {json.dumps(end, sort_keys=True)}"
+                    reason, message = word.get("reason", "ServerFailed"), word.get("message", "no reason given")
+                    found[key] = errors.reported(reason, message, retryable=False)
+    return found
+
+
+def _unready(deployment: dict[str, Any] | None) -> str:
+    """What the Deployment still lacks."""
     if deployment is None:
         return "the Deployment is gone"
     status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
@@ -56,17 +84,6 @@ def _unready(deployment: dict[str, Any] | None, pods: list[dict[str, Any]]) -> s
     if status.get("readyReplicas", 0) < wanted:
         return f"{status.get('readyReplicas', 0)} of {wanted} replicas answer /health"
     return ""
-
-
-def _raise_final(pod: dict[str, Any]) -> None:
-    for container in pod.get("status", {}).get("containerStatuses", []):
-        for state in (container.get("state", {}), container.get("lastState", {})):
-            try:
-                word = json.loads((state.get("terminated") or {}).get("message") or "{}")
-            except ValueError:
-                continue
-            if isinstance(word, dict) and word.get("retryable") is False:
-                raise errors.reported(word["reason"], word["message"], retryable=False)
 
 
 def _refresh(cluster: clusters.Cluster, pods: list[dict[str, Any]], server: Server) -> None:

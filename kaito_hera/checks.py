@@ -4,6 +4,7 @@ Those that need nothing but the Workspace come first, then those that read the c
 quotas, Pod Security and admission policies speak.
 """
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -23,8 +24,8 @@ MINIMUM_CAPABILITY = (7, 5)
 class Wanted:
     """What a Workspace will need of the cluster."""
 
-    templates: tuple[dict[str, Any], ...]
-    """Pods that will run in the user's namespace."""
+    objects: tuple[tuple[clusters.Kind, dict[str, Any]], ...]
+    """What will be made in the user's namespace: pods by what will make them."""
     pull_secrets: tuple[tuple[str, str], ...]
     """Docker Secrets: the Workspace's field and the name in it."""
     check: jobs.Task | None
@@ -42,7 +43,8 @@ def pass_cluster(run: Run, wanted: Wanted) -> str:
     """What only the cluster, the data's host and the registry can say; the adapter's digest if it is there already."""
     for field, name in wanted.pull_secrets:
         pods.secret(run.cluster, run.workspace.metadata.namespace, name, field=field)
-    dry_run(run.cluster, run.workspace, wanted.templates)
+    for kind, obj in wanted.objects:
+        dry_run(run.cluster, run.workspace, kind, obj)
     if wanted.check is None:
         return ""
     pods.ensure_copies(run.cluster, run.workspace, run.settings)
@@ -108,25 +110,23 @@ def gpu_memory(workspace: Workspace, model: presets.Preset, size: presets.Size |
             )
 
 
-def dry_run(cluster: clusters.Cluster, workspace: Workspace, templates: tuple[dict[str, Any], ...]) -> None:
-    """The API server would take these pods in the user's namespace."""
-    for template in templates:
-        labels = template["metadata"]["labels"]
-        pod = {
-            "apiVersion": clusters.POD.api_version,
-            "kind": clusters.POD.name,
-            "metadata": {
-                "name": workspace.metadata.name,
-                "namespace": workspace.metadata.namespace,
-                "labels": labels,
-                "annotations": template["metadata"].get("annotations", {}),
-            },
-            "spec": template["spec"],
-        }
-        try:
-            cluster.create(clusters.POD, pod, dry_run=True)
-        except clusters.ConflictError:
-            continue  # a pod of that very name is there: the server had nothing else against it
+def dry_run(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind, obj: dict[str, Any]) -> None:
+    """The API server would take this object, and its pods if it has any; its name is not somebody else's.
+
+    One of ours that is there was let in before. Asked again, a quota that it fills would speak against itself.
+    """
+    metadata = obj["metadata"]
+    found = cluster.get(kind, metadata["name"], metadata["namespace"])
+    pods.refuse_foreign(found, workspace, kind.name)
+    if found:
+        return
+    todo = [(kind, obj)]
+    if template := obj.get("spec", {}).get("template"):
+        whole = {"name": metadata["name"], "namespace": metadata["namespace"], **template["metadata"]}
+        todo.append((clusters.POD, {"metadata": whole, "spec": template["spec"]}))
+    for made, body in todo:
+        with contextlib.suppress(clusters.ConflictError):  # of that very name: the server had nothing else against it
+            cluster.create(made, body, dry_run=True)
 
 
 def config_map(cluster: clusters.Cluster, namespace: str, name: str, *, key: str, field: str) -> str:

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import urllib3
@@ -21,6 +21,7 @@ from kaito_hera import errors
 Object = dict[str, Any]
 FIELD_MANAGER = "kaito-hera"
 _CONNECT, _READ = 5.0, 30.0  # seconds
+_MESSAGE = 1000  # characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +51,6 @@ SECRET = Kind("Secret", "secrets")
 NODE = Kind("Node", "nodes", namespaced=False)
 LEASE = Kind("Lease", "leases", group="coordination.k8s.io")
 NETWORK_POLICY = Kind("NetworkPolicy", "networkpolicies", group="networking.k8s.io")
-
-Patch = Literal["merge", "json"]
-_PATCH_TYPES = {"merge": "application/merge-patch+json", "json": "application/json-patch+json"}
 
 
 class ConflictError(errors.ClusterUnavailableError):
@@ -153,9 +151,13 @@ class Cluster:
             time.sleep(min(1.0, max(0.0, end - time.monotonic())))  # whoever waits will read again anyway
 
     def logs(self, namespace: str, pod: str, *, container: str, since: str = "") -> Iterator[str]:
-        """Follow the log of a container; each line has its time in front. Ends when the container does."""
+        """Follow the log of a container; each line has its time in front. Ends when the container does.
+
+        `since` counts by whole seconds. A log that is silent for minutes raises `ClusterUnavailableError`: it may be
+        the connection that is dead.
+        """
         query = {"container": container, "follow": "true", "timestamps": "true", "sinceTime": since}
-        return self._lines(f"/api/v1/namespaces/{namespace}/pods/{quote(pod)}/log", query, read=None)
+        return self._lines(f"/api/v1/namespaces/{namespace}/pods/{quote(pod)}/log", query, read=180)
 
     # ------------------------------------------------------------------ writing
 
@@ -172,19 +174,15 @@ class Cluster:
         path = _path(kind, metadata.get("namespace"), metadata["name"])
         return self._json("PATCH", path, query, body, content_type="application/apply-patch+yaml")
 
-    def patch(
-        self,
-        kind: Kind,
-        name: str,
-        namespace: str | None,
-        body: Object | list[Object],
-        *,
-        subresource: str = "",
-        how: Patch = "merge",
-    ) -> Object:
-        """Merge or JSON patch; a `metadata.resourceVersion` or a `test` operation in it guards against a stale read."""
+    def patch(self, kind: Kind, name: str, namespace: str | None, body: Object, *, subresource: str = "") -> Object:
+        """Merge patch; a `metadata.resourceVersion` in it guards against a stale read.
+
+        Fields of a status that the server's CRD does not know are dropped, not refused: an operator and a CRD of
+        different versions must still get on.
+        """
         path = _path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
-        return self._json("PATCH", path, _STRICT, body, content_type=_PATCH_TYPES[how])
+        query = {**_STRICT, "fieldValidation": "Ignore" if subresource == "status" else "Strict"}
+        return self._json("PATCH", path, query, body, content_type="application/merge-patch+json")
 
     def replace(self, kind: Kind, obj: Object) -> Object:
         """Write the whole object back; raises `ConflictError` if it changed since it was read."""
@@ -295,6 +293,8 @@ def _decode(data: bytes) -> Object:
 
 def _error(status: int, answer: Object) -> errors.KaitoError:
     message = answer.get("message") or f"the API server answered {status}"
+    if len(message) > _MESSAGE:  # a refused patch is quoted in full, the reason comes last
+        message = f"{message[: _MESSAGE // 2]} ... {message[-_MESSAGE // 2 :]}"
     reason = answer.get("reason", "")
     match status:
         case 404:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, names, pods
+from kaito_hera import errors, live, names, pods
 from kaito_hera.api import Workspace
 from kaito_hera.run import Run
 
-_ANNOTATE = 10.0  # seconds between writes of progress to the Job
+_AWAY = 5.0  # seconds between looks for an API server that does not answer
+_ENDED = frozenset({"Succeeded", "Failed"})
 
 
 class Progress(Protocol):
@@ -66,30 +67,38 @@ def manifest(workspace: Workspace, task: Task) -> dict[str, Any]:
     }
 
 
-def run(run: Run, task: Task, *, read: Callable[[str], Progress | None] | None = None) -> dict[str, Any]:
+def run(
+    run: Run, task: Task, *, read: Callable[[str], Progress | None] | None = None, pause: float = 10.0
+) -> dict[str, Any]:
     """Create the Job or find it, follow it, return its answer; raises what it said went wrong.
 
-    `read` turns a log line into progress, which becomes Argo's and an annotation on the Job.
+    `read` turns a log line into progress, which becomes Argo's and, at most every `pause` seconds, an annotation on the
+    Job. An API server that is away is waited for: the Job runs on without it, and giving up would end it.
     """
     cluster, namespace, name = run.cluster, run.workspace.metadata.namespace, task.name
     try:
         cluster.create(clusters.JOB, manifest(run.workspace, task))
     except clusters.ConflictError:
         pods.refuse_foreign(cluster.get(clusters.JOB, name, namespace), run.workspace, "Job")
-    teller = _Teller(cluster, namespace, name, read) if read else None
+    teller = _Teller(cluster, namespace, task, read=read, pause=pause) if read else None
     pod: dict[str, Any] | None = None
     labels = f"batch.kubernetes.io/job-name={name}"
     while True:
-        page = cluster.page(clusters.POD, namespace, labels=labels)
+        try:
+            page = cluster.page(clusters.POD, namespace, labels=labels)
+            found = cluster.get(clusters.JOB, name, namespace)
+        except errors.ClusterUnavailableError as cause:
+            print(f"Job {namespace}/{name} runs on, unseen: {cause}", flush=True)
+            time.sleep(min(pause, _AWAY))
+            continue
         pod = page["items"][0] if page["items"] else pod
         if teller and pod and _phase(pod) != "Pending":
             teller.listen(pod["metadata"]["name"])
-        found = cluster.get(clusters.JOB, name, namespace)
         if found is None:
             raise errors.SupersededError(f"Job {namespace}/{name} was deleted while it ran")
-        if (pod and _phase(pod) in {"Succeeded", "Failed"}) or _condition(found, "Failed"):
+        if (pod and _phase(pod) in _ENDED) or _condition(found, "Failed") or _condition(found, "Complete"):
             break
-        cluster.await_change(clusters.POD, namespace, page, labels=labels, seconds=_ANNOTATE)
+        cluster.await_change(clusters.POD, namespace, page, labels=labels, seconds=pause)
     if teller:
         teller.finish()
     return _verdict(found, pod)
@@ -116,6 +125,9 @@ def _verdict(job: dict[str, Any], pod: dict[str, Any] | None) -> dict[str, Any]:
     failed = _condition(job, "Failed")
     if failed and failed.get("reason") == "DeadlineExceeded":
         limit = job["spec"]["activeDeadlineSeconds"]
+        if pod and _phase(pod) == "Pending":  # whoever keeps it waiting, it is not the user's fault
+            kept = live.waiting(pod) or live.Reason("NotStarted", "no reason given", retryable=True)
+            raise errors.reported(kept.reason, f"{what} did not start within {limit} s: {kept.message}", retryable=True)
         raise errors.reported("DeadlineExceeded", f"{what} took longer than {limit} s", retryable=False)
     if not end or pod is None or _lost(pod):
         status = (pod or {}).get("status", {})
@@ -151,12 +163,19 @@ class _Teller:
     """Reads a pod's log in a thread of its own and passes progress on to Argo and to the Job."""
 
     def __init__(
-        self, cluster: clusters.Cluster, namespace: str, job: str, read: Callable[[str], Progress | None]
+        self,
+        cluster: clusters.Cluster,
+        namespace: str,
+        task: Task,
+        *,
+        read: Callable[[str], Progress | None],
+        pause: float,
     ) -> None:
         self._cluster = cluster
         self._namespace = namespace
-        self._job = job
+        self._task = task
         self._read = read
+        self._pause = pause
         self._thread: threading.Thread | None = None
         self._told: dict[str, Any] = {}  # later phases say less: what an earlier one said stays
         self._written: dict[str, Any] = {}
@@ -165,7 +184,7 @@ class _Teller:
 
     def listen(self, pod: str) -> None:
         """Begin, or begin again after the stream broke off; harmless while it is being read."""
-        self._annotate(_ANNOTATE)
+        self._annotate(self._pause)
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._follow, args=(pod,), daemon=True)
             self._thread.start()
@@ -177,10 +196,13 @@ class _Teller:
         self._annotate(0.0)
 
     def _follow(self, pod: str) -> None:
+        heard = self._since
         try:
-            for line in self._cluster.logs(self._namespace, pod, container="tuning", since=self._since):
-                self._since, _, text = line.partition(" ")
-                self._take(text)
+            for line in self._cluster.logs(self._namespace, pod, container=self._task.role, since=heard):
+                when, _, text = line.partition(" ")
+                if when > heard:  # asked for by the second, so that lines come again
+                    self._since = when
+                    self._take(text)
         except errors.KaitoError:
             return  # the main thread starts another
 
@@ -199,7 +221,7 @@ class _Teller:
             return
         patch = {"metadata": {"annotations": {names.PROGRESS: json.dumps(told)}}}
         try:
-            self._cluster.patch(clusters.JOB, self._job, self._namespace, patch)
+            self._cluster.patch(clusters.JOB, self._task.name, self._namespace, patch)
         except errors.KaitoError:
             return  # progress is a courtesy; the next line tries again
         self._written, self._written_at = told, time.monotonic()

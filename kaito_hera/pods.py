@@ -4,7 +4,9 @@ No root, no capabilities, no writable root, no service account token. What a pod
 CA bundle) is copied beside it under the Workspace's name, owned by the Workspace, so it goes when the Workspace goes.
 """
 
+import base64
 import dataclasses
+import json
 from typing import Any
 
 from kaito_hera import cluster as clusters
@@ -94,7 +96,7 @@ def ensure_copies(cluster: clusters.Cluster, workspace: Workspace, settings: Set
     if settings.pull_secret:
         data = secret(cluster, settings.namespace, settings.pull_secret, field="setting pullSecret")
         copy = {"metadata": metadata(workspace, _pull_secret(workspace)), "type": _DOCKER, "data": data}
-        cluster.apply(clusters.SECRET, copy)
+        apply(cluster, workspace, clusters.SECRET, copy)
     if settings.ca_bundle:
         bundle = cluster.get(clusters.CONFIG_MAP, settings.ca_bundle, settings.namespace)
         if bundle is None or "ca.crt" not in bundle.get("data", {}):
@@ -102,7 +104,14 @@ def ensure_copies(cluster: clusters.Cluster, workspace: Workspace, settings: Set
                 f"setting caBundle: ConfigMap {settings.namespace}/{settings.ca_bundle} with a key ca.crt is missing"
             )
         copy = {"metadata": metadata(workspace, _ca_copy(workspace)), "data": {"ca.crt": bundle["data"]["ca.crt"]}}
-        cluster.apply(clusters.CONFIG_MAP, copy)
+        apply(cluster, workspace, clusters.CONFIG_MAP, copy)
+
+
+def apply(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind, obj: dict[str, Any]) -> None:
+    """Write an object of the Workspace's; what belongs to someone else is left alone, see `refuse_foreign`."""
+    found = cluster.get(kind, obj["metadata"]["name"], obj["metadata"]["namespace"])
+    refuse_foreign(found, workspace, kind.name)
+    cluster.apply(kind, obj)
 
 
 def secret(cluster: clusters.Cluster, namespace: str, name: str, *, field: str) -> dict[str, str]:
@@ -117,7 +126,20 @@ def secret(cluster: clusters.Cluster, namespace: str, name: str, *, field: str) 
         raise errors.SecretInvalidError(
             f"{field}: Secret {namespace}/{name} is of type {found.get('type')}, {_DOCKER} is needed"
         )
+    if not _has_auths(found["data"][_DOCKER_KEY]):
+        raise errors.SecretInvalidError(
+            f'{field}: the content of Secret {namespace}/{name} is not {{"auths": {{HOST: ...}}}}; make it anew with'
+            f" `kubectl -n {namespace} create secret docker-registry {name} ...`"
+        )
     return {_DOCKER_KEY: found["data"][_DOCKER_KEY]}
+
+
+def _has_auths(data: str) -> bool:
+    try:
+        auths = json.loads(base64.b64decode(data))["auths"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return isinstance(auths, dict) and all(isinstance(entry, dict) for entry in auths.values())
 
 
 def metadata(workspace: Workspace, name: str, *, role: str = "") -> dict[str, Any]:
@@ -140,15 +162,19 @@ def metadata(workspace: Workspace, name: str, *, role: str = "") -> dict[str, An
 
 
 def refuse_foreign(found: dict[str, Any] | None, workspace: Workspace, kind: str) -> None:
-    """Raise InvalidWorkspaceError when an object that we are about to write belongs to someone else."""
-    if found is None:
+    """Raise InvalidWorkspaceError when an object that we are about to write belongs to someone else.
+
+    Raise ConflictError when it belongs to an earlier Workspace of this name: it is about to be collected.
+    """
+    owners = {owner["uid"]: owner for owner in (found or {"metadata": {}})["metadata"].get("ownerReferences", [])}
+    if found is None or workspace.metadata.uid in owners:
         return
-    owners = {owner.get("uid") for owner in found["metadata"].get("ownerReferences", [])}
-    if workspace.metadata.uid not in owners:
-        name = f"{found['metadata']['namespace']}/{found['metadata']['name']}"
-        raise errors.InvalidWorkspaceError(
-            f"metadata.name: {kind} {name} is there already and not this Workspace's; delete it or choose another name"
-        )
+    name = f"{kind} {found['metadata']['namespace']}/{found['metadata']['name']}"
+    if ("Workspace", workspace.metadata.name) in {(owner["kind"], owner["name"]) for owner in owners.values()}:
+        raise clusters.ConflictError(f"{name} of an earlier Workspace of this name is still there, but not for long")
+    raise errors.InvalidWorkspaceError(
+        f"metadata.name: {name} is there already and not this Workspace's; delete it or choose another name"
+    )
 
 
 def scratch(path: str) -> Mount:

@@ -35,8 +35,19 @@ class Watched:
 class Reflector:
     """The copy of one kind. `changed` is called with the Workspace's key after each change; it must return at once."""
 
-    def __init__(self, cluster: clusters.Cluster, watched: Watched, changed: Callable[[Key], None]) -> None:
+    def __init__(
+        self,
+        cluster: clusters.Cluster,
+        watched: Watched,
+        changed: Callable[[Key], None],
+        *,
+        page: int = 500,
+        pause: float = 1.0,
+    ) -> None:
+        """`page`: objects on a page of a list; `pause`: seconds before a repetition, twice as long each time."""
         self._cluster = cluster
+        self._pause = pause
+        self._page = page
         self._watched = watched
         self._changed = changed
         self._lock = threading.Lock()
@@ -62,17 +73,17 @@ class Reflector:
             return list(self._objects)
 
     def _run(self) -> None:
-        pause = 1.0
+        pause = self._pause
         while True:
             try:
                 since = self._list()
-                pause = 1.0
+                pause = self._pause
                 while True:
                     since = self._watch(since)
             except clusters.ExpiredError:
                 continue  # list anew at once
             except errors.KaitoError as cause:
-                log.warning("watching %s: %s; again in %.0f s", self._watched.kind.plural, cause, pause)
+                log.warning("watching %s: %s; again in %.1f s", self._watched.kind.plural, cause, pause)
             time.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, guards nothing
             pause = min(pause * 2, 30.0)
 
@@ -81,7 +92,7 @@ class Reflector:
         seen: set[Key] = set()
         token = ""
         while True:
-            page = self._cluster.page(self._watched.kind, labels=self._watched.labels, token=token)
+            page = self._cluster.page(self._watched.kind, labels=self._watched.labels, limit=self._page, token=token)
             for obj in page["items"]:
                 seen.add(_id(obj))
                 self._keep(obj)
@@ -109,6 +120,8 @@ class Reflector:
     def _keep(self, obj: Object) -> None:
         identity, key = _id(obj), self._watched.key(obj)
         trimmed = self._watched.trim(obj)
+        if self._owners.get(identity, key) != key:
+            self._drop(identity)  # its labels name another Workspace now
         with self._lock:
             before = self._objects.get(key, {}).get(identity)
             if before == trimmed:

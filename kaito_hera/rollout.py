@@ -62,9 +62,7 @@ def apply(run: Run, server: Server, placement: nodes.Placement) -> None:
     ensure_registry_secret(cluster, workspace, server.pull_secrets)
     _ensure_token(cluster, workspace)
     for kind, obj in objects(workspace, run.settings, server, placement).items():
-        metadata = obj["metadata"]
-        pods.refuse_foreign(cluster.get(kind, metadata["name"], metadata["namespace"]), workspace, kind.name)
-        cluster.apply(kind, obj)
+        pods.apply(cluster, workspace, kind, obj)
     _scale(cluster, workspace)
 
 
@@ -190,7 +188,7 @@ def ensure_registry_secret(cluster: clusters.Cluster, workspace: Workspace, name
         text = base64.b64encode(json.dumps({"auths": auths}).encode()).decode()
         metadata = pods.metadata(workspace, registry_name(workspace))
         secret = {"metadata": metadata, "type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": text}}
-        cluster.apply(clusters.SECRET, secret)
+        pods.apply(cluster, workspace, clusters.SECRET, secret)
 
 
 def _ensure_token(cluster: clusters.Cluster, workspace: Workspace) -> None:

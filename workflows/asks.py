@@ -24,16 +24,17 @@ _CHECK_SECONDS = 120
 def wanted(run: Run, attempt: int) -> checks.Wanted:
     """What preflight has to find out for a Workspace."""
     workspace, settings = run.workspace, run.settings
-    templates = []
+    objects: list[tuple[clusters.Kind, dict[str, Any]]] = []
     config = None
     if workspace.tuning:
         config = tuning_config(run)
-        templates.append(_tuning_template(workspace, settings, config, run.placement()))
+        task = _tuning_task(run, attempt, config, run.placement())
+        objects.append((clusters.JOB, jobs.manifest(workspace, task)))
     if workspace.serves:
-        templates.append(rollout.pod_template(workspace, settings, server(workspace, ""), run.placement()))
+        objects += rollout.objects(workspace, settings, server(workspace, ""), run.placement()).items()
     checked = config or (workspace.inference and workspace.inference.adapters)
     return checks.Wanted(
-        templates=tuple(templates),
+        objects=tuple(objects),
         pull_secrets=_pull_secrets(workspace),
         check=_check_task(workspace, settings, attempt, config) if checked else None,
     )
@@ -78,7 +79,10 @@ def _training_text(cluster: clusters.Cluster, workspace: Workspace, settings: Se
 
 def tuning_task(run: Run, attempt: int, placement: nodes.Placement) -> jobs.Task:
     """The tuning Job of an attempt, on the Workspace's nodes."""
-    config = tuning_config(run)
+    return _tuning_task(run, attempt, tuning_config(run), placement)
+
+
+def _tuning_task(run: Run, attempt: int, config: tuning.TuningConfig, placement: nodes.Placement) -> jobs.Task:
     return jobs.Task(
         name=names.job(run.workspace, attempt),
         role="tuning",
