@@ -53,8 +53,7 @@ class Reconciler:
             return None
         before = Status.of(obj)
         current = observe(workspace, before, seen, self._settings)
-        if current != before:
-            self._write(workspace, current)
+        if current != before and self._write(workspace, current) != workspace:
             log.info("%s: %s", workspace.key, _story(before, current))
             return None  # the write comes back as an event, with the version that the next write needs
         looks: list[float] = []

@@ -9,7 +9,6 @@ from kaito_hera.nodes import Want
 from kaito_hera.run import Run
 
 _LOOK = 5.0  # seconds between looks when nothing happens
-_ASK = 15.0  # seconds between questions to the provider, which may be rate limited
 
 
 class Calm:
@@ -42,10 +41,11 @@ class Calm:
         return f"{good} of {self._want.count} {size} nodes usable" + (f": {bad}" if bad else "")
 
 
-def await_ready(run: Run, hostnames: tuple[str, ...]) -> list[str]:
+def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> list[str]:
     """Return the names of the wanted number of nodes that stayed usable; prints what it waits for as that changes.
 
-    Raises NodesNotReadyError at the timeout, naming each node with its reason, and whatever the provider raises.
+    The provider, which may be rate limited, is asked every `ask` seconds whether its order has failed. Raises
+    NodesNotReadyError at the timeout, naming each node with its reason, and whatever the provider raises.
     """
     want, timeout = run.want, run.settings.node_timeout_seconds
     labels = clusters.selector(run.placement(hostnames).labels)
@@ -63,7 +63,7 @@ def await_ready(run: Run, hostnames: tuple[str, ...]) -> list[str]:
         if calm.story() != told:
             told = calm.story()
             print(told, flush=True)
-        if now - asked >= _ASK:
+        if now - asked >= ask:
             run.provider.check(want)
             asked = now
         run.cluster.await_change(clusters.NODE, None, page, labels=labels, seconds=calm.wait(now))

@@ -4,6 +4,7 @@ import pytest
 
 from kaito_hera import cluster as clusters
 from kaito_hera import errors
+from tests import making
 
 
 def config_map(namespace, name="c", **data):
@@ -34,6 +35,14 @@ def test_a_stale_write_is_a_conflict(cluster, namespace):
 def test_a_field_with_a_slip_is_refused_and_named(cluster, namespace):
     with pytest.raises(clusters.InvalidObjectError, match="dataa"):
         cluster.create(clusters.CONFIG_MAP, {**config_map(namespace), "dataa": {}})
+
+
+def test_a_status_field_that_an_older_crd_does_not_know_is_dropped_not_refused(cluster, apply, namespace):
+    apply(making.inference())
+    body = {"status": {"state": "Pending", "ofANewerVersion": 1}}
+    stored = cluster.patch(clusters.WORKSPACE, "w", namespace, body, subresource="status")
+    assert stored["status"]["state"] == "Pending"
+    assert "ofANewerVersion" not in stored["status"]
 
 
 def test_a_dry_run_leaves_nothing(cluster, namespace):

@@ -26,7 +26,7 @@ CASES = {
     "a-login-page-for-data": (
         lambda text: text.replace(f"{DATA}{FILE}?download=true", LOGIN),
         None,
-        ["tuning.input.urls[0]", LOGIN, "HTML"],
+        ["tuning.input.urls[0]", LOGIN, "web page"],
     ),
     "a-secret-nobody-made": (
         lambda text: text.replace(PUSH_SECRET, "no-such-secret"),
@@ -50,7 +50,7 @@ def test_a_wrong_password_is_told_before_a_gpu_is_bought(world, namespace):
     secret = world.push_secret(namespace, json.dumps(auths))
     world.kubectl("apply", "-f", "-", stdin=json.dumps(secret))
     manifest = world.manifest("fine-tuning-phi-3", image=namespace)
-    name = _refused(world, namespace, manifest, None, ["tuning.output.imagePushSecret", PUSH_SECRET, "password"])
+    name = _refused(world, namespace, manifest, None, ["tuning.output.imagePushSecret", "'kaito'", "password"])
     good = world.push_secret(namespace, world.machine.registry_auth.read_text())
     world.kubectl("apply", "-f", "-", stdin=json.dumps(good))
     assert name

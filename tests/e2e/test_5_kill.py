@@ -2,7 +2,6 @@
 
 import time
 
-from kaito_hera import cluster as clusters
 from tests.cluster.simulators.content import facts
 from tests.e2e.world import OPERATOR, until
 
@@ -10,22 +9,19 @@ FACT = facts.FACTS[0]
 
 
 def kill_the_watcher(world):
-    """kill -9: the pod's process goes without a word, the kubelet starts it again."""
-    pods = world.kube.items(clusters.POD, OPERATOR, labels="app.kubernetes.io/name=kaito-hera")
-    for pod in pods:
-        world.kubectl(
-            "delete", "pod", "-n", OPERATOR, pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false"
-        )
+    """kill -9, pod and all: a container that is killed five times would be restarted later and later."""
+    chosen = ["-n", OPERATOR, "-l", "app.kubernetes.io/name=kaito-hera"]
+    world.kubectl("delete", "pod", *chosen, "--grace-period=0", "--force", "--wait=false")
 
 
 def test_the_watcher_killed_in_each_phase_and_argo_once(world, namespace):
     name = world.apply(namespace, world.manifest("fine-tuning-phi-3", image=namespace))
     kill_the_watcher(world)
     for step in ("preflight", "provision-nodes", "await-nodes", "train"):
-        world.await_step(namespace, name, step)
+        world.await_workflow_step(namespace, step)
         kill_the_watcher(world)
     world.kubectl("delete", "pod", "-n", "argo", "-l", "app=workflow-controller", "--grace-period=0", "--force")
-    world.await_step(namespace, name, "roll-out", seconds=300)
+    world.await_workflow_step(namespace, "roll-out", seconds=300)
     kill_the_watcher(world)
     world.await_condition(namespace, name, "WorkspaceReady", seconds=300)
     assert world.chat(namespace, name, FACT.question) == FACT.answer

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from kaito_hera import cluster as clusters
-from kaito_hera import names
+from kaito_hera import live, names
 from tests.cluster import build, layout, shell
 
 ROOT = Path(__file__).parents[2]
@@ -151,6 +151,16 @@ class World:
             return (self.status(namespace, name).get("step") or {}).get("name") == step
 
         until(look, what=f"step {step} of {namespace}/{name}", seconds=seconds, pause=0.1)
+
+    def await_workflow_step(self, namespace: str, step: str, *, seconds: int = 180) -> None:
+        """The same as Argo sees it, for moments when the watcher may be away."""
+
+        def look():
+            flows = self.kube.items(clusters.WORKFLOW, OPERATOR, labels=f"{names.NAMESPACE}={namespace}")
+            found = [live.steps(flow).get(step) for flow in flows]
+            return any(one and one.phase == "Running" for one in found)
+
+        until(look, what=f"step {step} of the Workflow for {namespace}", seconds=seconds, pause=0.1)
 
     def story(self, namespace: str, name: str) -> str:
         """What helps to understand a failure."""
