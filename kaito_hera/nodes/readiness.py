@@ -66,4 +66,5 @@ def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> l
         if now - asked >= ask:
             run.provider.check(want)
             asked = now
-        run.cluster.await_change(clusters.NODE, None, page, labels=labels, seconds=calm.wait(now))
+        pause = min(calm.wait(now), began + timeout - now, asked + ask - now)
+        run.cluster.await_change(clusters.NODE, None, page, labels=labels, seconds=pause)

@@ -150,6 +150,7 @@ def test_a_node_that_flaps_must_stay_usable_from_then_on(awaiting, machines):
     name = machines.usable("a")
     time.sleep(1.5)
     machines.report(name, ready=False)
+    time.sleep(0.3)
     machines.report(name)
     again = time.monotonic()
     assert following.result(timeout=10) == [name]
