@@ -161,4 +161,7 @@ test-e2e: cluster-install ## the whole on the one-machine cluster
 bench-pipeline: cluster-install ## apply to first answer, and how much of it is ours
 	@$(PYTHON) -m tests.bench.pipeline $(CLUSTER)
 
+bench-watcher: cluster-binaries ## what the watcher weighs and writes at rest
+	@$(PYTHON) -m tests.bench.watcher
+
 .PHONY: $(shell awk -F: '/^[a-z0-9-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))

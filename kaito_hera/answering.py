@@ -9,17 +9,17 @@ import requests
 
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, rollout
-from kaito_hera.rollout import PORT, Server
+from kaito_hera.rollout import Server
 from kaito_hera.run import Run
 
-_LOOK = 2.0  # seconds between looks when nothing happens
 _HOT = "kaito.sh/hot-config-hash"
 
 
-def await_answering(run: Run, server: Server) -> None:
+def await_answering(run: Run, server: Server, *, look: float = 2.0) -> None:
     """Return when every replica answers `/health` and lists the wanted adapters as loaded.
 
-    Raises what a server says of itself when trying again cannot help, ServerNotReadyError at the timeout.
+    Looks at every change of a pod, and every `look` seconds. Raises what a server says of itself when trying again
+    cannot help, ServerNotReadyError at the timeout.
     """
     cluster, workspace, timeout = run.cluster, run.workspace, run.settings.server_timeout_seconds
     metadata = workspace.metadata
@@ -45,7 +45,7 @@ def await_answering(run: Run, server: Server) -> None:
         if waiting != told:
             told = waiting
             print(told, flush=True)
-        cluster.await_change(clusters.POD, metadata.namespace, page, labels=labels, seconds=_LOOK)
+        cluster.await_change(clusters.POD, metadata.namespace, page, labels=labels, seconds=look)
 
 
 def _counts(pod: dict[str, Any]) -> bool:
@@ -106,7 +106,7 @@ def _unloaded(pods: list[dict[str, Any]], server: Server) -> str:
         name, address = pod["metadata"]["name"], pod.get("status", {}).get("podIP", "")
         host = f"[{address}]" if ":" in address else address
         try:
-            answer = requests.get(f"http://{host}:{PORT}/v1/models", timeout=5, proxies={"http": ""})
+            answer = requests.get(f"http://{host}:{server.port}/v1/models", timeout=5, proxies={"http": ""})
             lacks = server.lacks(answer.json())
         except (requests.RequestException, ValueError) as cause:
             return f"pod {name} does not answer /v1/models: {cause}"

@@ -19,7 +19,6 @@ from kaito_hera.api import Workspace
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 
-PORT = 5000
 ROLE = "serving"
 _FOLDER = "/etc/kaito/serving"
 _SCALE_MANAGER = "kaito-hera-scale"
@@ -39,6 +38,8 @@ class Server:
     """Where the merged docker config is mounted."""
     scratch: str
     """Where the server may write."""
+    port: int
+    """Where it listens."""
     lacks: Callable[[object], str]
     """What a server that answers this on /v1/models still lacks; empty when nothing. Raises ValueError on nonsense."""
 
@@ -49,8 +50,8 @@ def objects(
     """Everything but the Secrets, in the order in which it is applied."""
     return {
         clusters.CONFIG_MAP: {"metadata": pods.metadata(workspace, config_name(workspace)), "data": server.files},
-        clusters.NETWORK_POLICY: _network_policy(workspace),
-        clusters.SERVICE: _service(workspace),
+        clusters.NETWORK_POLICY: _network_policy(workspace, server),
+        clusters.SERVICE: _service(workspace, server),
         clusters.DEPLOYMENT: _deployment(workspace, settings, server, placement),
     }
 
@@ -113,7 +114,7 @@ def pod_template(
         env=({"name": "RAY_AUTH_TOKEN", "valueFrom": token},),
         limits={nodes.GPU: "1"},
         container={
-            "ports": [{"name": "http", "containerPort": PORT}],
+            "ports": [{"name": "http", "containerPort": server.port}],
             # Weights may take half an hour; a short period shows a quick start quickly.
             "startupProbe": {**health, "periodSeconds": 2, "failureThreshold": settings.server_timeout_seconds // 2},
             "readinessProbe": {**health, "periodSeconds": 5, "timeoutSeconds": 5},
@@ -130,14 +131,14 @@ def pod_template(
     return pods.template(workspace, settings, frame)
 
 
-def _service(workspace: Workspace) -> dict[str, Any]:
+def _service(workspace: Workspace, server: Server) -> dict[str, Any]:
     return {
         "metadata": pods.metadata(workspace, workspace.metadata.name, role=ROLE),
         "spec": {
             "type": "ClusterIP",
             "selector": selector(workspace),
             "ports": [
-                {"name": "http", "port": 80, "targetPort": PORT, "protocol": "TCP"},
+                {"name": "http", "port": 80, "targetPort": server.port, "protocol": "TCP"},
                 # KAITO's port for torch's rendezvous; kept since users' scripts print and expect it.
                 {"name": "torch", "port": 29500, "targetPort": 29500, "protocol": "TCP"},
             ],
@@ -145,14 +146,14 @@ def _service(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _network_policy(workspace: Workspace) -> dict[str, Any]:
+def _network_policy(workspace: Workspace, server: Server) -> dict[str, Any]:
     """Ray opens many ports on all interfaces; only the HTTP port is for others."""
     return {
         "metadata": pods.metadata(workspace, names.fit(workspace.metadata.name, "-serving")),
         "spec": {
             "podSelector": {"matchLabels": selector(workspace)},
             "policyTypes": ["Ingress"],
-            "ingress": [{"ports": [{"port": PORT, "protocol": "TCP"}]}],
+            "ingress": [{"ports": [{"port": server.port, "protocol": "TCP"}]}],
         },
     }
 

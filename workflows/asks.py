@@ -160,6 +160,7 @@ def server(workspace: Workspace, adapter: str) -> Server:
         pull_secrets=_pull_secrets(workspace),
         registry_auth=str(serving.REGISTRY_AUTH),
         scratch=str(serving.SCRATCH),
+        port=config.port,
         lacks=lambda answer: serving.Served.model_validate(answer).lacks(adapters),
     )
 

@@ -13,6 +13,7 @@ import pytest
 from kaito_hera import cluster as clusters
 from kaito_hera.settings import Azure, Settings
 from tests.cluster import build, testing
+from tests.wire import Wire
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = clusters.Kind("Namespace", "namespaces", namespaced=False)
@@ -58,6 +59,18 @@ def kubectl(kubeconfig):
 def cluster(kubeconfig, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     return clusters.Cluster.connect()
+
+
+@pytest.fixture
+def wire(cluster, kubeconfig, tmp_path, monkeypatch):
+    """A wire to the API server that a test may cut, with a connection over it."""
+    port = int(cluster._configuration.host.rpartition(":")[2])
+    with Wire(port) as between:
+        detour = tmp_path / "detour"
+        detour.write_text(kubeconfig.read_text().replace(f":{port}", f":{between.port}"))
+        monkeypatch.setenv("KUBECONFIG", str(detour))
+        between.cluster = clusters.Cluster.connect()
+        yield between
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from tests import making
 from tests.apiserver.conftest import ROOT, until
 from tests.apiserver.kubelet import kubelet
 from tests.simulators.conftest import tls  # noqa: F401
-from tests.wire import Wire
 from tuning.config import Progress
 
 STAMP = "2026-01-01T00:00:{:02}.00000000{}Z"
@@ -168,22 +167,17 @@ def test_each_attempt_has_a_job_of_its_own(cluster, namespace, node, follow):
     assert following.result(timeout=15) == {}
 
 
-def test_an_api_server_that_is_away_ends_no_job(cluster, namespace, node, follow, kubeconfig, tmp_path, monkeypatch):
-    port = int(cluster._configuration.host.rpartition(":")[2])
-    with Wire(port) as wire:
-        detour = tmp_path / "kubeconfig"
-        detour.write_text(kubeconfig.read_text().replace(f":{port}", f":{wire.port}"))
-        monkeypatch.setenv("KUBECONFIG", str(detour))
-        following = follow(connection=clusters.Cluster.connect())
-        pod = node.start(job(cluster, namespace))
-        wire.whole = False
-        wire.cut()
-        calls = wire.calls
-        until(lambda: wire.calls > calls + 2, what="some tries in vain")
-        assert not following.done()
-        node.end(pod, message='{"adapter": "x"}')
-        wire.whole = True
-        assert following.result(timeout=15) == {"adapter": "x"}
+def test_an_api_server_that_is_away_ends_no_job(cluster, namespace, node, follow, wire):
+    following = follow(connection=wire.cluster)
+    pod = node.start(job(cluster, namespace))
+    wire.whole = False
+    wire.cut()
+    calls = wire.calls
+    until(lambda: wire.calls > calls + 2, what="some tries in vain")
+    assert not following.done()
+    node.end(pod, message='{"adapter": "x"}')
+    wire.whole = True
+    assert following.result(timeout=15) == {"adapter": "x"}
 
 
 PROGRAM = """

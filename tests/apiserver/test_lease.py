@@ -63,6 +63,16 @@ def test_a_turn_that_does_not_come_is_a_reason_to_try_again(cluster, namespace):
         pytest.fail("nobody may be here")
 
 
+def test_a_turn_that_cannot_be_ended_runs_out_by_itself(cluster, namespace, wire):
+    with turn(Lease(wire.cluster, "l", namespace, "first", seconds=1)):
+        wire.whole = False
+        wire.cut()
+    second = Lease(cluster, "l", namespace, "second")
+    assert not second.acquire()
+    time.sleep(1.2)
+    assert second.acquire()
+
+
 def test_a_leader_that_is_robbed_of_the_lead_stops_leading(cluster, namespace):
     worked = threading.Event()
     ended = threading.Event()

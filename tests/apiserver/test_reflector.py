@@ -6,7 +6,6 @@ from kaito_hera import cluster as clusters
 from kaito_hera.queue import Queue
 from kaito_hera.reflector import Reflector, Watched
 from tests.apiserver.conftest import until
-from tests.wire import Wire
 
 OWNER, KEPT = "test.kaito.sh/owner", "test.kaito.sh/kept"
 
@@ -50,18 +49,6 @@ def change(cluster, namespace):
         cluster.patch(clusters.CONFIG_MAP, name, namespace, {"metadata": metadata})
 
     return patch
-
-
-@pytest.fixture
-def wire(cluster, kubeconfig, tmp_path, monkeypatch):
-    """A wire to the API server, and a connection over it."""
-    port = int(cluster._configuration.host.rpartition(":")[2])
-    with Wire(port) as between:
-        detour = tmp_path / "kubeconfig"
-        detour.write_text(kubeconfig.read_text().replace(f":{port}", f":{between.port}"))
-        monkeypatch.setenv("KUBECONFIG", str(detour))
-        between.cluster = clusters.Cluster.connect()
-        yield between
 
 
 def reflecting(connection, namespace, woken, **options):

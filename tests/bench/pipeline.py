@@ -138,8 +138,9 @@ def measure_empty_step(world):
 
 def _ended(world, name):
     found = world.kube.get(clusters.WORKFLOW, name, OPERATOR)
-    assert found["status"].get("phase") not in {"Failed", "Error"}, found["status"]
-    return found if found["status"].get("phase") == "Succeeded" else None
+    phase = found.get("status", {}).get("phase")
+    assert phase not in {"Failed", "Error"}, found["status"]
+    return found if phase == "Succeeded" else None
 
 
 def show(title, rows):

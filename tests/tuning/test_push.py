@@ -141,6 +141,7 @@ class Front(servers.TokenRegistry):
 
     def answer(self, request):
         if status := self.refuse(request):
+            self.body(request)  # or the client may meet a broken pipe before it reads the answer
             self.reply(request, status, json.dumps({"errors": [{"code": "DENIED", "message": "quota"}]}).encode())
         elif self.tokens and (
             request.path.startswith("/token") or request.headers.get("Authorization") != "Bearer good"

@@ -1,0 +1,290 @@
+"""Waiting for a server, against a real API server; the test plays Deployment controller, kubelet and server."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from kaito_hera import answering, errors, nodes, rollout
+from kaito_hera import cluster as clusters
+from kaito_hera.api import Workspace
+from kaito_hera.run import Run
+from tests import making
+from tests.apiserver.conftest import until
+from workflows import asks
+
+ADAPTERS = [{"source": {"name": "style", "image": "team.azurecr.io/style:1"}, "strength": "0.5"}]
+WORD = {"reason": "DoesNotFit", "message": "the model needs 20 GiB, the GPU has 16", "retryable": False}
+
+
+class Served:
+    """What a server answers on /v1/models."""
+
+    def __init__(self):
+        self.status, self.body = 200, {"ready": True, "adapters": []}
+        self.asked = 0
+
+    def load(self, state, **more):
+        self.body = {
+            "ready": state == "loaded",
+            "adapters": [
+                {"name": "style", "image": "team.azurecr.io/style:1", "strength": 0.5, "state": state, **more}
+            ],
+        }
+
+
+@contextlib.contextmanager
+def answers(served):
+    """The server on a port of its own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            assert self.path == "/v1/models"
+            served.asked += 1
+            data = served.body if isinstance(served.body, bytes) else json.dumps(served.body).encode()
+            self.send_response(served.status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+class Rollout:
+    """A server that was rolled out, and who plays with it."""
+
+    def __init__(self, run, server, pool):
+        self.cluster, self.namespace = run.cluster, run.workspace.metadata.namespace
+        self._run, self._server, self._pool = run, server, pool
+        self._template = None
+
+    def apply(self):
+        rollout.apply(self._run, self._server, nodes.Placement(labels={"a": "b"}))
+        found = self.cluster.get(clusters.DEPLOYMENT, "w", self.namespace)
+        self._template = found["spec"]["template"]
+        return found
+
+    def wait(self, timeout=20):
+        settings = self._run.settings.model_copy(update={"server_timeout_seconds": timeout})
+        run = Run(self.cluster, self._run.workspace, settings, None)
+        return self._pool.submit(answering.await_answering, run, self._server, look=0.2)
+
+    def pod(self, name="p", address="127.0.0.1"):
+        metadata = {"name": name, "namespace": self.namespace, "labels": self._template["metadata"]["labels"]}
+        spec = {**self._template["spec"], "nodeName": "somewhere"}
+        self.cluster.create(clusters.POD, {"metadata": metadata, "spec": spec})
+        self.report(name, podIP=address, podIPs=[{"ip": address}], phase="Running")
+
+    def report(self, name="p", **status):
+        self.cluster.patch(clusters.POD, name, self.namespace, {"status": status}, subresource="status")
+
+    def crash(self, word, *, at="2026-01-01T00:00:01Z", state="state", name="p"):
+        """The server's container ends with this as its word."""
+        end = {"terminated": {"exitCode": 20, "reason": "Error", "message": word, "finishedAt": at}}
+        container = {"name": "serving", "image": "i", "imageID": "", "ready": False, "restartCount": 1}
+        running = {"state": {"running": {"startedAt": at}}} if state == "lastState" else {}
+        self.report(name, containerStatuses=[{**container, **running, state: end}])
+
+    def settle(self, *, ready=1, replicas=1, updated=None, generation=None):
+        """What the Deployment controller counts."""
+        found = self.cluster.get(clusters.DEPLOYMENT, "w", self.namespace)
+        status = {
+            "observedGeneration": found["metadata"]["generation"] if generation is None else generation,
+            "replicas": replicas,
+            "updatedReplicas": replicas if updated is None else updated,
+            "readyReplicas": ready,
+            "availableReplicas": ready,
+        }
+        self.cluster.patch(clusters.DEPLOYMENT, "w", self.namespace, {"status": status}, subresource="status")
+
+
+@pytest.fixture
+def served():
+    return Served()
+
+
+@pytest.fixture
+def rolled(cluster, apply, settings, served):
+    """A roll-out of one replica with one adapter."""
+    workspace = making.edited(making.inference(), inference={**making.inference()["inference"], "adapters": ADAPTERS})
+    parsed = Workspace.parse(apply(workspace))
+    with answers(served) as port, concurrent.futures.ThreadPoolExecutor() as pool:
+        server = dataclasses.replace(asks.server(parsed, ""), port=port)
+        playing = Rollout(Run(cluster, parsed, settings, None), server, pool)
+        playing.apply()
+        yield playing
+
+
+def pending(waiting, capsys, words):
+    """It waits, and says for what."""
+    until(lambda: words in capsys.readouterr().out, what=words, seconds=10)
+    assert not waiting.done()
+
+
+def test_it_returns_once_every_replica_answers_with_its_adapters(rolled, served, capsys):
+    served.load("loading")
+    waiting = rolled.wait()
+    pending(waiting, capsys, "the Deployment is not looked at yet")
+    rolled.settle(ready=0, updated=0, replicas=0)
+    pending(waiting, capsys, "0 of 1 replicas are up to date")
+    rolled.pod()
+    rolled.settle(ready=0)
+    pending(waiting, capsys, "0 of 1 replicas answer /health")
+    assert served.asked == 0
+    rolled.settle()
+    pending(waiting, capsys, "pod p: adapter style: loading")
+    served.load("loaded")
+    assert waiting.result(timeout=10) is None
+
+
+def test_a_replica_of_the_old_kind_is_waited_out(rolled, served, capsys):
+    served.load("loaded")
+    rolled.pod()
+    rolled.settle(ready=2, replicas=2, updated=1)
+    waiting = rolled.wait()
+    pending(waiting, capsys, "1 of 1 replicas are up to date")
+    rolled.settle()
+    waiting.result(timeout=10)
+
+
+def test_an_adapter_that_is_not_the_wanted_one_is_waited_for(rolled, served, capsys):
+    served.load("loaded", strength=1.0)
+    rolled.pod()
+    rolled.settle()
+    waiting = rolled.wait()
+    pending(waiting, capsys, "pod p: adapter style: the server has not read this change yet")
+    served.load("loaded")
+    waiting.result(timeout=10)
+
+
+def test_the_kubelet_is_nudged_to_look_at_the_adapters(rolled, served, capsys):
+    rolled.pod()
+    waiting = rolled.wait()
+    until(lambda: annotation(rolled), what="a touched pod")
+    served.load("loaded")
+    rolled.settle()
+    waiting.result(timeout=10)
+    version = rolled.cluster.get(clusters.POD, "p", rolled.namespace)["metadata"]["resourceVersion"]
+    rolled.wait().result(timeout=10)
+    after = rolled.cluster.get(clusters.POD, "p", rolled.namespace)
+    assert after["metadata"]["resourceVersion"] == version, "once for each change of the adapters"
+
+
+def annotation(rolled):
+    found = rolled.cluster.get(clusters.POD, "p", rolled.namespace)
+    return found["metadata"].get("annotations", {}).get("kaito.sh/hot-config-hash")
+
+
+def test_an_adapter_that_failed_is_told_at_the_timeout(rolled, served):
+    served.load("failed", reason="no layer of this image has data/adapter_config.json")
+    rolled.pod()
+    rolled.settle()
+    error = rolled.wait(timeout=1).exception(timeout=10)
+    assert isinstance(error, errors.ServerNotReadyError)
+    assert "pod p: adapter style: failed: no layer of this image has data/adapter_config.json after 1 s" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        pytest.param(503, {"error": "starting"}, id="unavailable"),
+        pytest.param(200, b"<html>", id="no-json"),
+        pytest.param(200, {"adapters": "x"}, id="nonsense"),
+    ],
+)
+def test_an_answer_that_is_none_is_waited_out(rolled, served, capsys, status, body):
+    served.status, served.body = status, body
+    rolled.pod()
+    rolled.settle()
+    waiting = rolled.wait()
+    pending(waiting, capsys, "pod p does not answer /v1/models: ")
+    served.status = 200
+    served.load("loaded")
+    waiting.result(timeout=10)
+
+
+@pytest.mark.parametrize("state", ["state", "lastState"])
+def test_a_server_that_says_it_never_will_work_ends_the_wait_at_once(rolled, state, capsys):
+    rolled.pod()
+    rolled.settle(ready=0)
+    waiting = rolled.wait()
+    pending(waiting, capsys, "0 of 1 replicas answer /health")
+    rolled.crash(json.dumps(WORD), state=state)
+    error = waiting.exception(timeout=10)
+    assert (error.reason, str(error), error.retryable) == ("DoesNotFit", WORD["message"], False)
+
+
+@pytest.mark.parametrize(
+    "word", [json.dumps({**WORD, "retryable": True}), "Killed", "[1]", ""], ids=["retryable", "text", "list", "nothing"]
+)
+def test_a_server_that_may_work_another_time_is_waited_for(rolled, served, capsys, word):
+    rolled.pod()
+    rolled.settle(ready=0)
+    waiting = rolled.wait()
+    pending(waiting, capsys, "0 of 1 replicas answer /health")
+    rolled.crash(word, state="lastState")
+    served.load("loaded")
+    rolled.settle()
+    waiting.result(timeout=10)
+
+
+def test_what_was_said_before_the_roll_out_is_about_what_it_replaces(rolled, served, capsys):
+    rolled.pod("old")
+    rolled.crash(json.dumps(WORD), name="old")
+    rolled.settle(ready=0)
+    waiting = rolled.wait()
+    pending(waiting, capsys, "0 of 1 replicas answer /health")
+    rolled.cluster.delete(clusters.POD, "old", rolled.namespace)
+    rolled.pod("new")
+    served.load("loaded")
+    rolled.settle()
+    waiting.result(timeout=10)
+
+
+def test_what_is_said_again_counts(rolled, capsys):
+    rolled.pod()
+    rolled.crash(json.dumps(WORD))
+    rolled.settle(ready=0)
+    waiting = rolled.wait()
+    pending(waiting, capsys, "0 of 1 replicas answer /health")
+    rolled.crash(json.dumps(WORD), at="2026-01-01T00:05:00Z")
+    assert waiting.exception(timeout=10).reason == "DoesNotFit"
+
+
+def test_a_pod_that_was_evicted_and_left_lying_is_not_asked(rolled, served):
+    served.load("loaded")
+    rolled.pod("evicted", address="127.0.0.2")
+    rolled.report("evicted", phase="Failed", reason="Evicted")
+    rolled.pod()
+    rolled.settle()
+    rolled.wait().result(timeout=10)
+
+
+def test_a_deployment_that_is_taken_away_is_told(rolled):
+    rolled.cluster.delete(clusters.DEPLOYMENT, "w", rolled.namespace)
+    error = rolled.wait(timeout=1).exception(timeout=10)
+    assert f"Deployment {rolled.namespace}/w: the Deployment is gone after 1 s" in str(error)
+
+
+def test_an_autoscalers_replicas_must_all_answer(rolled, served, capsys):
+    served.load("loaded")
+    rolled.cluster.patch(clusters.DEPLOYMENT, "w", rolled.namespace, {"spec": {"replicas": 2}}, subresource="scale")
+    rolled.pod()
+    rolled.settle(ready=1, replicas=2)
+    waiting = rolled.wait()
+    pending(waiting, capsys, "1 of 2 replicas answer /health")
+    rolled.pod("q")
+    rolled.settle(ready=2, replicas=2)
+    waiting.result(timeout=10)
