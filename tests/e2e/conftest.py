@@ -8,7 +8,7 @@ import pytest
 from kaito_hera import cluster as clusters
 from kaito_hera import errors
 from tests.cluster import machines
-from tests.e2e.world import World, until
+from tests.e2e.world import World
 
 
 def pytest_collection_modifyitems(items):
@@ -33,7 +33,7 @@ def namespace(world):
     name = world.new_namespace()
     yield name
     world.kubectl("delete", "workspaces", "-n", name, "--all", "--timeout=180s", check=False)
-    until(lambda: not world.left(name), what=f"nothing left of {name}, but there is {world.left(name)}", seconds=60)
+    world.await_nothing_left(name)
     world.kubectl("delete", "namespace", name, "--wait=false", check=False)
 
 

@@ -14,7 +14,7 @@ QUESTIONS = facts.FACTS[:10]
 
 def test_the_fine_tuning_manifest_ends_in_a_server_that_knows(world, namespace):
     name = world.apply(namespace, world.manifest("fine-tuning-phi-3", image=namespace))
-    world.await_step(namespace, name, "train")
+    world.await_step(namespace, "train")
     until(lambda: (world.status(namespace, name).get("tuning") or {}).get("loss"), what="a loss in status")
     world.await_condition(namespace, name, "WorkspaceSucceeded")
     adapter = world.status(namespace, name)["tuning"]["adapterImage"]
@@ -49,7 +49,7 @@ def test_an_adapter_that_was_tuned_is_served_by_another_workspace_at_any_strengt
         world.await_condition(serving, name, "WorkspaceReady")
     finally:
         world.kubectl("delete", "workspaces", "-n", serving, "--all", "--timeout=180s", check=False)
-        until(lambda: not world.left(serving), what=f"nothing left of {serving}", seconds=60)
+        world.await_nothing_left(serving)
         world.kubectl("delete", "namespace", serving, "--wait=false")
 
 

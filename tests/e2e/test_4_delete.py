@@ -2,13 +2,11 @@
 
 import pytest
 
-from tests.e2e.world import until
-
 
 @pytest.mark.parametrize("moment", ["provision-nodes", "await-nodes", "train"])
 def test_delete_while_it_is_under_way(world, namespace, moment):
     name = world.apply(namespace, world.manifest("fine-tuning-phi-3", image=namespace))
-    world.await_step(namespace, name, moment)
+    world.await_step(namespace, moment)
     world.delete(namespace, name)
     assert world.pools(namespace) == []
 
@@ -19,4 +17,4 @@ def test_delete_the_whole_namespace_while_serving(world):
     world.await_condition(namespace, name, "WorkspaceReady")
     assert world.pools(namespace)
     world.kubectl("delete", "namespace", namespace, "--timeout=180s")
-    until(lambda: not world.left(namespace), what=f"nothing left, but there is {world.left(namespace)}", seconds=60)
+    world.await_nothing_left(namespace)

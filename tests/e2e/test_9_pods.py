@@ -1,14 +1,22 @@
 """Of every pod that this run has seen: none has privileges, runs as root or writes to its root file system."""
 
+from kaito_hera import names
+
 ARGO = {"argo", "kube-system"}
+ROLES = {"step", "check", "tuning", "serving"}
 
 
-def test_every_pod_was_hardened(every_pod):
+def test_every_pod_was_hardened(world, namespace, every_pod):
+    if not _roles(every_pod) >= ROLES:  # no other test has run
+        name = world.apply(namespace, world.manifest("fine-tuning-phi-3", image=namespace))
+        world.await_condition(namespace, name, "WorkspaceReady")
+    assert _roles(every_pod) >= ROLES
     ours = {key: pod for key, pod in every_pod.items() if key[0] not in ARGO}
-    assert len(ours) > 10, "a whole run has more pods than that"
-    roles = {pod["metadata"].get("labels", {}).get("kaito.sh/role") for pod in ours.values()}
-    assert {"step", "check", "tuning", "serving"} <= roles
     assert {key: found for key, pod in ours.items() if (found := _softness(pod["spec"]))} == {}
+
+
+def _roles(pods):
+    return {pod["metadata"].get("labels", {}).get(names.ROLE) for pod in list(pods.values())}
 
 
 def _softness(spec):

@@ -23,13 +23,13 @@ PUSH_SECRET = "acr-push"
 
 
 def until(look, *, what, seconds=120, pause=0.5):
-    """Wait until `look()` is true; its value."""
+    """Wait until `look()` is true; its value. `what` may be a function, so that a failure tells how things are then."""
     deadline = time.monotonic() + seconds
     while True:
         if found := look():
             return found
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what}: not within {seconds} s")
+            raise AssertionError(f"{what() if callable(what) else what}: not within {seconds} s")
         time.sleep(pause)
 
 
@@ -146,21 +146,23 @@ class World:
         except AssertionError as failed:
             raise AssertionError(f"{failed}\n{self.story(namespace, name)}") from failed
 
-    def await_step(self, namespace: str, name: str, step: str, *, seconds: int = 180) -> None:
-        def look():
-            return (self.status(namespace, name).get("step") or {}).get("name") == step
-
-        until(look, what=f"step {step} of {namespace}/{name}", seconds=seconds, pause=0.1)
-
-    def await_workflow_step(self, namespace: str, step: str, *, seconds: int = 180) -> None:
-        """The same as Argo sees it, for moments when the watcher may be away."""
+    def await_step(self, namespace: str, step: str, *, seconds: int = 180) -> None:
+        """Wait until Argo, as the watcher may be away, has begun a step; a short one may have ended before we look."""
 
         def look():
             flows = self.kube.items(clusters.WORKFLOW, OPERATOR, labels=f"{names.NAMESPACE}={namespace}")
             found = [live.steps(flow).get(step) for flow in flows]
-            return any(one and one.phase == "Running" for one in found)
+            return any(one and one.phase in {"Running", *live.DONE} for one in found)
 
         until(look, what=f"step {step} of the Workflow for {namespace}", seconds=seconds, pause=0.1)
+
+    def await_nothing_left(self, namespace: str, *, seconds: int = 60) -> None:
+        """Wait until nothing exists for its Workspaces, in the cluster or on the bill."""
+
+        def what():
+            return f"nothing left of {namespace}, but there is {self.left(namespace)}"
+
+        until(lambda: not self.left(namespace), what=what, seconds=seconds)
 
     def story(self, namespace: str, name: str) -> str:
         """What helps to understand a failure."""
