@@ -3,6 +3,7 @@
 It finds the usual paths, since a node is a machine with its own /run and /var/lib.
 """
 
+import base64
 import json
 import subprocess
 from pathlib import Path
@@ -47,6 +48,14 @@ disabled_plugins = {unused}
 
   [plugins."io.containerd.grpc.v1.cri".registry]
     config_path = "{registries}"
+"""
+
+_LOGIN = """
+[host."https://{host}"]
+  ca = "{ca}"
+
+  [host."https://{host}".header]
+    Authorization = "Basic {token}"
 """
 
 
@@ -95,8 +104,8 @@ def ctr(machine: machines.Machine, *arguments: str) -> str:
 
 def pull(machine: machines.Machine, image: str, *, user: str, password: str) -> None:
     """Pull and unpack, then drop the layers' archives: only what is unpacked is ever used again."""
-    hosts = str(_registries(machine.cluster))
-    ctr(machine, "images", "pull", "--hosts-dir", hosts, "--user", f"{user}:{password}", image)
+    hosts = _log_in(machine.cluster, image.partition("/")[0], f"{user}:{password}")
+    ctr(machine, "images", "pull", "--hosts-dir", str(hosts), image)
     target = digest(machine, image)
     drop_archives(machine, target)
     # The kubelet reports an image by this name; a pull through it would have made it.
@@ -137,6 +146,16 @@ def _ctr(machine: machines.Machine, *arguments: str) -> subprocess.CompletedProc
 
 def _registries(cluster: layout.Cluster) -> Path:
     return cluster.state / "certs.d"
+
+
+def _log_in(cluster: layout.Cluster, host: str, login: str) -> Path:
+    """A folder of registries that holds the login: among ctr's arguments it would show in `ps` and in every error."""
+    folder = cluster.state / "certs-and-login.d"
+    settings = folder / host / "hosts.toml"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    token = base64.b64encode(login.encode()).decode()
+    layout.replace(settings, _LOGIN.format(host=host, ca=cluster.ca, token=token), mode=0o600)
+    return folder
 
 
 def _network(pods: str) -> dict[str, object]:

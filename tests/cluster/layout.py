@@ -29,6 +29,8 @@ PODS = "10.244.0.0/16"
 
 SLOTS = 32  # nodes at once, the first node included
 
+_STATE = "/var/tmp/kaito-hera"
+
 
 class ClusterError(Exception):
     """Something a person has to put right; the message says what was found and what to do."""
@@ -48,7 +50,7 @@ class Cluster:
 
     @cached_property
     def state(self) -> Path:
-        return _folder("KAITO_HERA_STATE", "/var/tmp/kaito-hera") / self.name
+        return _folder("KAITO_HERA_STATE", _STATE) / self.name
 
     @property
     def kubeconfig(self) -> Path:
@@ -96,8 +98,14 @@ class Cluster:
         return self.state / "registry-auth.json"
 
     @property
+    def unique(self) -> str:
+        """The name, and which folder it is from if not from the usual one: clusters of one name may run from two."""
+        root = self.state.parent
+        return self.name if root == Path(_STATE) else f"{self.name}-{zlib.crc32(str(root).encode()):08x}"
+
+    @property
     def cgroup(self) -> str:
-        return f"kaito-hera-{self.name}"
+        return f"kaito-hera-{self.unique}"
 
     @property
     def api_port(self) -> int:
@@ -122,12 +130,12 @@ class Cluster:
 
     def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
         """One process at a time does `name` to this cluster; the kernel drops the lock of a killed process."""
-        return _locked(cache() / "locks" / f"{self.name}-{name}")
+        return _locked(cache() / "locks" / f"{self.unique}-{name}")
 
 
 def clusters() -> list[Cluster]:
     """Every cluster that has a state folder, running or not."""
-    root = _folder("KAITO_HERA_STATE", "/var/tmp/kaito-hera")
+    root = _folder("KAITO_HERA_STATE", _STATE)
     return [Cluster(path.name) for path in sorted(root.glob("*/")) if (path / "pki").is_dir()]
 
 

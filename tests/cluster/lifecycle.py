@@ -93,20 +93,12 @@ def prune() -> None:
 
 def left(cluster: layout.Cluster) -> list[str]:
     """What there is of a cluster on this machine: its state folder, processes, mounts, cgroups."""
-    mark = str(cluster.state)
-    found = [mark] if cluster.state.exists() else []
+    folder = str(cluster.state)
+    found = [folder] if cluster.state.exists() else []
     found += [f"cgroup {path}" for path in cgroups.left(cluster)]
-    found += [
-        f"mount {line.split()[1]}" for line in Path("/proc/mounts").read_text().splitlines() if f"{mark}/" in line
-    ]
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = process.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if any(f"{mark}/".encode() in word or f":{mark}:".encode() in word for word in words):
-            found.append(f"process {process.parent.name}: {b' '.join(words[:3]).decode(errors='replace')}")
-    return found
+    mounts = Path("/proc/mounts").read_text().splitlines()
+    found += [f"mount {line.split()[1]}" for line in mounts if f"{folder}/" in line]
+    return found + machines.left(cluster)
 
 
 def _await_nodes(cluster: layout.Cluster) -> None:

@@ -6,7 +6,8 @@ containerd and the kubelet find their usual paths (/run, /var/lib, /var/log) to 
 process, the first of its process namespace: ending that one is pulling the plug, and the kernel cleans up.
 
 Nothing is recorded on disk: a machine is found by the tag that its first process carries, seen from the host or from
-inside `world`, where the cloud simulator boots nodes. The daemons of a machine are found by files in its own /run.
+inside `world`, where the cloud simulator boots nodes. The daemons of a machine are found by files in its own /run, and
+carry its tag in their environment.
 """
 
 import os
@@ -49,7 +50,7 @@ class Machine:
 
     @property
     def tag(self) -> str:
-        return f"kaito-hera:{self.cluster.state}:{self.name}"
+        return f"{_mark(self.cluster)}{self.name}"
 
     @property
     def log(self) -> Path:
@@ -128,7 +129,7 @@ class Machine:
             environment = self._root(pid, f"proc/{number}/environ").read_bytes().split(b"\0")
         except (OSError, ValueError):
             return None
-        return number if f"KAITO_HERA_DAEMON={name}".encode() in environment else None
+        return number if f"KAITO_HERA_DAEMON={self.tag}:{name}".encode() in environment else None
 
     def stop_daemon(self, name: str, number: int = signal.SIGTERM) -> None:
         """Signal one daemon and wait for its end; SIGKILL follows if it does not listen."""
@@ -154,7 +155,7 @@ class Machine:
     def _start(self, name: str, command: list[str], env: Mapping[str, str], namespaces: tuple[str, ...]) -> None:
         """The shell writes its own process id before it becomes the daemon, so killing us here loses nothing."""
         record = f'echo $$ > /run/daemons/{name} && exec "$@" >> {shlex.quote(str(self.log / name))}.log 2>&1'
-        environment = {"PATH": _PLAIN_PATH, "LANG": "C.UTF-8", "KAITO_HERA_DAEMON": name, **env}
+        environment = {"PATH": _PLAIN_PATH, "LANG": "C.UTF-8", "KAITO_HERA_DAEMON": f"{self.tag}:{name}", **env}
         assignments = ["env", "-i", *(f"{key}={value}" for key, value in environment.items())]
         # The shell's own environment has to carry the mark too: /proc shows a program's environment as of its start.
         entry = ["setsid", "--fork", *assignments, "sh", "-c", record, name, *command]
@@ -182,6 +183,29 @@ class Machine:
     @staticmethod
     def _root(pid: int, path: str) -> Path:
         return Path(f"/proc/{pid}/root") / path
+
+
+def left(cluster: layout.Cluster) -> list[str]:
+    """Processes that are machines or daemons of this cluster by their marks, for the check after `down`.
+
+    Not whatever names the state folder: a person may well have a log or the kubeconfig open.
+    """
+    mark = _mark(cluster).encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            environment = (process / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has just ended
+            continue
+        if any(text.startswith((mark, b"KAITO_HERA_DAEMON=" + mark)) for text in (*words, *environment)):
+            found.append(f"process {process.name}: {b' '.join(words[:3]).decode(errors='replace')}")
+    return found
+
+
+def _mark(cluster: layout.Cluster) -> str:
+    """What the tags of a cluster's machines begin with."""
+    return f"kaito-hera:{cluster.state}:"
 
 
 def _first_of_its_namespace(process: Path) -> bool:

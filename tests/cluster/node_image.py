@@ -9,17 +9,20 @@ A node image is never changed: a change makes a new generation (hard links to th
 it is not the current one and no node links into it.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tests.cluster import containerd, images, layout, machines, progress, registry
 
 _SNAPSHOTS = Path("io.containerd.snapshotter.v1.overlayfs/snapshots")
+_DATABASE = Path("io.containerd.metadata.v1.bolt/meta.db")  # containerd holds a lock on it
 _CONTENTS = "contents.json"
 _USERS = "users"  # a link to every node disk that was cloned from this generation
 
@@ -98,23 +101,20 @@ def _renew(cluster: layout.Cluster, *, system: str, pulls: dict[str, str]) -> No
     maker.power_off()
     _collect()
     old = _current()
-    pulled = dict(_contents().get("pulled", {}))
-    scratch = _folder() / f"{cluster.name}.part"
+    scratch = _folder() / f"{cluster.unique}.part"
     if old:
         _copy_small(old, scratch)
         _link_tree(old / _SNAPSHOTS, scratch / _SNAPSHOTS)
-    maker.power_on("")
-    containerd.start(maker, cluster.state / "node-image", root=scratch)
-    if _contents().get("system") != system:
-        _import_system(cluster, maker)
-    user, password = registry.credentials(cluster)
-    for name in pulls:
-        with progress.part(f"pull {name}", "containerd, which unpacks it once for all nodes"):
-            containerd.pull(maker, name, user=user, password=password)
-        pulled = _superseded(maker, pulled, name)
-    maker.stop_daemon("containerd")
-    maker.power_off()
-    layout.replace(scratch / _CONTENTS, json.dumps({"system": system, "pulled": pulled | pulls}, indent=1))
+    try:
+        maker.power_on("")
+        containerd.start(maker, cluster.state / "node-image", root=scratch)
+        if _contents().get("system") != system:
+            _import_system(cluster, maker)
+        kept = _pull(cluster, maker, pulls)
+        maker.stop_daemon("containerd")
+    finally:
+        maker.power_off()
+    layout.replace(scratch / _CONTENTS, json.dumps({"system": system, "pulled": kept | pulls}, indent=1))
     final = _folder() / time.strftime("%Y%m%d-%H%M%S")
     scratch.rename(final)
     link = _folder() / "current.part"
@@ -122,6 +122,17 @@ def _renew(cluster: layout.Cluster, *, system: str, pulls: dict[str, str]) -> No
     link.symlink_to(final.name)
     link.rename(_folder() / "current")
     _collect()
+
+
+def _pull(cluster: layout.Cluster, maker: machines.Machine, names: Iterable[str]) -> dict[str, str]:
+    """Pull images in place of others of their repositories; what else was pulled before, and stays."""
+    pulled = contents()
+    user, password = registry.credentials(cluster)
+    for name in names:
+        with progress.part(f"pull {name}", "containerd, which unpacks it once for all nodes"):
+            containerd.pull(maker, name, user=user, password=password)
+        pulled = _superseded(maker, pulled, name)
+    return pulled
 
 
 def _import_system(cluster: layout.Cluster, maker: machines.Machine) -> None:
@@ -167,11 +178,25 @@ def _link_tree(source: Path, target: Path) -> None:
 
 
 def _collect() -> None:
-    """A generation is in use while a folder exists that was cloned from it."""
     current = _current()
     for path in [path for path in _folder().iterdir() if path.is_dir() and not path.is_symlink()]:
-        if path != current and not any(user.exists() for user in (path / _USERS).glob("*")):
+        if path != current and not _in_use(path):
             shutil.rmtree(path)
+
+
+def _in_use(generation: Path) -> bool:
+    """A folder exists that was cloned from it, or the containerd of an `up` that was killed still writes to it."""
+    if any(user.exists() for user in (generation / _USERS).glob("*")):
+        return True
+    database = generation / _DATABASE
+    if not database.exists():
+        return False
+    with database.open() as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _contents() -> dict[str, Any]:

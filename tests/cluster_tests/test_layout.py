@@ -60,3 +60,19 @@ def test_replace_leaves_an_equal_file_alone(tmp_path):
 def test_ports_file_reads_as_json():
     cluster = layout.Cluster("demo")
     assert cluster.argo_port == json.loads((cluster.state / "ports.json").read_text())["argo"]
+
+
+def test_clusters_of_one_name_in_two_folders_share_no_cgroup_and_no_lock(tmp_path, monkeypatch):
+    here = layout.Cluster("demo")
+    cgroup, unique = here.cgroup, here.unique
+    monkeypatch.setenv("KAITO_HERA_STATE", str(tmp_path / "elsewhere"))
+    there = layout.Cluster("demo")
+    assert there.cgroup != cgroup
+    with here.lock("lifecycle"), there.lock("lifecycle"):
+        assert len(list((layout.cache() / "locks").iterdir())) == 2
+    assert unique.startswith("demo-")
+
+
+def test_a_cluster_in_the_usual_folder_goes_by_its_name_alone(monkeypatch):
+    monkeypatch.delenv("KAITO_HERA_STATE")
+    assert layout.Cluster("demo").cgroup == "kaito-hera-demo"
