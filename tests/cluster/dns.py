@@ -51,7 +51,7 @@ def prepare(cluster: layout.Cluster) -> None:
 
 
 def write_hosts(cluster: layout.Cluster, nodes: dict[str, str]) -> None:
-    """`nodes` is name: address. In place, since CoreDNS watches this file's time and size."""
+    """`nodes` is name: address. CoreDNS looks at the file's time and size every second."""
     lines = [f"{address} {' '.join(names)}" for address, names in OUTSIDE.items()]
     lines += [f"{address} {name}" for name, address in sorted(nodes.items())]
     layout.replace(cluster.hosts, "\n".join(lines) + "\n")

@@ -6,7 +6,6 @@ What they simulate is in simulators/; this module starts them, knowing no more t
 import os
 import subprocess
 import sys
-from importlib import util
 from pathlib import Path
 
 from tests.cluster import build, layout, machines, network, progress
@@ -16,27 +15,23 @@ _PACKAGE = "tests.cluster.simulators"
 
 
 def start(cluster: layout.Cluster) -> None:
-    """Start those that exist; the hub's content is made first, once for all clusters."""
+    """Start them; the hub's content is made first, once for all clusters."""
     environment = _environment()
     content = cluster.state / "hub-content"
-    if _exists("content"):
-        with layout.lock("content"):
-            _make_content(content, environment)
+    _make_content(content, environment)
     for name, command in _commands(cluster, content).items():
-        if _exists(name):
-            machines.Machine(cluster).ensure_daemon(name, command, env=environment)
+        machines.Machine(cluster).ensure_daemon(name, command, env=environment)
 
 
 def await_ready(cluster: layout.Cluster) -> None:
     for name, address in _addresses().items():
-        if _exists(name):
-            progress.until(
-                lambda address=address: network.answer(cluster, address, "/healthz") == 200,  # type: ignore[misc]
-                what=f"an answer of the simulated {name}",
-                seconds=60,
-                hint=f"its log is {cluster.log / name}.log",
-                pause=0.3,
-            )
+        progress.until(
+            lambda address=address: network.answer(cluster, address, "/healthz") == 200,  # type: ignore[misc]
+            what=f"an answer of the simulated {name}",
+            seconds=60,
+            hint=f"its log is {cluster.log / name}.log",
+            pause=0.3,
+        )
 
 
 def _commands(cluster: layout.Cluster, content: Path) -> dict[str, list[object]]:
@@ -77,11 +72,3 @@ def _environment() -> dict[str, str]:
 
 def _addresses() -> dict[str, str]:
     return {"hub": layout.HUB, "azure": layout.AZURE}
-
-
-def _exists(name: str) -> bool:
-    """`python -m` would find it: a module, or a package with a command line."""
-    found = util.find_spec(f"{_PACKAGE}.{name}")
-    if found is None or found.submodule_search_locations is None:
-        return found is not None
-    return util.find_spec(f"{_PACKAGE}.{name}.__main__") is not None

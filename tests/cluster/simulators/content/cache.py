@@ -4,7 +4,6 @@ A build is keyed by what it is made from: sources of this package and the librar
 models nor data sets, only that they go below `models/` and `datasets/`.
 """
 
-import fcntl
 import hashlib
 import importlib.metadata
 import shutil
@@ -20,12 +19,8 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "huggingface-
 
 def ensure(say: Callable[[str], None] = print) -> Path:
     """The folder with the content; built now if this machine has none."""
-    root = layout.cache() / "content"
-    root.mkdir(parents=True, exist_ok=True)
-    folder = root / _key()
-    with (root / "lock").open("w") as lock:
-        # Two clusters may come up at once: the second waits and finds what the first has built.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = layout.cache() / "content" / _key()
+    with layout.lock("content"):  # of two clusters that come up at once, the second finds what the first has built
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
