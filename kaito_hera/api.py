@@ -16,7 +16,19 @@ SERVE_ANNOTATION = "kaito.sh/serve"
 """`"false"` on a tuning Workspace: push the adapter, give the nodes back, serve nothing."""
 
 Text = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=2048)]
-Name = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=253)]
+Word = Annotated[
+    str,
+    pydantic.StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._/]*[A-Za-z0-9])?$"),
+]
+"""A label's key, or the name of something outside the cluster."""
+Name = Annotated[
+    str, pydantic.StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$")
+]
+"""The name of an object. Wider than Kubernetes': preflight tells more about a placeholder like SECRET_HERE."""
+Image = Annotated[
+    str, pydantic.StringConstraints(min_length=1, max_length=2048, pattern=r"^[A-Za-z0-9][-A-Za-z0-9._:/@]*$")
+]
+"""An image reference."""
 
 
 class Model(pydantic.BaseModel):
@@ -34,7 +46,7 @@ class Model(pydantic.BaseModel):
 class MatchExpression(Model):
     """A requirement on one label."""
 
-    key: Name
+    key: Word
     operator: Literal["In"]
     """Only In: the labels are also put on new nodes, so each must have one value."""
     values: Annotated[tuple[Text, ...], pydantic.Field(min_length=1, max_length=1)]
@@ -59,7 +71,7 @@ class Resource(Model):
 
     count: Annotated[int, pydantic.Field(ge=1, le=100)] = 1
     """Number of nodes, one server on each. Tuning uses one."""
-    instance_type: Name | None = None
+    instance_type: Word | None = None
     """The cloud's name of the GPU size, for example Standard_NC24ads_A100_v4. Leave it out on nodes you bring."""
     label_selector: LabelSelector
     """Labels of the nodes: new nodes get them, existing nodes (provider byo) are found by them."""
@@ -70,7 +82,7 @@ class Resource(Model):
 class Preset(Model):
     """A model that kaito-hera knows."""
 
-    name: Name
+    name: Word
     """Name of the preset, for example phi-3-mini-4k-instruct."""
 
 
@@ -81,7 +93,7 @@ class AdapterSource(Model):
         str, pydantic.StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     ]
     """Name of the adapter, unique in the Workspace; clients may ask for it as a model."""
-    image: Text
+    image: Image
     """Image with /data/adapter_config.json and /data/adapter_model.safetensors."""
     image_pull_secrets: Annotated[tuple[Name, ...], pydantic.Field(max_length=10)] = ()
     """Secrets of type kubernetes.io/dockerconfigjson in the Workspace's namespace."""
@@ -108,7 +120,7 @@ class Inference(Model):
 class Input(Model):
     """The data to learn from."""
 
-    name: Name | None = None
+    name: Annotated[str, pydantic.StringConstraints(min_length=1, max_length=253)] | None = None
     """A name for the data; only for people."""
     urls: Annotated[tuple[Text, ...], pydantic.Field(min_length=1, max_length=64)]
     """http(s) addresses of data files (parquet, jsonl, json, csv); all of them are used."""
@@ -117,7 +129,7 @@ class Input(Model):
 class Output(Model):
     """Where the tuned adapter goes."""
 
-    image: Text
+    image: Image
     """Image reference with a tag, for example myregistry.azurecr.io/my-adapter:0.0.1."""
     image_push_secret: Name
     """Secret of type kubernetes.io/dockerconfigjson in the Workspace's namespace, with the right to push."""

@@ -4,6 +4,7 @@ Objects are plain JSON dicts, as the server sends them. Credentials, TLS and pro
 of its 1,200 model classes nothing is used, since what we write is sent with `fieldValidation=Strict` and checked there.
 """
 
+import copy
 import dataclasses
 import json
 import math
@@ -62,7 +63,15 @@ class ExpiredError(errors.ClusterUnavailableError):
 
 
 class InvalidObjectError(errors.TerminalError):
-    """The API server refuses the object as it is written."""
+    """The API server refuses the object as it is written, or its name is none."""
+
+
+class NotFoundError(errors.ClusterUnavailableError):
+    """There is no such object, or not the namespace that it should go into."""
+
+
+class UnknownKindError(NotFoundError):
+    """The API server has no such kind: its CustomResourceDefinition is not installed."""
 
 
 class Cluster:
@@ -70,6 +79,7 @@ class Cluster:
 
     def __init__(self, configuration: client.Configuration) -> None:
         self._configuration = configuration
+        self._timeout = urllib3.Timeout(connect=_CONNECT, read=_READ)
         configuration.connection_pool_maxsize = 32
         configuration.retries = False  # callers decide what is worth repeating
         self._http = client.rest.RESTClientObject(configuration).pool_manager
@@ -91,13 +101,19 @@ class Cluster:
                 ) from cause
         return cls(configuration)
 
+    def within(self, seconds: float) -> "Cluster":
+        """The same connection, for calls whose answer is of no use later than after about `seconds`."""
+        hasty = copy.copy(self)
+        hasty._timeout = urllib3.Timeout(connect=min(_CONNECT, seconds), read=seconds)
+        return hasty
+
     # ------------------------------------------------------------------ reading
 
     def get(self, kind: Kind, name: str, namespace: str | None = None) -> Object | None:
         """The object, or None when there is none."""
         try:
             return self._json("GET", _path(kind, namespace, name))
-        except _NotFoundError:
+        except NotFoundError:
             return None
 
     def page(
@@ -157,7 +173,7 @@ class Cluster:
         the connection that is dead.
         """
         query = {"container": container, "follow": "true", "timestamps": "true", "sinceTime": since}
-        return self._lines(f"/api/v1/namespaces/{namespace}/pods/{quote(pod)}/log", query, read=180)
+        return self._lines(f"{_path(POD, namespace, pod)}/log", query, read=180)
 
     # ------------------------------------------------------------------ writing
 
@@ -198,7 +214,7 @@ class Cluster:
             options["preconditions"] = {"uid": uid}
         try:
             self._json("DELETE", _path(kind, namespace, name), body=options)
-        except (_NotFoundError, ConflictError):
+        except (NotFoundError, ConflictError):
             return False
         return True
 
@@ -219,7 +235,7 @@ class Cluster:
             query or {},
             body=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": content_type},
-            timeout=urllib3.Timeout(connect=_CONNECT, read=_READ),
+            timeout=self._timeout,
         )
         answer = _decode(response.data)
         if response.status >= 400:
@@ -269,18 +285,23 @@ def selector(labels: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
-class _NotFoundError(errors.ClusterUnavailableError):
-    pass
-
-
 _STRICT = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
 
 
-def _path(kind: Kind, namespace: str | None, name: str = "") -> str:
+def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
     parts = ["/apis", kind.group, kind.version] if kind.group else ["/api", kind.version]
-    if kind.namespaced and namespace:
-        parts += ["namespaces", quote(namespace)]
-    return "/".join([*parts, kind.plural, *([quote(name)] if name else [])])
+    if kind.namespaced and namespace is not None:
+        parts += ["namespaces", _segment("namespace", namespace)]
+    return "/".join([*parts, kind.plural, *([] if name is None else [_segment(kind.name, name)])])
+
+
+def _segment(what: str, name: str) -> str:
+    """One part of a path. Names come from users, and `../../victim/secrets/x` must not lead into another namespace."""
+    if not name or name in {".", ".."} or "/" in name:
+        raise InvalidObjectError(
+            f"{what} {name!r}: is not a name; give it without '/', and neither empty, '.' nor '..'"
+        )
+    return quote(name, safe="")
 
 
 def _decode(data: bytes) -> Object:
@@ -297,8 +318,10 @@ def _error(status: int, answer: Object) -> errors.KaitoError:
         message = f"{message[: _MESSAGE // 2]} ... {message[-_MESSAGE // 2 :]}"
     reason = answer.get("reason", "")
     match status:
+        case 404 if "reason" not in answer:  # not a Status: nothing at all is served there
+            return UnknownKindError(f"the API server does not know this kind, is its CRD installed? It says: {message}")
         case 404:
-            return _NotFoundError(message)
+            return NotFoundError(message)
         case 409:
             return ConflictError(message)
         case 410:

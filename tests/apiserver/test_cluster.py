@@ -5,6 +5,7 @@ import pytest
 from kaito_hera import cluster as clusters
 from kaito_hera import errors
 from tests import making
+from tests.apiserver.conftest import NAMESPACE
 
 
 def config_map(namespace, name="c", **data):
@@ -14,6 +15,29 @@ def config_map(namespace, name="c", **data):
 def test_what_is_not_there_is_none(cluster, namespace):
     assert cluster.get(clusters.CONFIG_MAP, "nothing", namespace) is None
     assert cluster.delete(clusters.CONFIG_MAP, "nothing", namespace) is False
+
+
+@pytest.mark.parametrize("name", ["../../victim/configmaps/theirs", "..", ".", "", "theirs/../ours"])
+def test_a_name_never_leads_anywhere_else(cluster, namespace, name):
+    cluster.create(NAMESPACE, {"metadata": {"name": f"{namespace}-victim"}})
+    cluster.create(clusters.CONFIG_MAP, config_map(f"{namespace}-victim", "theirs"))
+    cluster.create(clusters.CONFIG_MAP, config_map(namespace, "ours"))
+    name = name.replace("victim", f"{namespace}-victim")
+    with pytest.raises(clusters.InvalidObjectError, match=f"ConfigMap '{name}': is not a name"):
+        cluster.get(clusters.CONFIG_MAP, name, namespace)
+    with pytest.raises(clusters.InvalidObjectError, match="namespace"):
+        cluster.get(clusters.CONFIG_MAP, "theirs", f"x/../{namespace}-victim")
+    with pytest.raises(clusters.InvalidObjectError, match="Pod"):
+        next(cluster.logs(namespace, name, container="c"))
+
+
+def test_a_kind_that_is_not_installed_is_another_thing_than_an_object_that_is_not_there(cluster, namespace):
+    unknown = clusters.Kind("Nothing", "nothings", "v1", "example.com")
+    with pytest.raises(clusters.UnknownKindError, match="CRD"):
+        cluster.create(unknown, {"metadata": {"name": "n", "namespace": namespace}})
+    with pytest.raises(clusters.NotFoundError) as missing:
+        cluster.create(clusters.CONFIG_MAP, config_map("there-is-no-such-namespace"))
+    assert not isinstance(missing.value, clusters.UnknownKindError)
 
 
 def test_a_name_that_is_taken_is_a_conflict(cluster, namespace):

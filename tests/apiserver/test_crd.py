@@ -67,6 +67,18 @@ def test_explain_prints_the_models_own_texts(kubectl):
             id="strength-above-one",
         ),
         pytest.param(
+            {
+                "inference": {
+                    **making.inference()["inference"],
+                    "adapters": [
+                        {"source": {"name": "a", "image": "b", "imagePullSecrets": ["../../victim/secrets/x"]}},
+                    ],
+                }
+            },
+            ["inference.adapters[0].source.imagePullSecrets[0]", "../../victim/secrets/x"],
+            id="path-for-a-name",
+        ),
+        pytest.param(
             {"metadata": {"name": "1-begins-with-a-digit"}}, ["metadata.name", "a Service carries this name"], id="name"
         ),
     ],
