@@ -1,6 +1,7 @@
 """Which Workspaces to look at: each at most once in the queue and never in two hands; now, later, or ever later."""
 
 import heapq
+import math
 import threading
 import time
 from collections.abc import Hashable
@@ -18,7 +19,8 @@ class Queue(Generic[_T]):
         self._ready: dict[_T, None] = {}  # a set that keeps the order
         self._working: set[_T] = set()
         self._again: set[_T] = set()
-        self._later: list[tuple[float, int, _T]] = []
+        self._due: dict[_T, float] = {}  # when a key is due, once however often it was asked for
+        self._later: list[tuple[float, int, _T]] = []  # a heap; what does not match `_due` is void
         self._counter = 0
         self._failures: dict[_T, int] = {}
 
@@ -32,10 +34,14 @@ class Queue(Generic[_T]):
                 self._condition.notify()
 
     def add_after(self, key: _T, seconds: float) -> None:
-        """Not before `seconds` have passed, unless something else adds it."""
+        """Not before `seconds` have passed, unless something else adds it; of two times the earlier holds."""
+        due = time.monotonic() + seconds
         with self._condition:
+            if due >= self._due.get(key, math.inf):
+                return
+            self._due[key] = due
             self._counter += 1
-            heapq.heappush(self._later, (time.monotonic() + seconds, self._counter, key))
+            heapq.heappush(self._later, (due, self._counter, key))
             self._condition.notify()
 
     def take(self) -> _T:
@@ -46,6 +52,7 @@ class Queue(Generic[_T]):
                 if self._ready:
                     key = next(iter(self._ready))
                     del self._ready[key]
+                    self._due.pop(key, None)  # this look is it; whoever looks says when to look again
                     self._working.add(key)
                     return key
                 self._condition.wait(pause)
@@ -75,10 +82,19 @@ class Queue(Generic[_T]):
     def _promote(self) -> float | None:
         """Move what is due; seconds until the next is."""
         now = time.monotonic()
-        while self._later and self._later[0][0] <= now:
-            key = heapq.heappop(self._later)[2]
+        while self._later and (self._later[0][0] <= now or self._is_void(self._later[0])):
+            entry = heapq.heappop(self._later)
+            if self._is_void(entry):
+                continue
+            key = entry[2]
+            del self._due[key]
             if key in self._working:
                 self._again.add(key)
             else:
                 self._ready[key] = None
         return self._later[0][0] - now if self._later else None
+
+    def _is_void(self, entry: tuple[float, int, _T]) -> bool:
+        """Whether its key was asked for earlier since, or taken."""
+        due, _, key = entry
+        return self._due.get(key) != due

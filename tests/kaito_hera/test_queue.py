@@ -33,6 +33,38 @@ def test_later_is_later_but_an_event_comes_first():
     assert time.monotonic() - began >= 0.2
 
 
+def test_a_key_is_due_once_at_the_earliest_of_its_times():
+    queue = Queue()
+    for seconds in (0.4, 0.2, 0.3):
+        queue.add_after("a", seconds)
+    assert queue.take() == "a"
+    queue.done("a")
+    queue.add_after("end", 0.5)
+    assert queue.take() == "end", "the later times of a are void"
+
+
+def test_a_look_on_an_event_takes_the_place_of_the_one_that_was_due():
+    queue = Queue()
+    for _ in range(5):  # each event would begin another chain of looks
+        queue.add_after("a", 0.2)
+        queue.add("a")
+        assert queue.take() == "a"
+        queue.done("a")
+    queue.add_after("end", 0.4)
+    assert queue.take() == "end"
+
+
+def test_a_key_that_is_due_while_it_is_in_hand_comes_again():
+    queue = Queue()
+    queue.add("a")
+    queue.take()
+    queue.add_after("a", 0.0)
+    queue.add("b")
+    assert queue.take() == "b"
+    queue.done("a")
+    assert queue.take() == "a"
+
+
 def test_a_failing_key_waits_longer_each_time_and_is_forgiven_once_it_works():
     queue = Queue()
     assert [queue.failed("a") for _ in range(4)] == [1, 2, 4, 8]
