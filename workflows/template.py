@@ -112,8 +112,8 @@ def build(
             "workflows.argoproj.io/description": _description(workspace, attempt),
         },
         arguments={
-            "workspace": json.dumps(workspace.intent()),
-            "settings": settings.dump(),
+            "workspace": _inert(json.dumps(workspace.intent())),
+            "settings": _inert(settings.dump()),
             "attempt": str(attempt),
             "operator-image": settings.image("operator"),
         },
@@ -141,6 +141,11 @@ def build(
 def _fill(workflow: Workflow, fill: Callable[[Workflow], None]) -> None:
     with workflow:
         fill(workflow)
+
+
+def _inert(text: str) -> str:
+    """JSON in which Argo finds nothing to substitute: `{{` stands only inside strings, where it may be written so."""
+    return text.replace("{{", "{\\u007b")
 
 
 def _description(workspace: api.Workspace, attempt: int) -> str:

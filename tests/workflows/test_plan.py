@@ -1,4 +1,5 @@
 import concurrent.futures
+import json
 
 import pytest
 
@@ -77,6 +78,20 @@ def test_what_was_tuned_travels_by_digest():
 
 def test_every_step_decides_a_condition():
     assert set(steps.CONDITIONS.values()) == {"preflight", "provision-nodes", "await-nodes", "train", "roll-out"}
+
+
+@pytest.mark.parametrize("text", ["{{=toJson(workflow)}}", "{{workflow.serviceAccountName}}", "{{{{{", "\\{{x}}"])
+def test_argo_substitutes_nothing_in_what_a_user_wrote(text):
+    written = making.tuning()
+    written["tuning"]["input"] = {"name": text, "urls": [f"https://example.com/{text}"]}
+    written["resource"]["labelSelector"] = {"matchLabels": {"app": text}}
+    settings = Settings(argo_url=text)
+    manifest = planned(written, Parts(nodes=True, tune=True, serve=True), settings=settings)
+    values = {p["name"]: p["value"] for p in manifest["spec"]["arguments"]["parameters"]}
+    assert "{{" not in values["workspace"] + values["settings"] + str(manifest["metadata"])
+    assert text not in str({**manifest, "spec": {**manifest["spec"], "arguments": {}}})
+    assert json.loads(values["workspace"]) == making.parsed(written).intent()
+    assert Settings.model_validate_json(values["settings"]) == settings
 
 
 def test_names_fit_and_never_collide():
