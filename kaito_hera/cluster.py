@@ -77,9 +77,10 @@ class UnknownKindError(NotFoundError):
 class Cluster:
     """A connection to one API server. Safe to share between threads."""
 
-    def __init__(self, configuration: client.Configuration) -> None:
+    def __init__(self, configuration: client.Configuration, *, patience: float = _READ) -> None:
+        """`patience`: seconds to wait for an answer."""
         self._configuration = configuration
-        self._timeout = urllib3.Timeout(connect=_CONNECT, read=_READ)
+        self._timeout = urllib3.Timeout(connect=min(_CONNECT, patience), read=patience)
         configuration.connection_pool_maxsize = 32
         configuration.retries = False  # callers decide what is worth repeating
         self._http = client.rest.RESTClientObject(configuration).pool_manager
@@ -102,10 +103,8 @@ class Cluster:
         return cls(configuration)
 
     def within(self, seconds: float) -> "Cluster":
-        """The same connection, for calls whose answer is of no use later than after about `seconds`."""
-        hasty = copy.copy(self)
-        hasty._timeout = urllib3.Timeout(connect=min(_CONNECT, seconds), read=seconds)
-        return hasty
+        """A connection to the same API server for calls whose answer is of no use later than after some seconds."""
+        return Cluster(self._configuration, patience=seconds)
 
     # ------------------------------------------------------------------ reading
 
@@ -317,17 +316,18 @@ def _error(status: int, answer: Object) -> errors.KaitoError:
     if len(message) > _MESSAGE:  # a refused patch is quoted in full, the reason comes last
         message = f"{message[: _MESSAGE // 2]} ... {message[-_MESSAGE // 2 :]}"
     reason = answer.get("reason", "")
-    match status:
-        case 404 if "reason" not in answer:  # not a Status: nothing at all is served there
-            return UnknownKindError(f"the API server does not know this kind, is its CRD installed? It says: {message}")
-        case 404:
-            return NotFoundError(message)
-        case 409:
-            return ConflictError(message)
-        case 410:
-            return ExpiredError(message)
-        case 403:
-            return errors.ForbiddenError(message)
-        case 400 | 422:
-            return InvalidObjectError(f"{reason}: {message}" if reason else message)
+    if status in {400, 422}:
+        return InvalidObjectError(f"{reason}: {message}" if reason else message)
+    if status == 404 and not reason:  # not a Status: nothing at all is served there
+        return UnknownKindError(f"the API server does not know this kind, is its CRD installed? It says: {message}")
+    if known := _ERRORS.get(status):
+        return known(message)
     return errors.ClusterUnavailableError(f"{status} {reason}: {message}")
+
+
+_ERRORS: dict[int, type[errors.KaitoError]] = {
+    403: errors.ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    410: ExpiredError,
+}
