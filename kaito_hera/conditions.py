@@ -7,7 +7,7 @@ over these are in `observe`.
 import dataclasses
 from typing import Any
 
-from kaito_hera import intent, live, status
+from kaito_hera import intent, live, names, status
 from kaito_hera.api import Workspace
 from kaito_hera.live import Live, Step
 from kaito_hera.settings import Settings
@@ -74,7 +74,8 @@ def job_started(view: View) -> Verdict:
     """The tuning Job's pod runs or has run, or need not."""
     if view.satisfied.tune == view.wanted.tune:
         return _true(status.JOB_STARTED)
-    pods = view.live.pods_of("tuning")
+    attempt = view.before.workflow.attempt if view.before.workflow else 0
+    pods = view.live.pods_of("tuning", job=names.job(view.workspace, attempt))
     if pods and pods[-1].get("status", {}).get("phase") in {"Running", "Succeeded", "Failed"}:
         failed = _failed(view, "train")
         return failed or _true(status.JOB_STARTED)
@@ -101,14 +102,14 @@ def inference_ready(view: View) -> Verdict:
 
 
 def _by_step(view: View, name: str, step_name: str, *, passed: bool = True) -> Verdict:
-    """What the step says; without word of it, what was said before. `passed`: its success makes the condition true."""
+    """What the step says, or else what an earlier attempt failed of. `passed`: its success makes the condition true."""
     step = view.steps.get(step_name)
     if step and step.phase == "Succeeded" and passed:
         return _true(name)
     if failed := _failed(view, step_name):
         return failed
     kept = view.before.condition(name)
-    if kept and kept.status != "True" and kept.reason != status.RELEASED:
+    if kept and kept.status != "True" and kept.reason not in {status.RELEASED, status.PENDING_REASONS[name]}:
         return kept.status, kept.reason, kept.message
     doing = f"step {step_name} runs" if step else f"step {step_name} has not begun"
     return "False", status.PENDING_REASONS[name], doing

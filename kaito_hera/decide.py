@@ -110,8 +110,7 @@ def missing(workspace: Workspace, current: Status, seen: Live) -> Parts:
 
 def next_attempt(current: Status, seen: Live) -> int:
     """A number that was never used: a name that comes back finds the old one's dying pods."""
-    labels = [obj["metadata"].get("labels", {}) for obj in (*seen.workflows, *seen.jobs)]
-    used = [int(found.get(names.ATTEMPT, "0")) for found in labels]
+    used = [live.attempt(obj) for obj in (*seen.workflows, *seen.jobs)]
     return 1 + max([current.workflow.attempt if current.workflow else 0, *used])
 
 
@@ -134,24 +133,36 @@ def _next(workspace: Workspace, current: Status, seen: Live, workflow: Object | 
     """No attempt runs: start one, wait until one may start, or leave things as they are."""
     attempt = current.workflow
     parts = missing(workspace, current, seen)
+    unwanted = not parts and _is_unwanted(workspace, current, seen)
     if attempt is None or attempt.generation != workspace.metadata.generation:
-        return [Start(parts, failures=0)] if parts else []
-    if workflow is None and attempt.phase == "":
-        return [Create(Parts() if attempt.kind == "release" else parts)]
+        return [Start(parts, failures=0)] if parts or unwanted else []
     releasing = attempt.kind == "release"
-    if workflow and live.failure(workflow):
-        if not releasing and retry.stalled(workspace, current, seen):
-            return [Start(Parts(), failures=0)] if _costs_for_nothing(current) else []
+    if workflow is None and attempt.phase == "":
+        return [Create(Parts() if releasing else parts)] if releasing or parts else []
+    final = retry.stalled(workspace, current, seen)
+    if workflow and live.failure(workflow) and (releasing or not final):
         again = Start(Parts() if releasing else parts, attempt.failures)
-        return _at(retry.not_before(workflow, attempt.failures), seen, again)
-    if not parts or (releasing and retry.stalled(workspace, current, seen)):
-        return []
-    return _at(_calm(workspace, current), seen, Start(parts, failures=0))
+        pause = retry.not_before(workflow, attempt.failures)
+        return _at(pause, seen, again) if releasing or parts or unwanted else []
+    if final:
+        return [Start(Parts(), failures=0)] if not releasing and _costs_for_nothing(current) else []
+    if parts:
+        return _at(_calm(workspace, current), seen, Start(parts, failures=0))
+    return [Start(Parts(), failures=0)] if unwanted and not releasing else []
+
+
+def _is_unwanted(workspace: Workspace, current: Status, seen: Live) -> bool:
+    """Whether serving was switched off and left nodes or a server behind."""
+    return not workspace.serves and (_holds_nodes(current) or bool(seen.deployments))
 
 
 def _costs_for_nothing(current: Status) -> bool:
-    """Whether nodes are billed for a Workspace that cannot go on and serves nobody."""
-    return bool(current.nodes and current.nodes.billed_since) and not current.is_true(status.INFERENCE_READY)
+    """Whether nodes are held for a Workspace that cannot go on and serves nobody."""
+    return _holds_nodes(current) and not current.is_true(status.INFERENCE_READY)
+
+
+def _holds_nodes(current: Status) -> bool:
+    return current.nodes is not None and current.nodes.held
 
 
 def _calm(workspace: Workspace, current: Status) -> datetime.datetime:
@@ -200,7 +211,8 @@ def _deleting(workspace: Workspace, current: Status, seen: Live, settings: Setti
         *(_delete(job) for job in seen.jobs if _is_release(job)),
         RemoveFinalizer(),
     ]
-    if (attempt is None and not seen.workflows) or settings.node_provider == "byo" or _released(release, seen):
+    untouched = attempt is None and not seen.workflows and not seen.nodes and not _holds_nodes(current)
+    if untouched or settings.node_provider == "byo" or _released(release, seen):
         return [*cleaning, *done]
     earlier = [DeleteWorkflow(_name(w)) for w in seen.workflows if w is not release and _is_over(w, seen)]
     return [*cleaning, *earlier, *_release(workspace, current, seen, settings)]
@@ -216,7 +228,7 @@ def _release(workspace: Workspace, current: Status, seen: Live, settings: Settin
         return [Start(Parts(), failures=0)]
     if release and live.is_done(release):
         return _at(retry.not_before(release, attempt.failures), seen, Start(Parts(), attempt.failures))
-    if release and _running_steps(seen):
+    if release and any(not _is_leaving(pod) for pod in _running_steps(seen, _name(release))):
         return []
     since = release["metadata"]["creationTimestamp"] if release else workspace.metadata.deletion_timestamp
     rest = settings.argo_timeout_seconds - (seen.now - status.moment(str(since))).total_seconds()
@@ -265,13 +277,16 @@ def _clear_workflows(seen: Live, keep: Object | None) -> list[Action]:
 
 def _clear_jobs(current: Status, seen: Live, workflow: Object | None) -> list[Action]:
     """Jobs of no current attempt; the newest tuning Job stays when it has ended, for its log."""
-    running = current.workflow.attempt if current.workflow and workflow and not _is_over(workflow, seen) else 0
-    tuning = [_attempt(job) for job in seen.jobs if job["metadata"]["labels"].get(names.ROLE) == "tuning"]
+    attempt = current.workflow
+    # Before the Workflow was seen for the first time, its Job may be.
+    runs = not _is_over(workflow, seen) if workflow else attempt is not None and attempt.phase == ""
+    running = attempt.attempt if attempt and runs else 0
+    tuning = [live.attempt(job) for job in seen.jobs if job["metadata"]["labels"].get(names.ROLE) == "tuning"]
     kept = {running, max(tuning, default=0)}
     return [
         _delete(job)
         for job in seen.jobs
-        if _attempt(job) != running and (_is_running(job) or _attempt(job) not in kept)
+        if live.attempt(job) != running and (_is_running(job) or live.attempt(job) not in kept)
     ]
 
 
@@ -285,6 +300,11 @@ def _running_steps(seen: Live, workflow: str = "") -> list[Object]:
     ]
 
 
+def _is_leaving(pod: Object) -> bool:
+    """Whether a pod is being deleted; on a dead node it stays so."""
+    return "deletionTimestamp" in pod["metadata"]
+
+
 def _is_running(job: Object) -> bool:
     ended = job.get("status", {})
     return not ended.get("succeeded") and not ended.get("failed")
@@ -296,10 +316,6 @@ def _is_release(job: Object) -> bool:
 
 def _delete(job: Object) -> DeleteJob:
     return DeleteJob(job["metadata"]["namespace"], _name(job))
-
-
-def _attempt(job: Object) -> int:
-    return int(job["metadata"]["labels"].get(names.ATTEMPT, "0"))
 
 
 def _name(obj: Object) -> str:

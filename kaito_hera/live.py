@@ -12,6 +12,7 @@ from kaito_hera import names
 Object = dict[str, Any]
 
 DONE = frozenset({"Succeeded", "Failed", "Error"})
+_JOB = "batch.kubernetes.io/job-name"
 _STEP_TYPES = frozenset({"Pod", "Retry", "Skipped"})
 
 
@@ -45,9 +46,10 @@ class Live:
         """The Workflow of that name."""
         return next((w for w in self.workflows if w["metadata"]["name"] == name), None)
 
-    def pods_of(self, role: str) -> list[Object]:
-        """The pods with that role, the newest last."""
-        found = [pod for pod in self.pods if pod["metadata"]["labels"].get(names.ROLE) == role]
+    def pods_of(self, role: str, *, job: str = "") -> list[Object]:
+        """The pods with that role, of one Job or of all, the newest last."""
+        wanted = {names.ROLE: role} | ({_JOB: job} if job else {})
+        found = [pod for pod in self.pods if wanted.items() <= pod["metadata"]["labels"].items()]
         return sorted(found, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
 
 
@@ -77,6 +79,12 @@ class Reason:
 def phase(workflow: Object) -> str:
     """Argo's phase; empty until Argo took it up."""
     return str(workflow.get("status", {}).get("phase", ""))
+
+
+def attempt(obj: Object) -> int:
+    """The attempt that a Workflow or Job belongs to; 0 for one whose label says nothing."""
+    label = str((obj["metadata"].get("labels") or {}).get(names.ATTEMPT, ""))
+    return int(label) if label.isdecimal() else 0
 
 
 def is_done(workflow: Object) -> bool:

@@ -1,8 +1,11 @@
 """The status that follows from what is seen. Pure: the same objects and status before give the same status."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
+
+import pydantic
 
 import presets
 from kaito_hera import conditions, intent, live, names, retry, status
@@ -17,7 +20,7 @@ def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings
     """The whole status."""
     workflow = seen.workflow(before.workflow.name) if before.workflow else None
     steps = live.steps(workflow) if workflow else {}
-    view = View(workspace, settings, seen, before, workflow, steps, _satisfied(before, workflow, steps))
+    view = View(workspace, settings, seen, before, workflow, steps, _satisfied(workspace, before, workflow, steps))
     after = before.model_copy(
         update={
             "observed_generation": workspace.metadata.generation,
@@ -40,11 +43,17 @@ def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings
     )
 
 
-def _satisfied(before: Status, workflow: dict[str, Any] | None, steps: dict[str, Step]) -> Satisfied:
+def _satisfied(
+    workspace: Workspace, before: Status, workflow: dict[str, Any] | None, steps: dict[str, Step]
+) -> Satisfied:
     """A part is satisfied for the hashes that its Workflow was made for, from the moment its step succeeds."""
-    reached = before.satisfied
-    if workflow is None:
-        return reached
+    reached = _reached(before.satisfied, workflow, steps) if workflow else before.satisfied
+    if reached.tune != intent.of(workspace).tune:
+        return reached.model_copy(update={"tune": ""})  # its adapter is forgotten too, so an edit back tunes again
+    return reached
+
+
+def _reached(reached: Satisfied, workflow: dict[str, Any], steps: dict[str, Step]) -> Satisfied:
     made_for = intent.Intent.parse(workflow["metadata"].get("annotations", {}).get(names.INTENT, ""))
     for name, part, value in (
         ("await-nodes", "nodes", made_for.nodes),
@@ -67,9 +76,11 @@ def _succeeded(steps: dict[str, Step], name: str) -> bool:
 def _worker_nodes(view: View) -> tuple[str, ...]:
     """Nodes that were made carry our label; those that were brought are known by the step that found them."""
     if view.settings.node_provider == "byo":
+        if _succeeded(view.steps, "release"):
+            return ()
         if _succeeded(view.steps, "await-nodes"):
             return tuple(sorted(json.loads(view.steps["await-nodes"].outputs.get("nodes") or "[]")))
-        return () if _succeeded(view.steps, "release") else view.before.worker_nodes
+        return view.before.worker_nodes
     return tuple(sorted(node["metadata"]["name"] for node in view.live.nodes))
 
 
@@ -94,19 +105,34 @@ def _step(view: View) -> StepStatus | None:
         ready = sum(1 for node in view.live.nodes if live.is_ready(node))
         message = f"{ready} of {view.workspace.node_count} nodes are Ready"
     if step.name == "train" and (progress := _progress(view)):
-        message, percent = str(progress.get("phase", "")), progress.get("percent")
+        message, percent = progress.phase, progress.percent
     return StepStatus(name=step.name, since=step.started_at, message=message, percent=percent)
 
 
-def _progress(view: View) -> dict[str, Any]:
-    """The last progress line of the current attempt's tuning Job."""
+class _Progress(status.Model):
+    """A line of the tuning image, copied to its Job; anybody who may edit the Job may have written it."""
+
+    model_config = pydantic.ConfigDict(alias_generator=None)
+
+    phase: str = ""
+    percent: int | None = None
+    step: int | None = None
+    max_steps: int | None = None
+    epoch: pydantic.FiniteFloat | None = None
+    loss: pydantic.FiniteFloat | None = None
+    tokens_per_second: pydantic.FiniteFloat | None = None
+    eta_seconds: int | None = None
+
+
+def _progress(view: View) -> _Progress | None:
+    """The last progress line of the current attempt's tuning Job; None while there is none that can be read."""
     attempt = view.before.workflow.attempt if view.before.workflow else 0
     name = names.job(view.workspace, attempt)
     for job in view.live.jobs:
         if job["metadata"]["name"] == name and (text := job["metadata"].get("annotations", {}).get(names.PROGRESS)):
-            progress = json.loads(text)
-            return progress if isinstance(progress, dict) else {}
-    return {}
+            with contextlib.suppress(pydantic.ValidationError):
+                return _Progress.model_validate_json(text)
+    return None
 
 
 def _tuning(view: View) -> TuningStatus | None:
@@ -114,8 +140,7 @@ def _tuning(view: View) -> TuningStatus | None:
         return None
     before = view.before.tuning or TuningStatus()
     progress = _progress(view)
-    fields = ("step", "max_steps", "epoch", "loss", "tokens_per_second", "eta_seconds")
-    update: dict[str, Any] = {field: progress[field] for field in fields if field in progress}
+    update = progress.model_dump(exclude={"phase", "percent"}, exclude_unset=True) if progress else {}
     adapters = [view.steps[name].outputs.get("adapter", "") for name in ("preflight", "train") if name in view.steps]
     if view.satisfied.tune != view.wanted.tune:
         update["adapter_image"] = ""  # an earlier intent's adapter says nothing about this one
@@ -125,20 +150,23 @@ def _tuning(view: View) -> TuningStatus | None:
 
 
 def _nodes(view: View) -> NodesStatus | None:
-    """What was asked for and since when it costs: from the order on, until a release has ended."""
+    """What was asked for, and what it costs: from the first node on, until a release has ended."""
     before, asked, released = view.before.nodes, view.steps.get("provision-nodes"), view.steps.get("release")
     if view.settings.node_provider == "byo":
         return None
     if released and released.phase == "Succeeded":
         if before is None or not before.billed_since:
-            return before
+            return before and before.model_copy(update={"held": False})
         interval = status.moment(released.finished_at) - status.moment(before.billed_since)
         seconds = before.billed_seconds + int(interval.total_seconds())
-        return before.model_copy(update={"billed_since": "", "billed_seconds": seconds})
+        return before.model_copy(update={"held": False, "billed_since": "", "billed_seconds": seconds})
     if asked is None or asked.phase == "Skipped":
         return before
     before = before or NodesStatus()
-    update: dict[str, Any] = {} if before.billed_since else {"billed_since": asked.started_at}
+    update: dict[str, Any] = {"held": True}
+    if not before.billed_since and (view.live.nodes or asked.phase == "Succeeded"):
+        made = [node["metadata"]["creationTimestamp"] for node in view.live.nodes]
+        update["billed_since"] = min(made, default=asked.finished_at)
     if candidate := asked.outputs.get("candidate"):
         update |= {"candidate": candidate, "usd_per_hour": _usd_per_hour(view.workspace)}
     return before.model_copy(update=update)
@@ -178,7 +206,7 @@ def _summary(view: View, after: Status, facts: dict[str, Verdict]) -> dict[str, 
     succeeded = tuned if view.workspace.tuning else serving
     ready = tuned and (serving or not view.workspace.serves)
     final = retry.stalled(view.workspace, after, view.live)
-    pending: Verdict = ("False", "workspacePending", _first_untrue(facts))
+    pending: Verdict = ("False", "workspacePending", _first_untrue(facts) or "the last step has not ended")
     if final:
         pending = ("False", "workspaceFailed", f"{final.reason}: {final.message}")
     true: Verdict = ("True", "workspaceReady", "")

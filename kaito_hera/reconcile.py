@@ -49,8 +49,10 @@ class Reconciler:
         try:
             workspace = Workspace.parse(obj)
         except pydantic.ValidationError as cause:
-            self._refuse(obj, seen, cause)
-            return None
+            if "deletionTimestamp" not in obj["metadata"]:
+                self._refuse(obj, seen, cause)
+                return None
+            workspace = _unreadable(obj)
         before = Status.of(obj)
         current = observe(workspace, before, seen, self._settings)
         if current != before and self._write(workspace, current) != workspace:
@@ -80,10 +82,13 @@ class Reconciler:
             case decide.Create(parts):
                 self._create(workspace, current, parts)
             case decide.Stop(workflow):
+                self._confirm(workspace)
                 self._stop(workflow)
             case decide.DeleteWorkflow(workflow):
+                self._confirm(workspace)
                 self._cluster.delete(clusters.WORKFLOW, workflow, namespace)
             case decide.DeleteJob(where, job):
+                self._confirm(workspace)
                 self._cluster.delete(clusters.JOB, job, where, foreground=True)
             case decide.ReleaseWithoutArgo():
                 self._release_without_argo(workspace)
@@ -103,6 +108,13 @@ class Reconciler:
             self._write(workspace, current.model_copy(update={"workflow": told}))
             raise
         log.info("%s: started %s", workspace.key, manifest["metadata"]["name"])
+
+    def _confirm(self, workspace: Workspace) -> None:
+        """Before something is taken away: this is the newest Workspace, which may name an attempt just begun."""
+        metadata = workspace.metadata
+        newest = self._cluster.get(clusters.WORKSPACE, metadata.name, metadata.namespace)
+        if newest is None or newest["metadata"]["resourceVersion"] != metadata.resource_version:
+            raise clusters.ConflictError(f"Workspace {workspace.key} has changed since it was seen")
 
     def _stop(self, workflow: str) -> None:
         namespace = self._settings.namespace
@@ -129,9 +141,7 @@ class Reconciler:
     def _write(self, workspace: Workspace, after: Status) -> Workspace:
         """Store the status; the Workspace with the version that the next write needs."""
         metadata = workspace.metadata
-        # A merge patch leaves what it does not name, so what is gone is named as null.
-        whole = {field.alias: None for field in Status.model_fields.values()} | after.dump()
-        body = {"metadata": {"resourceVersion": metadata.resource_version}, "status": whole}
+        body = {"metadata": {"resourceVersion": metadata.resource_version}, "status": after.dump()}
         stored = self._cluster.patch(clusters.WORKSPACE, metadata.name, metadata.namespace, body, subresource="status")
         return Workspace.parse(stored)
 
@@ -193,6 +203,14 @@ def release_job(workspace: Workspace, settings: Settings, manifest: dict[str, An
         "metadata": {"name": names.release_job(workspace), "namespace": settings.namespace, "labels": labels},
         "spec": {"backoffLimit": 100, "template": {"metadata": {"labels": labels}, "spec": pod}},
     }
+
+
+def _unreadable(obj: Object) -> Workspace:
+    """What is left of a Workspace of another version's CRD: its identity, which is all that a release needs."""
+    kept = {key: obj[key] for key in ("apiVersion", "kind", "metadata")}
+    return Workspace.parse(
+        {**kept, "resource": {"labelSelector": {}}, "inference": {"preset": {"name": "of-another-version"}}}
+    )
 
 
 def _started(workspace: Workspace, parts: Parts, attempt: int, failures: int) -> WorkflowStatus:

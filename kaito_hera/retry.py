@@ -9,6 +9,8 @@ from kaito_hera.status import Status
 
 _FIRST = 10.0  # seconds
 _LONGEST = 600.0
+_CRASHED = "Crashed"
+"""What a Job's follower says of a container that ended without a word."""
 _UNEXPLAINED = 3
 """Failures that nobody explained are tried so often in a row: what is wrong is likely ours, and GPUs wait meanwhile."""
 
@@ -28,7 +30,8 @@ def stalled(workspace: Workspace, current: Status, seen: Live) -> Reason | None:
     attempt = current.workflow
     if attempt is None:
         return None
-    if attempt.kind == "release":  # made because an earlier attempt cannot go on, which still holds
+    gone = attempt.phase in {"Failed", "Error"} and seen.workflow(attempt.name) is None
+    if attempt.kind == "release" or gone:  # a release follows an attempt that cannot go on, which still holds
         said = current.condition(status.STALLED)
         if said and said.status == "True" and said.observed_generation == workspace.metadata.generation:
             return Reason(said.reason, said.message, retryable=False)
@@ -38,7 +41,8 @@ def stalled(workspace: Workspace, current: Status, seen: Live) -> Reason | None:
 
 def is_final(reason: Reason, failures: int) -> bool:
     """Whether no attempt follows until the user changes something."""
-    return not reason.retryable or (not reason.known and failures >= _UNEXPLAINED)
+    explained = reason.known and reason.reason != _CRASHED
+    return not reason.retryable or (not explained and failures >= _UNEXPLAINED)
 
 
 def not_before(workflow: live.Object, failures: int) -> datetime.datetime:

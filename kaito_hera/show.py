@@ -88,8 +88,9 @@ def _nodes(seen: Status, now: datetime.datetime) -> list[str]:
         seconds += (now - status.moment(nodes.billed_since)).total_seconds()
     price = f", {nodes.usd_per_hour:.2f} USD/h" if nodes.usd_per_hour is not None and nodes.billed_since else ""
     cost = f", about {seconds / 3600 * nodes.usd_per_hour:.2f} USD so far" if nodes.usd_per_hour is not None else ""
-    state = names or ("given back" if not nodes.billed_since else "on their way")
-    return [f"  nodes     {nodes.candidate}: {state}{price}, {_span(seconds)} billed{cost}"]
+    state = names or ("on their way" if nodes.held else "given back")
+    size = f"{nodes.candidate}: " if nodes.candidate else ""
+    return [f"  nodes     {size}{state}{price}, {_span(seconds)} billed{cost}"]
 
 
 def _span(seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
-from kaito_hera.api import Model
+from kaito_hera import api
 from kaito_hera.intent import Intent
 
 PREFLIGHT_SUCCEEDED = "PreflightSucceeded"
@@ -47,6 +47,12 @@ RELEASED = "Released"
 
 _Text = Annotated[str, pydantic.StringConstraints(max_length=32768)]
 _Verdict = Literal["True", "False", "Unknown"]
+
+
+class Model(api.Model):
+    """A part of the status. What a newer version has written beside is left alone, not taken for a mistake."""
+
+    model_config = pydantic.ConfigDict(extra="ignore")
 
 
 class Condition(Model):
@@ -126,6 +132,8 @@ class NodesStatus(Model):
     """GPU size and kind of capacity."""
     usd_per_hour: float | None = None
     """List price of all nodes together while they run: an indication, not a bill."""
+    held: bool = False
+    """Whether nodes were asked for and not given back since: something may be billed."""
     billed_since: str = ""
     """Since when nodes are running; empty when none are."""
     billed_seconds: int = 0
@@ -173,15 +181,17 @@ class Status(Model):
 
     @classmethod
     def of(cls, obj: dict[str, Any]) -> Self:
-        """The status of an object; one that cannot be read (an older version's) counts as none."""
+        """The status of an object, without those of its fields that cannot be read (another version's)."""
+        fields = obj.get("status") or {}
         try:
-            return cls.model_validate(obj.get("status") or {})
-        except pydantic.ValidationError:
-            return cls()
+            return cls.model_validate(fields)
+        except pydantic.ValidationError as cause:
+            wrong = {error["loc"][0] for error in cause.errors()}
+            return cls.model_validate({name: value for name, value in fields.items() if name not in wrong})
 
     def dump(self) -> dict[str, Any]:
-        """JSON as it is stored."""
-        return self.model_dump(by_alias=True, exclude_none=True, mode="json")
+        """JSON for a merge patch: what there is not, at whatever depth, is null."""
+        return self.model_dump(by_alias=True, mode="json")
 
     def condition(self, name: str) -> Condition | None:
         """The condition of that type."""

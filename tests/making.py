@@ -135,9 +135,11 @@ def job(workspace, attempt=1, *, role="tuning", namespace="team", succeeded=0, f
     }
 
 
-def pod(workspace, role, *, phase="Running", workflow=None, statuses=(), conditions=()):
+def pod(workspace, role, *, phase="Running", workflow=None, attempt=1, statuses=(), conditions=()):
     w = parsed(workspace)
     labels = {**names.labels(w), names.ROLE: role}
+    if role == "tuning":
+        labels["batch.kubernetes.io/job-name"] = names.job(w, attempt)
     if workflow:
         labels["workflows.argoproj.io/workflow"] = workflow
     return {
@@ -163,6 +165,7 @@ def node(
         "metadata": {
             "name": name,
             "uid": f"uid-{name}",
+            "creationTimestamp": ago(8),
             "labels": {"node.kubernetes.io/instance-type": size, **own, **(labels or {})},
             **metadata,
         },

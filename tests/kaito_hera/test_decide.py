@@ -1,14 +1,11 @@
 import pytest
 
-from kaito_hera import api, intent
 from kaito_hera.decide import (
     AddFinalizer,
     Create,
     DeleteJob,
     DeleteWorkflow,
     LookAgain,
-    ReleaseWithoutArgo,
-    RemoveFinalizer,
     Start,
     Stop,
     decide,
@@ -17,34 +14,11 @@ from kaito_hera.decide import (
 )
 from kaito_hera.intent import Parts
 from kaito_hera.observe import observe
-from kaito_hera.settings import Azure, Settings
-from kaito_hera.status import NodesStatus, Satisfied, Status, WorkflowStatus
+from kaito_hera.status import NodesStatus, Status
 from tests import making
+from tests.kaito_hera.deciding import AKS, decided, status
 
-AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
-AKS = Settings(node_provider="aks", azure=AZURE)
 ALL_TO_SERVE = Parts(nodes=True, serve=True)
-
-
-def satisfied(workspace, *parts):
-    wanted = intent.of(making.parsed(workspace))
-    return Satisfied(**{part: getattr(wanted, part) for part in parts})
-
-
-def status(workspace, *parts, attempt=1, kind="serve", phase="Running", failures=0, generation=1, **more):
-    name = making.workflow(workspace, attempt)["metadata"]["name"]
-    current = WorkflowStatus(
-        name=name, kind=kind, attempt=attempt, generation=generation, phase=phase, failures=failures
-    )
-    return Status(workflow=current, satisfied=satisfied(workspace, *parts), **more)
-
-
-def decided(workspace, before, seen, settings=AKS):
-    """As reconcile does it: observe until nothing changes, then decide."""
-    w = making.parsed(workspace)
-    after = observe(w, before, seen, settings)
-    assert observe(w, after, seen, settings) == after, "observing twice must change nothing"
-    return decide(w, after, seen, settings)
 
 
 def test_the_finalizer_comes_before_anything_that_costs():
@@ -158,7 +132,7 @@ def test_a_terminal_failure_leaves_a_server_alone_that_answers():
     message = making.failed_message("AdapterNotFound", "no such image", retryable=False)
     failed = making.workflow(workspace, attempt=2, phase="Failed", preflight=("Failed", message))
     seen = making.live(workflows=[failed], nodes=[making.node(workspace)], deployments=[making.deployment(workspace)])
-    before = status(workspace, "nodes", attempt=2, nodes=NodesStatus(billed_since=making.ago(500)))
+    before = status(workspace, "nodes", attempt=2, nodes=NodesStatus(held=True))
     assert decided(workspace, before, seen) == []
 
 
@@ -300,120 +274,77 @@ def test_a_lost_node_is_bought_again_only_when_it_stays_away():
     assert decide(w, since, down, AKS) == [Start(ALL_TO_SERVE, failures=0)]
 
 
-# ---------------------------------------------------------------------- deletion
+def test_an_attempt_that_nothing_needs_any_more_is_not_made():
+    workspace = making.inference()
+    up = making.live(nodes=[making.node(workspace)], deployments=[making.deployment(workspace)])
+    before = status(workspace, "nodes", "serve", phase="")
+    assert decided(workspace, before, up) == [], "a Workflow without parts would release what serves"
+    message = making.failed_message("ProvisioningFailed", "no quota", retryable=True)
+    failed = making.workflow(workspace, phase="Failed", provision_nodes=("Failed", message), age=100)
+    failed["status"]["finishedAt"] = making.ago(90)
+    again = making.live(workflows=[failed], nodes=up.nodes, deployments=up.deployments)
+    assert decided(workspace, status(workspace, "nodes", "serve"), again) == []
 
 
-def deleted(workspace, seconds=1):
-    metadata = {**workspace["metadata"], "deletionTimestamp": making.ago(seconds)}
-    return {**workspace, "metadata": metadata}
-
-
-def test_a_workspace_that_never_did_anything_goes_at_once():
-    assert decided(deleted(making.inference()), Status(), making.live()) == [RemoveFinalizer()]
-
-
-def test_without_our_finalizer_a_deletion_is_not_ours():
-    assert decided(deleted(making.inference(finalizers=["other"])), Status(), making.live()) == []
-
-
-def test_a_deletion_stops_the_attempt_and_its_job_and_waits_for_the_pods():
-    workspace = deleted(making.tuning())
-    running = making.workflow(workspace, kind="tune", train="Running")
-    name = running["metadata"]["name"]
-    pods = [making.pod(workspace, "step", workflow=name)]
-    seen = making.live(workflows=[running], jobs=[making.job(workspace)], pods=pods)
-    assert decided(workspace, status(workspace, kind="tune"), seen) == [
-        Stop(name),
-        DeleteJob("team", "w"),
-        LookAgain(5.0),
+def test_serving_that_is_switched_off_gives_everything_back_once():
+    workspace = making.tuning_only()
+    tuned = making.workflow(workspace, kind="tune", phase="Succeeded")
+    seen = making.live(workflows=[tuned], nodes=[making.node(workspace)], deployments=[making.deployment(workspace)])
+    before = status(workspace, "nodes", "tune", kind="tune", phase="Succeeded", nodes=NodesStatus(held=True))
+    assert decided(workspace, before, seen) == [Start(Parts(), failures=0)]
+    only_a_server = making.live(workflows=[tuned], deployments=[making.deployment(workspace)])
+    assert decided(workspace, status(workspace, "tune", kind="tune", phase="Succeeded"), only_a_server) == [
+        Start(Parts(), failures=0)
     ]
-
-
-def test_then_a_release_is_started():
-    workspace = deleted(making.tuning())
-    stopped = making.workflow(workspace, kind="tune", phase="Failed", shutdown="Terminate")
-    seen = making.live(workflows=[stopped])
-    assert decided(workspace, status(workspace, kind="tune"), seen) == [
-        DeleteWorkflow(stopped["metadata"]["name"]),
-        Start(Parts(), failures=0),
-    ]
-
-
-def test_pods_of_a_dead_node_do_not_hold_a_release_up():
-    workspace = deleted(making.tuning(), seconds=61)
-    stopped = making.workflow(workspace, kind="tune", phase="Running", shutdown="Terminate")
-    name = stopped["metadata"]["name"]
-    seen = making.live(workflows=[stopped], pods=[making.pod(workspace, "step", workflow=name)])
-    assert Start(Parts(), failures=0) in decided(workspace, status(workspace, kind="tune"), seen)
-
-
-def test_after_the_release_everything_goes():
-    workspace = deleted(making.inference())
     released = making.workflow(workspace, 2, kind="release", phase="Succeeded", release="Succeeded")
-    before = status(workspace, attempt=2, kind="release")
-    assert decided(workspace, before, making.live(workflows=[released])) == [
-        DeleteWorkflow(released["metadata"]["name"]),
-        RemoveFinalizer(),
-    ]
+    leaving = making.live(workflows=[released], deployments=[making.deployment(workspace)])
+    after = status(workspace, "tune", attempt=2, kind="release", phase="Succeeded", nodes=NodesStatus(held=True))
+    assert decided(workspace, after, leaving) == []
 
 
-def test_a_failed_release_is_tried_again():
-    workspace = deleted(making.inference())
-    message = making.failed_message("ProvisioningFailed", "403", retryable=True)
-    failed = making.workflow(workspace, 2, kind="release", phase="Failed", release=("Failed", message))
-    before = status(workspace, attempt=2, kind="release")
-    assert decided(workspace, before, making.live(workflows=[failed])) == [LookAgain(9)]
+def test_an_edit_back_to_what_was_tuned_first_tunes_again():
+    first = making.tuning()
+    second = making.edited(first, tuning={**first["tuning"], "method": "lora"})
+    done = status(first, "nodes", "tune", "serve", kind="tune", phase="Succeeded")
+    nodes = making.live(nodes=[making.node(first)], deployments=[making.deployment(first)])
+    between = observe(making.parsed(second), done, nodes, AKS)
+    assert between.tuning.adapter_image == ""
+    back = making.edited(first, generation=3)
+    assert missing(making.parsed(back), observe(making.parsed(back), between, nodes, AKS), nodes).tune
 
 
-def test_a_release_that_argo_does_not_take_up_is_done_without_argo():
-    workspace = deleted(making.inference())
-    before = status(workspace, attempt=2, kind="release", phase="")
-    waiting = making.workflow(workspace, 2, kind="release", phase="", age=121)
-    assert decided(workspace, before, making.live(workflows=[waiting])) == [ReleaseWithoutArgo()]
+def test_a_crash_without_a_word_is_tried_three_times():
+    workspace = making.tuning()
+    message = making.failed_message("Crashed", "Job team/w ended with exit code 139", retryable=True)
+    failed = making.workflow(workspace, kind="tune", phase="Failed", train=("Failed", message), age=1000)
+    failed["status"]["finishedAt"] = making.ago(900)
+    seen = making.live(workflows=[failed], nodes=[making.node(workspace)])
+    before = {"kind": "tune", "nodes": NodesStatus(held=True)}
+    again = Start(Parts(tune=True, serve=True), failures=2)
+    assert decided(workspace, status(workspace, "nodes", failures=1, **before), seen) == [again]
+    assert decided(workspace, status(workspace, "nodes", failures=2, **before), seen) == [Start(Parts(), failures=0)]
 
 
-def test_a_release_that_argo_took_up_and_then_dropped_is_done_without_argo_too():
-    workspace = deleted(making.inference())
-    before = status(workspace, attempt=2, kind="release")
-    waiting = making.workflow(workspace, 2, kind="release", phase="Running", age=121)
-    assert decided(workspace, before, making.live(workflows=[waiting])) == [ReleaseWithoutArgo()]
-    working = [making.pod(workspace, "step", workflow=waiting["metadata"]["name"])]
-    assert decided(workspace, before, making.live(workflows=[waiting], pods=working)) == []
+def test_a_stalled_workspace_stays_so_when_its_workflow_is_gone():
+    workspace = making.inference()
+    message = making.failed_message("UnknownPreset", "no such preset", retryable=False)
+    failed = making.workflow(workspace, phase="Failed", preflight=("Failed", message), age=1000)
+    stalled = observe(making.parsed(workspace), status(workspace), making.live(workflows=[failed]), AKS)
+    assert stalled.is_true("Stalled")
+    assert decided(workspace, stalled, making.live()) == []
+    assert observe(making.parsed(workspace), stalled, making.live(), AKS).is_true("Stalled")
 
 
-def test_a_release_that_argo_cannot_even_be_asked_for_is_done_without_argo():
-    before = status(making.inference(), attempt=2, kind="release", phase="")
-    assert decided(deleted(making.inference(), seconds=10), before, making.live()) == [LookAgain(111), Create(Parts())]
-    assert decided(deleted(making.inference(), seconds=121), before, making.live()) == [
-        ReleaseWithoutArgo(),
-        Create(Parts()),
-    ]
+def test_the_job_of_an_attempt_stays_though_its_workflow_was_not_seen_yet():
+    workspace = making.tuning()
+    seen = making.live(jobs=[making.job(workspace)], nodes=[making.node(workspace)])
+    before = status(workspace, "nodes", kind="tune", phase="")
+    assert DeleteJob("team", "w") not in decided(workspace, before, seen)
 
 
-def test_the_release_job_s_success_is_enough():
-    workspace = deleted(making.inference())
-    before = status(workspace, attempt=2, kind="release", phase="")
-    waiting = making.workflow(workspace, 2, kind="release", phase="", age=200)
-    job = making.job(workspace, 0, role="release", namespace="kaito-hera", succeeded=1)
-    assert decided(workspace, before, making.live(workflows=[waiting], jobs=[job])) == [
-        DeleteWorkflow(waiting["metadata"]["name"]),
-        DeleteJob("kaito-hera", "w-release"),
-        RemoveFinalizer(),
-    ]
-
-
-def test_brought_nodes_need_no_release():
-    workspace = deleted(making.inference())
-    seen = making.live(workflows=[making.workflow(workspace, phase="Succeeded")])
-    actions = decided(workspace, status(workspace), seen, Settings(node_provider="byo"))
-    assert actions == [DeleteWorkflow(seen.workflows[0]["metadata"]["name"]), RemoveFinalizer()]
-
-
-def test_an_unreadable_status_with_workflows_about_still_releases():
-    workspace = deleted(making.inference())
-    seen = making.live(workflows=[making.workflow(workspace, phase="Succeeded")])
-    assert Start(Parts(), failures=0) in decided(workspace, Status(), seen)
-
-
-def test_the_finalizer_is_kaitos_own_name():
-    assert api.FINALIZER == "workspace.finalizer.kaito.sh"
+def test_a_label_that_says_nothing_does_no_harm():
+    workspace = making.tuning()
+    job = making.job(workspace)
+    job["metadata"]["labels"]["kaito.sh/attempt"] = "first"
+    seen = making.live(workflows=[making.workflow(workspace, kind="tune", train="Running")], jobs=[job])
+    assert decided(workspace, status(workspace, kind="tune"), seen) == [DeleteJob("team", "w")]

@@ -1,33 +1,9 @@
 import pytest
 
-from kaito_hera import intent
-from kaito_hera.observe import observe
-from kaito_hera.settings import Azure, Settings
-from kaito_hera.status import Condition, NodesStatus, Satisfied, Status, TuningStatus, WorkflowStatus
+from kaito_hera.settings import Settings
+from kaito_hera.status import Condition, Status
 from tests import making
-
-AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
-AKS = Settings(node_provider="aks", azure=AZURE, argo_url="https://argo")
-
-
-def recorded(workspace, attempt=1, kind="serve", **more):
-    name = making.workflow(workspace, attempt)["metadata"]["name"]
-    current = WorkflowStatus(name=name, kind=kind, attempt=attempt, generation=1)
-    return Status(workflow=current, **more)
-
-
-def observed(workspace, before, settings=AKS, **objects):
-    seen = making.live(**objects)
-    return observe(making.parsed(workspace), before, seen, settings)
-
-
-def said(status):
-    return {c.type: (c.status, c.reason) for c in status.conditions}
-
-
-def reached(workspace, *parts):
-    wanted = intent.of(making.parsed(workspace))
-    return Satisfied(**{part: getattr(wanted, part) for part in parts})
+from tests.kaito_hera.observing import observed, reached, recorded, said
 
 
 def test_a_new_workspace_waits_for_its_first_step():
@@ -172,103 +148,6 @@ def test_a_workflow_that_cannot_be_made_is_explained():
 # ---------------------------------------------------------------------- tuning
 
 
-def test_training_shows_its_progress():
-    workspace = making.tuning()
-    progress = {"phase": "train", "percent": 40, "step": 12, "max_steps": 30, "epoch": 0.4, "loss": 1.25}
-    status = observed(
-        workspace,
-        recorded(workspace, kind="tune"),
-        workflows=[making.workflow(workspace, kind="tune", await_nodes="Succeeded", train="Running")],
-        jobs=[making.job(workspace, progress=progress)],
-        nodes=[making.node(workspace)],
-        pods=[making.pod(workspace, "tuning")],
-    )
-    assert status.is_true("JobStarted")
-    assert status.step.name == "train"
-    assert status.step.percent == 40
-    assert (status.tuning.step, status.tuning.max_steps, status.tuning.loss) == (12, 30, 1.25)
-    assert status.state == "Running"
-
-
-def test_a_tuning_pod_that_cannot_start_says_why():
-    workspace = making.tuning()
-    waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image x"}}}
-    status = observed(
-        workspace,
-        recorded(workspace, kind="tune"),
-        workflows=[making.workflow(workspace, kind="tune", await_nodes="Succeeded", train="Running")],
-        pods=[making.pod(workspace, "tuning", phase="Pending", statuses=[waiting])],
-    )
-    assert said(status)["JobStarted"] == ("False", "ImagePullError")
-    assert "pulling image x" in status.condition("JobStarted").message
-
-
-def test_a_pushed_adapter_is_success_before_it_is_served():
-    workspace = making.tuning()
-    adapter = {"adapter": "team.azurecr.io/adapter@sha256:1"}
-    flow = making.workflow(
-        workspace, kind="tune", await_nodes="Succeeded", train=("Succeeded", "", adapter), roll_out="Running"
-    )
-    before = recorded(workspace, kind="tune")
-    status = observed(workspace, before, workflows=[flow], nodes=[making.node(workspace)])
-    assert status.is_true("WorkspaceSucceeded")
-    assert status.is_true("JobStarted")
-    assert not status.is_true("WorkspaceReady")
-    assert status.tuning.adapter_image == adapter["adapter"]
-    assert status.state == "Succeeded"
-
-
-def test_an_adapter_that_was_there_already_counts_without_training():
-    workspace = making.tuning_only()
-    adapter = {"adapter": "team.azurecr.io/adapter@sha256:1"}
-    flow = making.workflow(
-        workspace,
-        kind="tune",
-        phase="Succeeded",
-        preflight=("Succeeded", "", adapter),
-        train="Skipped",
-        release="Succeeded",
-    )
-    status = observed(workspace, recorded(workspace, kind="tune"), workflows=[flow])
-    assert status.is_true("WorkspaceReady")
-    assert status.tuning.adapter_image == adapter["adapter"]
-    assert said(status)["ResourceReady"] == ("False", "Released")
-    assert "InferenceReady" not in said(status)
-    assert status.nodes is None
-
-
-def test_after_a_wanted_release_nothing_is_pulled_down():
-    workspace = making.tuning_only()
-    adapter = {"adapter": "team.azurecr.io/adapter@sha256:1"}
-    flow = making.workflow(
-        workspace,
-        kind="tune",
-        phase="Succeeded",
-        age=100,
-        provision_nodes="Succeeded",
-        await_nodes="Succeeded",
-        train=("Succeeded", "", adapter),
-        release="Succeeded",
-    )
-    before = recorded(workspace, kind="tune", nodes=NodesStatus(billed_since=making.ago(3600), usd_per_hour=3.0))
-    status = observed(workspace, before, workflows=[flow])
-    assert said(status)["ResourceReady"] == ("False", "Released")
-    assert status.is_true("WorkspaceReady")
-    assert status.is_true("Ready")
-    assert status.nodes.billed_since == ""
-    assert status.nodes.billed_seconds == 3600 - 100 + 3 + 1
-    assert observed(workspace, status, workflows=[flow]) == status
-
-
-def test_another_intent_forgets_the_earlier_adapter():
-    before = making.tuning()
-    status = Status(
-        tuning=TuningStatus(adapter_image="team.azurecr.io/adapter@sha256:1"), satisfied=reached(before, "tune")
-    )
-    after = making.edited(before, tuning={**before["tuning"], "method": "lora"})
-    assert observed(after, status).tuning.adapter_image == ""
-
-
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [
@@ -333,6 +212,41 @@ def test_a_status_survives_the_api_server():
         workspace, recorded(workspace, kind="tune"), workflows=[making.workflow(workspace, preflight="Running")]
     )
     assert Status.of({"status": status.dump()}) == status
+
+
+def test_a_status_of_another_version_is_read_as_far_as_it_can_be():
+    workspace = making.tuning()
+    stored = recorded(workspace, kind="tune").dump()
+    newer = {**stored, "unheardOf": 1, "workflow": {**stored["workflow"], "shard": "a"}, "step": {"name": 7}}
+    read = Status.of({"status": newer})
+    assert (read.workflow, read.step) == (recorded(workspace, kind="tune").workflow, None)
+
+
+def test_what_an_attempt_leaves_behind_is_named_as_null():
+    workspace = making.inference()
+    flow = making.workflow(workspace, preflight="Running")
+    dumped = observed(workspace, recorded(workspace), workflows=[flow]).dump()
+    assert dumped["step"]["percent"] is None, "a merge patch keeps what it does not name"
+    assert dumped["tuning"] is None
+
+
+def test_a_running_step_is_not_said_to_have_not_begun():
+    workspace = making.inference()
+    first = observed(workspace, recorded(workspace))
+    flow = making.workflow(workspace, preflight="Succeeded", provision_nodes="Running")
+    status = observed(workspace, first, workflows=[flow])
+    assert status.condition("NodeClaimReady").message == "step provision-nodes runs"
+
+
+def test_an_order_that_is_refused_is_held_but_not_billed():
+    workspace = making.inference()
+    message = making.failed_message("ProvisioningFailed", "no quota", retryable=True)
+    flow = making.workflow(workspace, phase="Failed", provision_nodes=("Failed", message))
+    nodes = observed(workspace, recorded(workspace), workflows=[flow]).nodes
+    assert (nodes.held, nodes.billed_since) == (True, "")
+    flow = making.workflow(workspace, provision_nodes="Running")
+    nodes = observed(workspace, recorded(workspace), workflows=[flow], nodes=[making.node(workspace)]).nodes
+    assert (nodes.held, nodes.billed_since) == (True, making.ago(8))
 
 
 def test_a_condition_holds_a_long_message():

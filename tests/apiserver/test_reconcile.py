@@ -1,0 +1,70 @@
+"""One reconcile at a time against a real API server: what a stale view may not do."""
+
+import datetime
+import json
+
+import pytest
+
+from kaito_hera import cluster as clusters
+from kaito_hera import names
+from kaito_hera.live import Live
+from kaito_hera.reconcile import Reconciler
+from tests import making
+from workflows.plan import plan
+
+OPERATOR = "kaito-hera"
+
+
+def live(**objects):
+    return Live(now=datetime.datetime.now(datetime.UTC), **{kind: tuple(found) for kind, found in objects.items()})
+
+
+def settled(cluster, reconciler, obj, seen):
+    """Reconciled until it writes nothing more; the Workspace as it is stored then."""
+    metadata = obj["metadata"]
+    for _ in range(10):
+        reconciler.reconcile(obj, seen)
+        newest = cluster.get(clusters.WORKSPACE, metadata["name"], metadata["namespace"])
+        if newest is None or newest["metadata"]["resourceVersion"] == obj["metadata"]["resourceVersion"]:
+            return newest
+        obj = newest
+    pytest.fail(f"never comes to rest: {obj['status']}")
+
+
+def test_a_view_from_before_the_attempt_does_not_stop_it(cluster, apply, settings):
+    reconciler = Reconciler(cluster, settings, plan)
+    before = apply(making.inference())
+    while "workflow" not in before.get("status", {}):
+        stale = before
+        reconciler.reconcile(before, live())
+        before = cluster.get(clusters.WORKSPACE, "w", before["metadata"]["namespace"])
+    name = before["status"]["workflow"]["name"]
+    begun = cluster.get(clusters.WORKFLOW, name, OPERATOR)
+    with pytest.raises(clusters.ConflictError):
+        reconciler.reconcile(stale, live(workflows=[begun]))
+    assert "shutdown" not in cluster.get(clusters.WORKFLOW, name, OPERATOR)["spec"]
+
+
+def test_a_workspace_of_another_version_s_crd_is_released_all_the_same(cluster, apply, settings):
+    reconciler = Reconciler(cluster, settings, plan)
+    stored = settled(cluster, reconciler, apply(making.inference()), live())
+    namespace = stored["metadata"]["namespace"]
+    cluster.delete(clusters.WORKSPACE, "w", namespace)
+    leaving = cluster.get(clusters.WORKSPACE, "w", namespace)
+
+    def unreadable():
+        found = cluster.get(clusters.WORKSPACE, "w", namespace)
+        return found and {**found, "inference": {"template": {}}}
+
+    first = cluster.get(clusters.WORKFLOW, leaving["status"]["workflow"]["name"], OPERATOR)
+    stopped = {**first, "spec": {"shutdown": "Terminate"}, "status": {"phase": "Failed"}}
+    for _ in range(5):
+        reconciler.reconcile(unreadable(), live(workflows=[stopped]))
+    name = unreadable()["status"]["workflow"]["name"]
+    release = cluster.get(clusters.WORKFLOW, name, OPERATOR)
+    assert release["metadata"]["labels"][names.WORKFLOW] == "release"
+    given = {p["name"]: p["value"] for p in release["spec"]["arguments"]["parameters"]}
+    assert json.loads(given["workspace"])["metadata"]["uid"] == stored["metadata"]["uid"]
+    done = {**release, "status": {"phase": "Succeeded"}}
+    while unreadable():
+        reconciler.reconcile(unreadable(), live(workflows=[done]))

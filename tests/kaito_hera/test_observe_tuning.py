@@ -1,0 +1,120 @@
+import pytest
+
+from kaito_hera.status import NodesStatus, Status, TuningStatus
+from tests import making
+from tests.kaito_hera.observing import observed, reached, recorded, said
+
+
+def test_training_shows_its_progress():
+    workspace = making.tuning()
+    progress = {"phase": "train", "percent": 40, "step": 12, "max_steps": 30, "epoch": 0.4, "loss": 1.25}
+    status = observed(
+        workspace,
+        recorded(workspace, kind="tune"),
+        workflows=[making.workflow(workspace, kind="tune", await_nodes="Succeeded", train="Running")],
+        jobs=[making.job(workspace, progress=progress)],
+        nodes=[making.node(workspace)],
+        pods=[making.pod(workspace, "tuning")],
+    )
+    assert status.is_true("JobStarted")
+    assert status.step.name == "train"
+    assert status.step.percent == 40
+    assert (status.tuning.step, status.tuning.max_steps, status.tuning.loss) == (12, 30, 1.25)
+    assert status.state == "Running"
+
+
+def test_a_tuning_pod_that_cannot_start_says_why():
+    workspace = making.tuning()
+    waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image x"}}}
+    status = observed(
+        workspace,
+        recorded(workspace, kind="tune"),
+        workflows=[making.workflow(workspace, kind="tune", await_nodes="Succeeded", train="Running")],
+        pods=[making.pod(workspace, "tuning", phase="Pending", statuses=[waiting])],
+    )
+    assert said(status)["JobStarted"] == ("False", "ImagePullError")
+    assert "pulling image x" in status.condition("JobStarted").message
+
+
+def test_a_pushed_adapter_is_success_before_it_is_served():
+    workspace = making.tuning()
+    adapter = {"adapter": "team.azurecr.io/adapter@sha256:1"}
+    flow = making.workflow(
+        workspace, kind="tune", await_nodes="Succeeded", train=("Succeeded", "", adapter), roll_out="Running"
+    )
+    before = recorded(workspace, kind="tune")
+    status = observed(workspace, before, workflows=[flow], nodes=[making.node(workspace)])
+    assert status.is_true("WorkspaceSucceeded")
+    assert status.is_true("JobStarted")
+    assert not status.is_true("WorkspaceReady")
+    assert status.tuning.adapter_image == adapter["adapter"]
+    assert status.state == "Succeeded"
+
+
+def test_an_adapter_that_was_there_already_counts_without_training():
+    workspace = making.tuning_only()
+    adapter = {"adapter": "team.azurecr.io/adapter@sha256:1"}
+    flow = making.workflow(
+        workspace,
+        kind="tune",
+        phase="Succeeded",
+        preflight=("Succeeded", "", adapter),
+        train="Skipped",
+        release="Succeeded",
+    )
+    status = observed(workspace, recorded(workspace, kind="tune"), workflows=[flow])
+    assert status.is_true("WorkspaceReady")
+    assert status.tuning.adapter_image == adapter["adapter"]
+    assert said(status)["ResourceReady"] == ("False", "Released")
+    assert "InferenceReady" not in said(status)
+    assert status.nodes is None
+
+
+def test_after_a_wanted_release_nothing_is_pulled_down():
+    workspace = making.tuning_only()
+    adapter = {"adapter": "team.azurecr.io/adapter@sha256:1"}
+    flow = making.workflow(
+        workspace,
+        kind="tune",
+        phase="Succeeded",
+        age=100,
+        provision_nodes="Succeeded",
+        await_nodes="Succeeded",
+        train=("Succeeded", "", adapter),
+        release="Succeeded",
+    )
+    before = recorded(workspace, kind="tune", nodes=NodesStatus(billed_since=making.ago(3600), usd_per_hour=3.0))
+    status = observed(workspace, before, workflows=[flow])
+    assert said(status)["ResourceReady"] == ("False", "Released")
+    assert status.is_true("WorkspaceReady")
+    assert status.is_true("Ready")
+    assert status.nodes.billed_since == ""
+    assert status.nodes.billed_seconds == 3600 - 100 + 3 + 1
+    assert observed(workspace, status, workflows=[flow]) == status
+
+
+def test_another_intent_forgets_the_earlier_adapter():
+    before = making.tuning()
+    status = Status(
+        tuning=TuningStatus(adapter_image="team.azurecr.io/adapter@sha256:1"), satisfied=reached(before, "tune")
+    )
+    after = making.edited(before, tuning={**before["tuning"], "method": "lora"})
+    assert observed(after, status).tuning.adapter_image == ""
+
+
+@pytest.mark.parametrize("text", ["oops", "[1]", '{"percent": "many"}', '{"loss": NaN}'])
+def test_progress_that_cannot_be_read_is_none(text):
+    workspace = making.tuning()
+    job = making.job(workspace)
+    job["metadata"]["annotations"] = {"kaito.sh/progress": text}
+    flow = making.workflow(workspace, kind="tune", train="Running")
+    status = observed(workspace, recorded(workspace, kind="tune"), workflows=[flow], jobs=[job])
+    assert (status.step.name, status.step.percent) == ("train", None)
+
+
+def test_an_earlier_attempt_s_pod_starts_no_job():
+    workspace = making.tuning()
+    flow = making.workflow(workspace, 2, kind="tune", preflight="Running")
+    old = making.pod(workspace, "tuning", phase="Failed", attempt=1)
+    status = observed(workspace, recorded(workspace, 2, kind="tune"), workflows=[flow], pods=[old])
+    assert not status.is_true("JobStarted")
