@@ -41,7 +41,7 @@ def test_deleted_while_argo_is_down_everything_billable_goes_all_the_same(world,
     world.kubectl("scale", "deployment", "-n", "argo", "workflow-controller", "--replicas=0")
     try:
         world.delete(namespace, name, wait=False)
-        until(lambda: release_jobs(world, namespace), what="a plain Job that releases", pause=0.1)
+        until(lambda: release_jobs(world, namespace), what="a plain Job that releases", seconds=180, pause=0.1)
         until(lambda: not world.workspace(namespace, name), what=f"the end of {namespace}/{name}")
         assert world.pools(namespace) == []
     finally:
