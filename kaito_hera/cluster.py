@@ -4,7 +4,6 @@ Objects are plain JSON dicts, as the server sends them. Credentials, TLS and pro
 of its 1,200 model classes nothing is used, since what we write is sent with `fieldValidation=Strict` and checked there.
 """
 
-import copy
 import dataclasses
 import json
 import math

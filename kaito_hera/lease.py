@@ -4,6 +4,9 @@ Only the holder's own clock is trusted: another's lease has run out when it was 
 """
 
 import datetime
+import math
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -92,19 +95,31 @@ def turn(lease: Lease, *, timeout: float = 300.0) -> Iterator[None]:
 
 
 def lead(lease: Lease, work: Callable[[], None], *, renew: float = 2.0, give_up: float = 10.0) -> None:
-    """Wait for the lease, start `work` (which returns at once), renew for ever; returns when the lease is lost."""
-    while not _tried(lease):
+    """Wait for the lease, start `work` (which returns at once), renew for ever; returns when the lease is lost.
+
+    It counts as lost `give_up` seconds after the last renewal began, however long the API server takes to answer the
+    next: another may take it as soon as it has run out.
+    """
+    while (held := _tried(lease)) + give_up < time.monotonic():
         time.sleep(renew)
+    renewals: queue.SimpleQueue[float] = queue.SimpleQueue()
+    threading.Thread(target=_renew, args=(lease, renewals, renew), name="lease", daemon=True).start()
     work()
-    renewed = time.monotonic()
-    while time.monotonic() - renewed < give_up:
-        time.sleep(renew)
-        if _tried(lease):
-            renewed = time.monotonic()
+    with suppress(queue.Empty):
+        while True:
+            held = max(held, renewals.get(timeout=max(0.0, held + give_up - time.monotonic())))
 
 
-def _tried(lease: Lease) -> bool:
+def _renew(lease: Lease, renewals: "queue.SimpleQueue[float]", pause: float) -> None:
+    while True:
+        time.sleep(pause)
+        renewals.put(_tried(lease))
+
+
+def _tried(lease: Lease) -> float:
+    """Since when it is surely held: for ever ago if it is not."""
+    began = time.monotonic()
     try:
-        return lease.acquire()
+        return began if lease.acquire() else -math.inf
     except errors.KaitoError:
-        return False
+        return -math.inf

@@ -26,10 +26,14 @@ class Watched:
 
     kind: clusters.Kind
     labels: str
-    key: Callable[[Object], Key]
-    """Which Workspace an object belongs to."""
+    key: Callable[[Object], Key | None]
+    """Which Workspace an object belongs to; None for an object that is to be ignored."""
     trim: Callable[[Object], Object]
     """The part of it that is used."""
+    namespace: str | None = None
+    """Where to look; everywhere if None."""
+    optional: bool = False
+    """Whether the kind may be unknown to the API server; then there are none, until its CRD is installed."""
 
 
 class Reflector:
@@ -53,6 +57,7 @@ class Reflector:
         self._lock = threading.Lock()
         self._objects: dict[Key, dict[Key, Object]] = {}
         self._owners: dict[Key, Key] = {}
+        self._known = True
         self.synced = threading.Event()
         """Set once the first list is complete."""
         self.heard = time.monotonic()
@@ -77,13 +82,16 @@ class Reflector:
         while True:
             try:
                 since = self._list()
-                pause = self._pause
+                pause, self._known = self._pause, True
                 while True:
                     since = self._watch(since)
             except clusters.ExpiredError:
                 continue  # list anew at once
             except errors.KaitoError as cause:
-                log.warning("watching %s: %s; again in %.1f s", self._watched.kind.plural, cause, pause)
+                if self._watched.optional and isinstance(cause, clusters.UnknownKindError):
+                    self._be_empty(cause)
+                else:
+                    log.warning("watching %s: %s; again in %.1f s", self._watched.kind.plural, cause, pause)
             time.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, guards nothing
             pause = min(pause * 2, 30.0)
 
@@ -92,22 +100,34 @@ class Reflector:
         seen: set[Key] = set()
         token = ""
         while True:
-            page = self._cluster.page(self._watched.kind, labels=self._watched.labels, limit=self._page, token=token)
+            what = self._watched
+            page = self._cluster.page(what.kind, what.namespace, labels=what.labels, limit=self._page, token=token)
             for obj in page["items"]:
                 seen.add(_id(obj))
                 self._keep(obj)
             token = page["metadata"].get("continue", "")
             if not token:
                 break
+        self._complete(seen)
+        return str(page["metadata"]["resourceVersion"])
+
+    def _be_empty(self, cause: clusters.UnknownKindError) -> None:
+        if self._known:
+            log.warning("no %s to watch: %s", self._watched.kind.plural, cause)
+        self._known = False
+        self._complete(set())
+
+    def _complete(self, seen: set[Key]) -> None:
+        """That was all there is."""
         for gone in self._owners.keys() - seen:
             self._drop(gone)
         self.heard = time.monotonic()
         self.synced.set()
-        return str(page["metadata"]["resourceVersion"])
 
     def _watch(self, since: str) -> str:
         seconds = random.uniform(240, 300)  # noqa: S311 - so that not all streams end at once
-        watch = self._cluster.watch(self._watched.kind, labels=self._watched.labels, since=since, seconds=seconds)
+        what = self._watched
+        watch = self._cluster.watch(what.kind, what.namespace, labels=what.labels, since=since, seconds=seconds)
         for happened, obj in watch:
             self.heard = time.monotonic()
             since = obj["metadata"]["resourceVersion"]
@@ -119,9 +139,11 @@ class Reflector:
 
     def _keep(self, obj: Object) -> None:
         identity, key = _id(obj), self._watched.key(obj)
-        trimmed = self._watched.trim(obj)
         if self._owners.get(identity, key) != key:
             self._drop(identity)  # its labels name another Workspace now
+        if key is None:
+            return
+        trimmed = self._watched.trim(obj)
         with self._lock:
             before = self._objects.get(key, {}).get(identity)
             if before == trimmed:

@@ -106,13 +106,32 @@ def _own(obj: Object) -> Key:
 
 def _labelled(obj: Object) -> Key:
     labels = obj["metadata"].get("labels") or {}
-    return labels.get(names.NAMESPACE, obj["metadata"].get("namespace", "")), labels.get(names.WORKSPACE, "")
+    return labels.get(names.NAMESPACE, ""), labels.get(names.WORKSPACE, "")
 
 
+_OURS = names.UID  # KAITO's objects carry the other labels too, but never this one
 WORKSPACES = Watched(clusters.WORKSPACE, "", _own, _workspace)
-_OURS = f"{names.UID}"  # KAITO's objects carry the other labels too, but never this one
-WORKFLOWS = Watched(clusters.WORKFLOW, _OURS, _labelled, _workflow)
-JOBS = Watched(clusters.JOB, _OURS, _labelled, _job)
-DEPLOYMENTS = Watched(clusters.DEPLOYMENT, _OURS, _labelled, _deployment)
-PODS = Watched(clusters.POD, _OURS, _labelled, _pod)
 NODES = Watched(clusters.NODE, _OURS, _labelled, _node)
+
+
+def workflows(operator: str) -> Watched:
+    """In the operator's namespace alone; without Argo there are none."""
+    return Watched(clusters.WORKFLOW, _OURS, _labelled, _workflow, namespace=operator, optional=True)
+
+
+def made(kind: clusters.Kind, operator: str) -> Watched:
+    """Jobs, Deployments or pods where we make them; elsewhere their labels prove nothing, since anybody may write some.
+
+    Steps and releases are in the operator's namespace, everything else is in the Workspace's.
+    """
+
+    def claimed(obj: Object) -> Key | None:
+        key = _labelled(obj)
+        role = obj["metadata"]["labels"].get(names.ROLE)
+        home = operator if role in {"step", "release"} else key[0]
+        return key if obj["metadata"]["namespace"] == home else None
+
+    return Watched(kind, _OURS, claimed, _TRIMS[kind])
+
+
+_TRIMS = {clusters.JOB: _job, clusters.DEPLOYMENT: _deployment, clusters.POD: _pod}

@@ -3,9 +3,12 @@
 import datetime
 import logging
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from kaito_hera import cluster as clusters
@@ -20,9 +23,11 @@ from kaito_hera.settings import Settings
 log = logging.getLogger(__name__)
 
 _WORKERS = 8
-_RIVALS = 30.0  # seconds between looks for KAITO's own controller
+RIVALS = 10.0
+"""Seconds between looks for KAITO's own controller."""
 _RESYNC = 300.0  # seconds between looks at every Workspace, whatever was heard
 _BROUGHT = 60.0  # seconds between looks at nodes that were brought: they carry no label to watch by
+_LEASE_ANSWER = 3.0  # seconds to wait for one: the Lease runs out meanwhile
 _DEAF = 180.0  # seconds without a bookmark after which a watch counts as broken
 
 
@@ -36,10 +41,11 @@ class Watcher:
         self._alone = threading.Event()
         self._reconciler = Reconciler(cluster, settings, plan)
         self._workspaces = self._reflect(watched.WORKSPACES)
-        self._workflows = self._reflect(watched.WORKFLOWS)
-        self._jobs = self._reflect(watched.JOBS)
-        self._deployments = self._reflect(watched.DEPLOYMENTS)
-        self._pods = self._reflect(watched.PODS)
+        self._workflows = self._reflect(watched.workflows(settings.namespace))
+        self._jobs, self._deployments, self._pods = (
+            self._reflect(watched.made(kind, settings.namespace))
+            for kind in (clusters.JOB, clusters.DEPLOYMENT, clusters.POD)
+        )
         self._nodes = self._reflect(watched.NODES)
 
     def start(self) -> None:
@@ -77,20 +83,20 @@ class Watcher:
         while True:
             try:
                 story = rival.found(self._cluster)
-            except errors.KaitoError as cause:
-                log.warning("looking for KAITO: %s", cause)
+            except Exception as cause:
+                log.warning("looking for KAITO: %s", cause, exc_info=not isinstance(cause, errors.KaitoError))
             else:
                 if story:
                     log.warning("acting on nothing: %s", story)
                     self._alone.clear()
                 else:
                     self._alone.set()
-            time.sleep(_RIVALS)
+            time.sleep(RIVALS)
 
     def _work(self) -> None:
         while True:
-            self._alone.wait()
             key = self._queue.take()
+            self._alone.wait()  # not before: idle hands would have passed here long before KAITO came
             try:
                 again = self._look_at(key)
             except errors.KaitoError as cause:
@@ -127,8 +133,12 @@ class Watcher:
         return [watched.NODES.trim(node) for node in found if node]
 
 
-def run(cluster: clusters.Cluster, settings: Settings, plan: Planner, *, health_port: int) -> None:
-    """Lead or wait to; returns when the lead is lost, and then the process must end."""
+def run(cluster: clusters.Cluster, settings: Settings, plan: Planner, *, health_port: int) -> int:
+    """Lead or wait to, until the lead is lost or SIGTERM comes; the code with which the process must end at once.
+
+    What a worker is in the middle of is cut off then: reconciling may be cut off anywhere.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     holder = os.environ.get("HOSTNAME", f"pid-{os.getpid()}")
     watcher = Watcher(cluster, settings, plan)
     leading = threading.Event()
@@ -139,8 +149,16 @@ def run(cluster: clusters.Cluster, settings: Settings, plan: Planner, *, health_
         log.info("%s leads", holder)
         watcher.start()
 
-    lead(Lease(cluster, "kaito-hera", settings.namespace, holder), begin)
+    lease = Lease(cluster.within(_LEASE_ANSWER), "kaito-hera", settings.namespace, holder)
+    try:
+        lead(lease, begin)
+    except SystemExit:
+        log.info("%s ends", holder)
+        with suppress(errors.KaitoError):  # it runs out by itself
+            lease.release()
+        return 0
     log.error("%s lost the lead", holder)
+    return 1
 
 
 def _serve_health(port: int, healthy: Callable[[], bool]) -> None:

@@ -117,8 +117,8 @@ def _watch(arguments: argparse.Namespace) -> None:
         chosen = settings.Settings.load(arguments.settings)
     except (OSError, pydantic.ValidationError) as cause:
         raise errors.ConfigInvalidError(f"settings in {arguments.settings}: {cause}") from cause
-    watcher.run(cluster.Cluster.connect(), chosen, plan, health_port=arguments.health_port)
-    os._exit(1)  # the lead is lost: whatever a worker is in the middle of must not go on
+    # Not sys.exit: whatever a worker is in the middle of must not go on.
+    os._exit(watcher.run(cluster.Cluster.connect(), chosen, plan, health_port=arguments.health_port))
 
 
 def _release(arguments: argparse.Namespace) -> None:

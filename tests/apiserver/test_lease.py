@@ -6,6 +6,7 @@ import pytest
 from kaito_hera import errors
 from kaito_hera.cluster import LEASE as _LEASE
 from kaito_hera.lease import Lease, lead, turn
+from tests.apiserver.conftest import until
 
 
 def test_one_holder_at_a_time(cluster, namespace):
@@ -88,6 +89,48 @@ def test_a_leader_that_is_robbed_of_the_lead_stops_leading(cluster, namespace):
     while not _replaced(cluster, found, namespace):
         found = robber._object({"metadata": cluster.get(_LEASE, "l", namespace)["metadata"]})
     assert ended.wait(5)
+
+
+class Stuck:
+    """A lease whose renewals are not answered."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def acquire(self):
+        self.calls += 1
+        if self.calls > 3:
+            time.sleep(60)
+        return True
+
+
+def test_a_leader_that_gets_no_answer_stops_leading_before_another_may_begin():
+    began = []
+    threading.Thread(
+        target=lambda: (lead(Stuck(), lambda: began.append(1), renew=0.05, give_up=0.5), began.append(2)), daemon=True
+    ).start()
+    until(lambda: began == [1, 2], what="its end", seconds=5)
+
+
+class Late:
+    """A lease that is given, but whose answer takes longer than it may."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def acquire(self):
+        self.calls += 1
+        time.sleep(0.4 if self.calls == 1 else 0)
+        return True
+
+
+def test_an_answer_that_comes_too_late_gives_no_lead():
+    late, calls = Late(), []
+    threading.Thread(
+        target=lambda: lead(late, lambda: calls.append(late.calls), renew=0.05, give_up=0.2), daemon=True
+    ).start()
+    until(lambda: calls, what="a lead", seconds=5)
+    assert calls == [2]
 
 
 def _replaced(cluster, found, namespace):

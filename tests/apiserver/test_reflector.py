@@ -1,11 +1,13 @@
 """The watcher's copy of the cluster: whatever interrupts it, in the end it is what the API server has."""
 
+import dataclasses
+
 import pytest
 
 from kaito_hera import cluster as clusters
 from kaito_hera.queue import Queue
 from kaito_hera.reflector import Reflector, Watched
-from tests.apiserver.conftest import until
+from tests.apiserver.conftest import NAMESPACE, until
 
 OWNER, KEPT = "test.kaito.sh/owner", "test.kaito.sh/kept"
 
@@ -179,6 +181,86 @@ def test_an_object_that_loses_its_label_is_dropped(cluster, namespace, make, cha
     reflector = reflecting(cluster, namespace, Woken())
     change("c", labels={"test.kaito.sh/of": None})
     until(lambda: reflector.keys() == [], what="its end")
+
+
+def test_objects_elsewhere_are_not_looked_at(cluster, namespace, make):
+    other = f"{namespace}-other"
+    cluster.create(NAMESPACE, {"metadata": {"name": other}})
+    labels = {"test.kaito.sh/of": namespace, OWNER: "w"}
+    cluster.create(clusters.CONFIG_MAP, {"metadata": {"name": "theirs", "namespace": other, "labels": labels}})
+    make("ours")
+    what = dataclasses.replace(watched(clusters.CONFIG_MAP, namespace), namespace=namespace)
+    reflector = Reflector(cluster, what, Woken())
+    reflector.start()
+    assert reflector.synced.wait(10)
+    cluster.patch(clusters.CONFIG_MAP, "theirs", other, {"metadata": {"annotations": {KEPT: "1"}}})
+    make("later")
+    until(lambda: "later" in names(reflector, namespace), what="a later one")
+    assert names(reflector, namespace) == ["later", "ours"]
+
+
+def test_an_object_that_belongs_to_nobody_is_ignored_from_then_on(cluster, namespace, make, change):
+    make("c")
+    make("nobody-s", owner="none")
+    what = watched(clusters.CONFIG_MAP, namespace)
+    key = what.key
+    what = dataclasses.replace(what, key=lambda obj: None if key(obj)[1] == "none" else key(obj))
+    woken = Woken()
+    reflector = Reflector(cluster, what, woken)
+    reflector.start()
+    assert reflector.synced.wait(10)
+    assert names(reflector, namespace) == ["c"]
+    change("c", labels={OWNER: "none"})
+    until(lambda: reflector.keys() == [], what="its end")
+    assert woken.keys == ["w", "w"]
+
+
+def test_without_its_crd_there_are_none_until_it_is_installed(cluster, namespace, caplog):
+    group = f"{namespace}.example.com"
+    kind = clusters.Kind("Flow", "flows", "v1", group)
+    what = dataclasses.replace(watched(kind, namespace), optional=True)
+    reflector = Reflector(cluster, what, Woken(), pause=0.2)
+    began = reflector.heard
+    reflector.start()
+    assert reflector.synced.wait(10)
+    assert reflector.keys() == []
+    first = until(lambda: reflector.heard > began and reflector.heard, what="a first look")
+    until(lambda: reflector.heard > first, what="another look")
+    assert sum("flows" in record.message for record in caplog.records) == 1, "it is said once"
+    _install(cluster, kind)
+    labels = {"test.kaito.sh/of": namespace, OWNER: "w"}
+    flow = {"apiVersion": f"{group}/v1", "kind": "Flow"}
+    flow["metadata"] = {"name": "f", "namespace": namespace, "labels": labels}
+    until(lambda: _created(cluster, kind, flow), what="a server that knows the kind")
+    until(lambda: names(reflector, namespace) == ["f"], what="the first object of it")
+    cluster.delete(CRD, f"flows.{group}")
+    until(lambda: reflector.keys() == [], what="none again")
+
+
+def test_a_kind_that_must_be_there_is_waited_for(cluster, namespace):
+    kind = clusters.Kind("Nothing", "nothings", "v1", f"{namespace}.example.com")
+    reflector = Reflector(cluster, watched(kind, namespace), Woken(), pause=0.1)
+    reflector.start()
+    assert not reflector.synced.wait(1)
+
+
+CRD = clusters.Kind(
+    "CustomResourceDefinition", "customresourcedefinitions", group="apiextensions.k8s.io", namespaced=False
+)
+
+
+def _install(cluster, kind):
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+    names = {"kind": kind.name, "plural": kind.plural, "singular": "flow", "listKind": "FlowList"}
+    spec = {"group": kind.group, "scope": "Namespaced", "names": names, "versions": [version]}
+    cluster.create(CRD, {"metadata": {"name": f"{kind.plural}.{kind.group}"}, "spec": spec})
+
+
+def _created(cluster, kind, obj):
+    try:
+        return cluster.create(kind, obj)
+    except clusters.UnknownKindError:
+        return None
 
 
 def test_two_kinds_feed_one_key(cluster, namespace, make):

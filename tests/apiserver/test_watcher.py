@@ -4,8 +4,11 @@ import json
 import signal
 import time
 
-from kaito_hera import api, names
+import pytest
+
+from kaito_hera import api, names, rival
 from kaito_hera import cluster as clusters
+from kaito_hera import watcher as watchers
 from tests import making
 from tests.apiserver.conftest import until
 
@@ -143,6 +146,26 @@ def test_of_two_one_leads_and_the_other_takes_over(cluster, apply, namespace, wa
     assert _holder(cluster) != holder
 
 
+def test_told_to_end_it_ends_at_once_and_the_next_one_leads_at_once(cluster, watcher):
+    first = watcher()
+    holder = until(lambda: _holder(cluster), what="a leader")
+    watcher(leads=False)
+    time.sleep(3)  # the second waits
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(timeout=5) == 0
+    until(lambda: _holder(cluster) not in {"", holder}, what="the second in the lead", seconds=8)
+
+
+def test_one_that_waits_for_the_lead_ends_when_told_and_takes_nothing_away(cluster, watcher):
+    watcher()
+    holder = until(lambda: _holder(cluster), what="a leader")
+    second = watcher(leads=False)
+    time.sleep(3)
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(timeout=5) == 0
+    assert _holder(cluster) == holder
+
+
 def _holder(cluster):
     found = cluster.get(clusters.LEASE, "kaito-hera", OPERATOR)
     return (found or {"spec": {}})["spec"].get("holderIdentity")
@@ -180,14 +203,31 @@ def test_a_deletion_without_argo_releases_by_a_plain_job(cluster, apply, namespa
     until(lambda: not workflows(cluster, namespace), what="no Workflow left")
 
 
-def test_beside_kaito_s_own_controller_ours_acts_on_nothing(cluster, apply, namespace, watcher):
-    kind = clusters.Kind(
-        "ValidatingWebhookConfiguration",
-        "validatingwebhookconfigurations",
-        group="admissionregistration.k8s.io",
-        namespaced=False,
-    )
-    cluster.create(kind, {"metadata": {"name": "validation.workspace.kaito.sh"}})
+WEBHOOK = clusters.Kind(
+    "ValidatingWebhookConfiguration",
+    "validatingwebhookconfigurations",
+    group="admissionregistration.k8s.io",
+    namespaced=False,
+)
+
+
+def _kaito(namespace, **spec):
+    """KAITO's controller, as its Helm chart writes it."""
+    labels = {"app.kubernetes.io/name": "workspace", "app.kubernetes.io/instance": "kaito-workspace"}
+    variables = [{"name": "PRESET_REGISTRY_NAME", "value": "mcr.microsoft.com/aks/kaito"}]
+    containers = [{"name": "workspace", "image": "mcr.microsoft.com/aks/kaito/workspace:0.3.0", "env": variables}]
+    template = {"metadata": {"labels": labels}, "spec": {"containers": containers}}
+    metadata = {"name": "kaito-workspace", "namespace": namespace, "labels": labels}
+    return {"metadata": metadata, "spec": {"selector": {"matchLabels": labels}, "template": template, **spec}}
+
+
+@pytest.mark.parametrize("sign", ["webhook", "controller"])
+def test_beside_kaito_s_own_controller_ours_acts_on_nothing(cluster, apply, namespace, watcher, sign):
+    if sign == "webhook":
+        kind, obj = WEBHOOK, {"metadata": {"name": "validation.workspace.kaito.sh"}}
+    else:
+        kind, obj = clusters.DEPLOYMENT, _kaito(namespace)
+    cluster.create(kind, obj)
     try:
         watcher()
         apply(making.inference())
@@ -195,7 +235,30 @@ def test_beside_kaito_s_own_controller_ours_acts_on_nothing(cluster, apply, name
         assert workspace(cluster, namespace)["metadata"].get("finalizers") is None
         assert not workflows(cluster, namespace)
     finally:
-        cluster.delete(kind, "validation.workspace.kaito.sh")
+        cluster.delete(kind, obj["metadata"]["name"], namespace)
+
+
+def test_neither_a_stopped_kaito_nor_something_of_its_name_is_in_the_way(cluster, namespace):
+    cluster.create(clusters.DEPLOYMENT, _kaito(namespace, replicas=0))
+    other = _kaito(namespace)
+    other["metadata"]["name"] = "someone-s-workspace"
+    other["spec"]["template"]["spec"]["containers"][0]["env"] = []
+    cluster.create(clusters.DEPLOYMENT, other)
+    assert not rival.found(cluster)
+
+
+def test_when_kaito_comes_later_no_hand_acts_any_more(cluster, apply, namespace, watcher):
+    watcher()
+    until(lambda: _holder(cluster), what="a leader")
+    time.sleep(3)  # all hands wait for work
+    cluster.create(clusters.DEPLOYMENT, _kaito(namespace))
+    try:
+        time.sleep(watchers.RIVALS + 2)
+        apply(making.inference())
+        time.sleep(2)
+        assert workspace(cluster, namespace)["metadata"].get("finalizers") is None
+    finally:
+        cluster.delete(clusters.DEPLOYMENT, "kaito-workspace", namespace)
 
 
 def test_at_rest_nothing_is_written_but_the_lease(cluster, apply, namespace, watcher):
