@@ -102,27 +102,28 @@ patches:
       $(if $(CA_BUNDLE),$(call ADD,/data/caBundle,"$(CA_BUNDLE)"))
   - target: {kind: Deployment, name: kaito-hera}
     patch: |
-      # a change of the settings is a new operator
-      $(call ADD,/spec/template/metadata/annotations,{settings: "$(shell cat $(OVERLAY)/*.yaml | sha256sum | cut -c1-12)"})
+      # whatever is installed otherwise than before is read by a new operator
+      $(call ADD,/spec/template/metadata/annotations,{installed: "HASH"})
       $(if $(PULL_SECRET),$(call ADD,/spec/template/spec/imagePullSecrets,[{name: "$(PULL_SECRET)"}]))
 endef
 export KUSTOMIZATION
 
 install: registry-named ## apply argo/ with these images to kubectl's current context (PULL_SECRET=, CA_BUNDLE=, OVERLAY=)
 	@mkdir -p build/install && echo "$$KUSTOMIZATION" > build/install/kustomization.yaml
+	@hash="$$($(KUBECTL) kustomize build/install | sha256sum | cut -c1-12)"; \
+	echo "$$KUSTOMIZATION" | sed "s/\"HASH\"/\"$$hash\"/" > build/install/kustomization.yaml
 	$(KUBECTL) apply --server-side --force-conflicts -k build/install
 	$(KUBECTL) -n kaito-hera rollout status deployment/kaito-hera --timeout=300s
 
 uninstall: ## remove the product; refuses while Workspaces exist, since they hold GPU nodes
-	@left="$$($(KUBECTL) get workspaces.kaito.sh -A --no-headers 2>/dev/null || true)"; \
+	@crd="$$($(KUBECTL) get crd workspaces.kaito.sh --ignore-not-found -o name)"; \
+	left="$$(test -z "$$crd" || $(KUBECTL) get workspaces.kaito.sh -A --no-headers)"; \
 	if [ -n "$$left" ]; then printf 'delete these Workspaces first, they hold nodes that nobody would give back:\n%s\n' "$$left" >&2; exit 1; fi
 	$(KUBECTL) delete --ignore-not-found -k argo
 
 # ---------------------------------------------------------------------- the one-machine cluster
 
 CLUSTER ?= demo
-STATE := /var/tmp/kaito-hera/$(CLUSTER)
-CLUSTER_KUBECTL = $(shell $(PYTHON) -m tests.cluster tool kubectl) --kubeconfig $(STATE)/kubeconfig
 
 cluster-binaries: .venv/.ready ## build the cluster's Go programs and keep them in the cache
 	$(PYTHON) -m tests.cluster binaries
