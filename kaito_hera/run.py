@@ -1,13 +1,14 @@
 """One step's view of the world: the cluster, the Workspace it was started for, who makes nodes."""
 
 import dataclasses
+import hashlib
 import os
 
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, intent, lease, nodes
 from kaito_hera.api import Workspace
 from kaito_hera.nodes.byo import ByoProvider
-from kaito_hera.settings import Settings
+from kaito_hera.settings import Azure, Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,5 +61,11 @@ def provider(cluster: clusters.Cluster, settings: Settings) -> nodes.Provider:
     from kaito_hera.nodes.aks import AksProvider  # noqa: PLC0415 - half a second that other providers need not pay
 
     holder = os.environ.get("HOSTNAME", str(os.getpid()))
-    name = f"kaito-hera-aks-{settings.azure.cluster_name}".lower()
-    return AksProvider(settings.azure, lease.Lease(cluster, name, settings.namespace, holder, seconds=60))
+    turn = lease.Lease(cluster, lock_name(settings.azure), settings.namespace, holder, seconds=60)
+    return AksProvider(settings.azure, turn)
+
+
+def lock_name(azure: Azure) -> str:
+    """The Lease of one AKS cluster. A hash, since Azure allows names that Kubernetes does not, and compares no case."""
+    place = f"{azure.subscription_id}/{azure.resource_group}/{azure.cluster_name}".lower()
+    return f"kaito-hera-aks-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
