@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from serving import errors
 from serving.config import Adapter, Adapters, AdapterStatus
@@ -48,6 +48,15 @@ class Loaded:
         return f"{self.adapter.name}@{self.digest}"
 
 
+class Failed(NamedTuple):
+    """Why an adapter could not be had."""
+
+    reason: str
+    retryable: bool
+    times: int
+    """In a row."""
+
+
 class Source(Protocol):
     """Where adapter images come from; `serving.images.Images` is one."""
 
@@ -67,8 +76,9 @@ class AdapterSet:
         self._engine = engine
         self._wanted: tuple[Adapter, ...] = ()
         self._loaded: Mapping[str, Loaded] = {}
-        self._reasons: dict[str, str] = {}
-        self._file_reason = "the adapters file has not been read yet"
+        self._failed: dict[str, Failed] = {}
+        self.refusal = ""
+        """Why the adapters file cannot be used; what was loaded stays."""
         self._content: bytes | None = None
         self._retry_at = 0.0
         self._retry_after = RETRY_SECONDS
@@ -87,10 +97,12 @@ class AdapterSet:
 
     def lacking(self) -> str:
         """Why not all that is listed is loaded; an empty string if it is."""
+        if self._content is None:
+            return "the adapters file has not been read yet"
         reasons = [
             f"adapter {each.name}: {each.reason or each.state}" for each in self.statuses() if each.state != "loaded"
         ]
-        return "; ".join(([self._file_reason] if self._file_reason else []) + reasons)
+        return "; ".join(([self.refusal] if self.refusal else []) + reasons)
 
     @contextlib.contextmanager
     def lease(self, ids: Iterable[str]) -> Iterator[None]:
@@ -116,19 +128,19 @@ class AdapterSet:
         changed, self._content = content != self._content, content
         self._retry_after = RETRY_SECONDS if changed else min(self._retry_after * 2, RETRY_SECONDS_MOST)
         try:
-            self._wanted, self._file_reason = _parse(content), ""
+            self._wanted, self.refusal = Adapters.validate_json(content), ""
         except ValueError as error:
-            self._file_reason = f"the adapters file {self._file.name} cannot be used: {error}".replace("\n", " ")
-            log.log(logging.ERROR if changed else logging.DEBUG, "%s; what was loaded stays", self._file_reason)
+            self.refusal = f"the adapters file {self._file.name} cannot be used: {error}".replace("\n", " ")
+            log.log(logging.ERROR if changed else logging.DEBUG, "%s; what was loaded stays", self.refusal)
         else:
-            before = self._loaded
-            self._reasons = {}
-            have = await asyncio.gather(*[self._obtain(adapter) for adapter in self._wanted])
+            before, failures = self._loaded, {name: failed.times for name, failed in self._failed.items()}
+            self._failed = {}
+            have = await asyncio.gather(*[self._obtain(each, failures.get(each.name, 0)) for each in self._wanted])
             self._loaded = {loaded.adapter.name: loaded for loaded in have if loaded is not None}
             self._leaving |= {loaded.id for loaded in before.values()}
             self._leaving -= {loaded.id for loaded in self._loaded.values()}
             self._source.keep_only(loaded.digest for loaded in self._loaded.values())
-            self.complete = self.complete or not self._reasons
+            self.complete = self.complete or not self._failed
             self._report(sorted(before.keys() - self._loaded.keys()))
         self._retry_at = time.monotonic() + self._retry_after
 
@@ -137,20 +149,26 @@ class AdapterSet:
             return self._file.read_bytes()
         return b"[]"
 
-    async def _obtain(self, adapter: Adapter) -> Loaded | None:
+    async def _obtain(self, adapter: Adapter, failures: int) -> Loaded | None:
         """The adapter as listed; if that cannot be had, what served under its name before, and a reason."""
         have = self._loaded.get(adapter.name)
         if have is not None and have.adapter.image == adapter.image:
             return Loaded(adapter, have.digest, have.template)
         try:
-            pulled = await self._source.pull(adapter.image)
-            new = Loaded(adapter, pulled.digest, await asyncio.to_thread(_template, pulled.folder))
-            engine = await self._engine()
-            if have is None or have.id != new.id:
-                await engine.load_adapter(new.id, pulled.folder)
+            return await self._load(adapter, have)
         except (errors.Fatal, AdapterRefused, EngineDown, OSError) as error:
-            self._reasons[adapter.name] = str(error)
-            return have
+            self._failed[adapter.name] = Failed(str(error), _may_pass(error), failures + 1)
+        except Exception as error:  # files that nobody vouches for must not end a server that serves
+            log.exception("adapter %s cannot be loaded", adapter.name)
+            self._failed[adapter.name] = Failed(f"{type(error).__name__}: {error}", _may_pass(error), failures + 1)
+        return have
+
+    async def _load(self, adapter: Adapter, have: Loaded | None) -> Loaded:
+        pulled = await self._source.pull(adapter.image)
+        new = Loaded(adapter, pulled.digest, await asyncio.to_thread(_template, pulled.folder))
+        engine = await self._engine()
+        if have is None or have.id != new.id:
+            await engine.load_adapter(new.id, pulled.folder)
         return new
 
     async def _unload_unused(self) -> None:
@@ -162,12 +180,15 @@ class AdapterSet:
 
     def _status(self, adapter: Adapter) -> AdapterStatus:
         have = self._loaded.get(adapter.name)
-        reason = self._reasons.get(adapter.name, "")
+        failed = self._failed.get(adapter.name)
         loaded = have is not None and have.adapter == adapter
-        state = "loaded" if loaded else "failed" if reason else "loading"
-        digest = have.digest if have else ""
-        return AdapterStatus.model_validate(
-            {**adapter.model_dump(), "state": state, "digest": digest, "reason": reason}
+        return AdapterStatus(
+            **adapter.model_dump(),
+            state="loaded" if loaded else "failed" if failed else "loading",
+            digest=have.digest if have else "",
+            reason=failed.reason if failed else "",
+            retryable=failed.retryable if failed else True,
+            failures=failed.times if failed else 0,
         )
 
     def _report(self, removed: list[str]) -> None:
@@ -177,16 +198,13 @@ class AdapterSet:
         served = [f"{name} ({each.adapter.strength:g}, {each.digest[:19]})" for name, each in self._loaded.items()]
         parts = [", ".join(served) or "none"]
         parts += [f"removed {', '.join(removed)}"] if removed else []
-        parts += [f"FAILED {name}: {why}" for name, why in self._reasons.items()]
-        log.log(logging.ERROR if self._reasons else logging.INFO, "adapters: %s", "; ".join(parts))
+        parts += [f"FAILED {name}: {failed.reason}" for name, failed in self._failed.items()]
+        log.log(logging.ERROR if self._failed else logging.INFO, "adapters: %s", "; ".join(parts))
 
 
-def _parse(content: bytes) -> tuple[Adapter, ...]:
-    wanted = Adapters.validate_json(content)
-    doubled = [name for name, count in Counter(adapter.name for adapter in wanted).items() if count > 1]
-    if doubled:
-        raise ValueError(f"the name {doubled[0]} is listed twice")
-    return wanted
+def _may_pass(error: Exception) -> bool:
+    """What is in an image stays wrong; secrets, and images in a registry's replicas, may come late."""
+    return not isinstance(error, AdapterRefused | errors.NotAnAdapter)
 
 
 def _template(folder: Path) -> str | None:

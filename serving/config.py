@@ -6,6 +6,7 @@ badly, the server's or a check's, leaves a `Failure` as its termination message.
 """
 
 import enum
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,6 +65,8 @@ class ServingConfig(Strict):
     """The name that clients ask for: the preset's."""
     model: Model
     port: int = PORT
+    require_gpu: bool = False
+    """End rather than serve on the CPU, where a pod that pays for a GPU cannot use it."""
 
 
 class Adapter(Strict):
@@ -75,7 +78,14 @@ class Adapter(Strict):
     strength: Annotated[float, pydantic.Field(ge=0, le=1)] = 1.0
 
 
-Adapters = pydantic.TypeAdapter(tuple[Adapter, ...])
+def _distinct(adapters: tuple[Adapter, ...]) -> tuple[Adapter, ...]:
+    for name, count in Counter(adapter.name for adapter in adapters).items():
+        if count > 1:
+            raise ValueError(f"the name {name} is listed twice; give each of inference.adapters a name of its own")
+    return adapters
+
+
+Adapters = pydantic.TypeAdapter(Annotated[tuple[Adapter, ...], pydantic.AfterValidator(_distinct)])
 """Reads and writes the adapters file: `Adapters.validate_json(text)`, `Adapters.dump_json(adapters)`."""
 
 
@@ -87,6 +97,10 @@ class AdapterStatus(Adapter):
     """Of the image that is served under this name, `sha256:...`; while a change fails, the earlier one's."""
     reason: str = ""
     """Why it failed, or what it waits for."""
+    retryable: bool = True
+    """Whether the same image may work another time; the server tries again in any case."""
+    failures: int = 0
+    """How often in a row it failed: what is said again is told from what was said before."""
 
 
 class Served(pydantic.BaseModel):
@@ -95,9 +109,13 @@ class Served(pydantic.BaseModel):
     ready: bool
     adapters: tuple[AdapterStatus, ...]
     """In the order of the adapters file; what is not listed is not served."""
+    listing: str = ""
+    """Why the adapters file cannot be used; what it listed before is still served."""
 
     def lacks(self, wanted: tuple[Adapter, ...]) -> str:
         """What keeps the server from serving exactly `wanted`, or an empty string: what a roll-out polls."""
+        if self.listing:
+            return self.listing
         seen = {status.name: status for status in self.adapters}
         for adapter in wanted:
             status = seen.pop(adapter.name, None)
@@ -106,6 +124,15 @@ class Served(pydantic.BaseModel):
             if status.state != "loaded":
                 return f"adapter {adapter.name}: {status.state}{': ' if status.reason else ''}{status.reason}"
         return f"adapter {min(seen)}: still listed" if seen else ""
+
+    def refused(self, wanted: tuple[Adapter, ...]) -> dict[int, AdapterStatus]:
+        """What of `wanted` failed and cannot work as it is, by its place in the list."""
+        failed = {each.name: each for each in self.adapters if each.state == "failed" and not each.retryable}
+        return {
+            at: failed[adapter.name]
+            for at, adapter in enumerate(wanted)
+            if adapter.name in failed and failed[adapter.name].image == adapter.image
+        }
 
 
 class Failure(Strict):

@@ -46,6 +46,8 @@ class Stopping:
 
     def __init__(self, drain_seconds: float) -> None:
         self.requested = False
+        self.ray = False
+        """Whether there are processes of Ray's to end."""
         self.link: Link | None = None
         self._drain_seconds = drain_seconds
 
@@ -55,6 +57,8 @@ class Stopping:
             signal.signal(number, self._handle)
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if not self.ray:
+            _go()
         if self.link is None:
             raise Stopped
         if not self.requested:
@@ -63,6 +67,14 @@ class Stopping:
             last = threading.Timer(self._drain_seconds + LINGER_SECONDS, self.link.close)
             last.daemon = True
             last.start()
+
+
+def _go() -> None:
+    """End the process now: raised, Stopped would wait for the threads of a download, longer than the pod has."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(RuntimeError):  # it may be busy with the line that SIGTERM interrupted
+            stream.flush()
+    os._exit(Exit.DONE)
 
 
 class ReplicaFailed(Exception):
@@ -124,6 +136,7 @@ def _serve(config_file: Path, surroundings: settings.Settings) -> Exit:
             threads=surroundings.threads,
         )
         door = Door(launch.socket)
+        stopping.ray = True
         with _ray(run):
             stopping.listen()
             _deploy(replica.application(launch), config.port)

@@ -67,7 +67,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._service = Service(
             launch.config,
-            load=lambda: _load(launch.weights, launch.threads),
+            load=lambda: _load(launch),
             adapters_file=launch.adapters_file,
             source=Images(launch.scratch / "adapters", authfile=launch.registry_auth),
             on_fatal=self._end,
@@ -95,11 +95,12 @@ class Server:
         os._exit(int(error.exit))
 
 
-def _load(weights: Path, threads: int) -> Loaded:
+def _load(launch: Launch) -> Loaded:
     """Engine and text side; imports torch and transformers only now, beside the start of HAProxy."""
     engine = importlib.import_module("serving.engine.sequential").SequentialEngine
-    tokenizer = importlib.import_module("serving.text.checkpoint").CheckpointTokenizer(weights)
-    return Loaded(engine.load(weights, threads=threads), Chat(tokenizer))
+    tokenizer = importlib.import_module("serving.text.checkpoint").CheckpointTokenizer(launch.weights)
+    model = engine.load(launch.weights, threads=launch.threads, require_gpu=launch.config.require_gpu)
+    return Loaded(model, Chat(tokenizer))
 
 
 def _log_to(link: Link) -> None:

@@ -18,7 +18,8 @@ def router(service: Service) -> fastapi.APIRouter:
     @routes.get("/v1/models")
     async def models() -> dict[str, Any]:
         """`data` as OpenAI's clients read it; `ready`, `adapters` and `engine` beside it."""
-        served = Served(ready=not service.unready(), adapters=service.adapters.statuses())
+        adapters = service.adapters
+        served = Served(ready=not service.unready(), adapters=adapters.statuses(), listing=adapters.refusal)
         return {
             "object": "list",
             "data": list(_entries(service).values()),
@@ -62,6 +63,7 @@ def _engine(service: Service) -> dict[str, Any] | None:
     return {
         "kind": info.kind,
         "concurrent_requests": info.concurrency,
+        "requests": service.admission.inside,
         "context": info.context,
         "dtype": info.dtype,
         "device": info.device,

@@ -13,8 +13,10 @@ import transformers
 from serving import errors
 
 
-def load_model(folder: Path, *, threads: int) -> Any:
-    """The model in `folder`, on the GPU if there is one, ready to run."""
+def load_model(folder: Path, *, threads: int, require_gpu: bool = False) -> Any:
+    """The model in `folder`, on the GPU if there is one or it is required, after its first run."""
+    if require_gpu and not torch.cuda.is_available():
+        raise errors.NodeTrouble(_no_gpu())
     torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -23,11 +25,28 @@ def load_model(folder: Path, *, threads: int) -> Any:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
-        return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        return run_once(model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).eval())
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise errors.ModelDoesNotFit(f"the weights in {dtype} do not fit: {error}; take a larger GPU") from error
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise errors.BadModel(f"the checkpoint cannot be served: {str(error).partition(chr(10))[0]}") from error
+
+
+def run_once(model: Any) -> Any:
+    """The model, after a forward pass: weights that leave no room for one do not fit either."""
+    with torch.inference_mode():
+        try:
+            model(torch.ones((1, 2), dtype=torch.long, device=model.device))
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise errors.ModelDoesNotFit(f"the weights leave no room to run: {error}; take a larger GPU") from error
+    return model
+
+
+def _no_gpu() -> str:
+    return (
+        f"require_gpu is true and torch {torch.__version__} finds no GPU: it is built for CUDA {torch.version.cuda}; "
+        "see that the node's NVIDIA driver works and is new enough for that, or replace the node"
+    )
 
 
 def number_type(stored: torch.dtype) -> torch.dtype:

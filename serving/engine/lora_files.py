@@ -7,6 +7,7 @@ refused with its name. Knows files and shapes, not how or when an adapter is use
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def read(folder: Path, linears: Mapping[str, tuple[int, int]]) -> dict[str, Pair
 def _config(file: Path) -> dict[str, object]:
     try:
         config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AdapterRefused(f"/data/{file.name} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise AdapterRefused(f"/data/{file.name} is not a JSON object")
@@ -110,18 +111,26 @@ def _pair(
             f"it was made for another base model: {module} needs lora_A {[int(rank), shape[0]]} and lora_B "
             f"{[shape[1], int(rank)]}, it has {list(down.shape)} and {list(up.shape)}"
         )
-    if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
-        raise AdapterRefused(f"its weights for {module} are not finite numbers")
     alpha = _number(config, "lora_alpha", "alpha_pattern", module)
-    return Pair(down, up * (alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)))
+    up = up * (alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+    if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
+        raise AdapterRefused(f"its weights for {module}, times lora_alpha {alpha:g}, are not finite numbers")
+    return Pair(down, up)
 
 
 def _number(config: Mapping[str, object], field: str, pattern_field: str, module: str) -> float:
     """`r` or `lora_alpha` of one module: the first pattern that ends the module's name wins, as in peft."""
     value, patterns = config.get(field), config.get(pattern_field)
     if isinstance(patterns, dict):
-        hit = next((key for key in patterns if re.fullmatch(rf"(.*\.)?({key})", module)), None)
+        hit = next((key for key in patterns if _names(key, module, pattern_field)), None)
         value = value if hit is None else patterns[hit]
-    if not isinstance(value, int | float) or value <= 0:
-        raise AdapterRefused(f"{CONFIG} has {field} {value!r} for {module}; it must be a number above 0")
+    if not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:  # JSON has NaN and 400 digits
+        raise AdapterRefused(f"{CONFIG} has {field} {value!r} for {module}; it must be a finite number above 0")
     return float(value)
+
+
+def _names(pattern: str, module: str, field: str) -> bool:
+    try:
+        return re.fullmatch(rf"(.*\.)?({pattern})", module) is not None
+    except (re.error, RecursionError) as error:
+        raise AdapterRefused(f"{CONFIG} has {pattern!r} in {field}, which is no regular expression: {error}") from error

@@ -56,12 +56,9 @@ class SequentialEngine:
         self._thread.start()
 
     @classmethod
-    def load(cls, folder: Path, *, threads: int) -> Self:
+    def load(cls, folder: Path, *, threads: int, require_gpu: bool = False) -> Self:
         """Load a checkpoint and run it once; takes as long as that takes."""
-        model = load_model(folder, threads=threads)
-        with torch.inference_mode():
-            model(torch.ones((1, 2), dtype=torch.long, device=model.device))
-        return cls(model, threads=threads)
+        return cls(load_model(folder, threads=threads, require_gpu=require_gpu), threads=threads)
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""

@@ -17,6 +17,8 @@ MARK = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")
 """What the turns of templates are marked with: `<|user|>`, `<start_of_turn>`, `[INST]`."""
 
 PROBE = "a few words of a user"
+SYSTEM_PROBE = "Zanzibar-7351"
+"""No template writes this by itself."""
 
 
 class TextRefused(ValueError):
@@ -58,6 +60,7 @@ class Chat:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._marks = functools.lru_cache(maxsize=64)(self._find_marks)
+        self._takes_system = functools.lru_cache(maxsize=64)(self._try_system)
 
     def raw(self, text: str) -> list[int]:
         """Text as it is."""
@@ -71,16 +74,38 @@ class Chat:
         return self.conversation([{"role": "user", "content": text}], template)
 
     def conversation(self, messages: Sequence[Message], template: str | None) -> list[int]:
-        """`messages` as the template writes them."""
+        """`messages` as the template writes them; the system's are folded, as in tuning, if it takes none."""
         if not template:
             raise TextRefused("messages need a chat template and this model has none; send a prompt instead")
         _refuse_half_characters("".join(message["role"] + message["content"] for message in messages))
+        if any(message["role"] == "system" for message in messages) and not self._takes_system(template):
+            messages = _without_system(messages)
         return self.tokenizer.encode_chat(messages, template)
 
     def _find_marks(self, template: str) -> frozenset[str]:
         """The special tokens, and what the template puts around a user's words."""
         rendered = self.tokenizer.render([{"role": "user", "content": PROBE}], template)
         return self.tokenizer.special_tokens | frozenset(MARK.findall(rendered.replace(PROBE, "\n")))
+
+    def _try_system(self, template: str) -> bool:
+        """Whether a system message reaches the model: some templates refuse it, some drop it in silence."""
+        probe = [{"role": "system", "content": SYSTEM_PROBE}, {"role": "user", "content": PROBE}]
+        try:
+            return SYSTEM_PROBE in self.tokenizer.render(probe, template)
+        except TextRefused:
+            return False
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message]:
+    """The system's words at the head of the first user message, or as one where the user says nothing."""
+    said = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+    rest = [message for message in messages if message["role"] != "system"]
+    if not said:
+        return rest
+    first = next((at for at, message in enumerate(rest) if message["role"] == "user"), None)
+    if first is None:
+        return [{"role": "user", "content": said}, *rest]
+    return [*rest[:first], {**rest[first], "content": f"{said}\n\n{rest[first]['content']}"}, *rest[first + 1 :]]
 
 
 def _refuse_half_characters(text: str) -> None:

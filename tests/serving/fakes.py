@@ -74,7 +74,9 @@ class FakeEngine:
         self.tokenizer = tokenizer
         self.answer = "fine, thank you"
         self.ends = True
-        self.pace = 0.0
+        self.gate = threading.Event()
+        """Closed, it holds every answer after its first token."""
+        self.gate.set()
         self.fails = None
         self.seen = []
         self.cancelled = 0
@@ -84,7 +86,8 @@ class FakeEngine:
 
     def forget(self):
         """For a test that comes after another on the same server."""
-        self.answer, self.pace, self.fails = "fine, thank you", 0.0, None
+        self.answer, self.fails = "fine, thank you", None
+        self.gate.set()
         self.seen.clear()
         self.cancelled = 0
 
@@ -97,7 +100,8 @@ class FakeEngine:
         try:
             async with self._turn:
                 for token in tokens[: request.max_new_tokens]:
-                    await asyncio.sleep(self.pace)
+                    while done and not self._goes_on():  # noqa: ASYNC110 (opened by another thread)
+                        await asyncio.sleep(0.01)
                     if self.broken or self.fails:
                         raise EngineDown(self.broken) if self.broken else self.fails
                     done += 1
@@ -109,9 +113,14 @@ class FakeEngine:
         finally:
             self.cancelled += done < min(len(tokens), request.max_new_tokens)
 
+    def _goes_on(self):
+        return self.gate.is_set() or self.broken or self.fails
+
     async def load_adapter(self, adapter, folder):
         if (folder / "bad").exists():
             raise AdapterRefused("made for another base model")
+        if (folder / "odd").exists():
+            raise OverflowError("cannot convert float infinity to integer")
         self.adapters[adapter] = folder.name
 
     async def unload_adapter(self, adapter):
@@ -156,15 +165,15 @@ class Client:
         self.url, self.service, self.engine, self.source, self.fatal = url, service, engine, source, fatal
 
     def get(self, path):
-        return requests.get(self.url + path, timeout=10)
+        return requests.get(self.url + path, timeout=60)
 
     def post(self, path, **body):
-        return requests.post(self.url + path, json=body, timeout=20)
+        return requests.post(self.url + path, json=body, timeout=60)
 
     def chat(self, prompt, **kwargs):
         return self.post("/chat", prompt=prompt, generate_kwargs=kwargs)
 
-    def eventually(self, condition, seconds=5.0):
+    def eventually(self, condition, seconds=30.0):
         ends = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < ends, "did not happen in time"
@@ -212,7 +221,8 @@ def server(
         yield client
     finally:
         running.should_exit = True
-        thread.join(10)
+        fake.gate.set()
+        thread.join(30)
         assert not thread.is_alive()
 
 

@@ -9,14 +9,20 @@ import threading
 
 @contextlib.contextmanager
 def running(repositories):
-    """`repositories`: id to (revision, folder). Yields the hub and its address; `hub.asked` lists the paths."""
+    """`repositories`: id to (revision, folder). Yields the hub and its address; `hub.asked` lists the paths.
+
+    While `hub.flows` is not set, weights are asked for and do not come; `hub.waiting` tells that it happens.
+    """
     hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hub.repositories, hub.asked, hub.refuse = repositories, [], 0
+    hub.flows, hub.waiting = threading.Event(), threading.Event()
+    hub.flows.set()
     thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
         yield hub, f"http://127.0.0.1:{hub.server_address[1]}"
     finally:
+        hub.flows.set()
         hub.shutdown()
         hub.server_close()
         thread.join(5)
@@ -48,6 +54,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": f.name} for f in folder.iterdir()
                 ]
             return self.answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+        if self.command == "GET" and rest[2].endswith(".safetensors") and not self.server.flows.is_set():
+            self.server.waiting.set()
+            self.server.flows.wait()
         content = (folder / rest[2]).read_bytes()
         return self.answer(200, content, {"ETag": hashlib.sha256(content).hexdigest(), "X-Repo-Commit": revision})
 

@@ -1,11 +1,14 @@
 """KAITO's /chat, over real HTTP."""
 
+import http.client
+import json
 import threading
 
 import pytest
 import requests
 
 from serving.engine.protocol import RequestFailed, RequestRefused
+from serving.text.chat import Chat
 from tests.serving import fakes
 
 
@@ -85,6 +88,42 @@ def test_messages_are_a_conversation(chat):
 def test_messages_beside_a_prompt_are_ignored_as_kaito_does(chat):
     chat.post("/chat", prompt="p", messages=[{"role": "user", "content": "m"}])
     assert asked(chat) == "<|user|>p<|end|><|assistant|>"
+
+
+NO_SYSTEM = {
+    "silent": "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}{% endif %}{% endfor %}",
+    "refused": (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        pytest.param([("system", "Be kind."), ("user", "Hi")], "<|user|>Be kind.\n\nHi", id="before the user"),
+        pytest.param(
+            [("system", "a"), ("user", "b"), ("system", "c"), ("user", "d")],
+            "<|user|>a\n\nc\n\nb<|user|>d",
+            id="several",
+        ),
+        pytest.param([("system", "Be kind.")], "<|user|>Be kind.", id="alone"),
+        pytest.param([("system", ""), ("user", "Hi")], "<|user|>Hi", id="empty"),
+        pytest.param([("user", "Hi")], "<|user|>Hi", id="none"),
+    ],
+)
+@pytest.mark.parametrize("template", NO_SYSTEM.values(), ids=NO_SYSTEM)
+def test_system_messages_that_the_template_has_no_place_for_stand_in_the_first_user_message(said, text, template):
+    tokenizer = fakes.ByteTokenizer(template)
+    messages = [{"role": role, "content": content} for role, content in said]
+    assert tokenizer.text(Chat(tokenizer).conversation(messages, template)) == text
+
+
+def test_system_messages_that_the_template_takes_stay(chat):
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    chat.post("/chat", messages=turns)
+    assert asked(chat) == "<|system|>Be kind.<|end|><|user|>Hi<|end|><|assistant|>"
 
 
 def test_prefix_is_read_by_the_model_and_not_returned(chat):
@@ -183,7 +222,7 @@ def test_wrong_types_are_fastapis_422(chat):
     ],
 )
 def test_odd_bodies_are_422(chat, body):
-    response = requests.post(chat.url + "/chat", data=body, headers={"Content-Type": "application/json"}, timeout=5)
+    response = requests.post(chat.url + "/chat", data=body, headers={"Content-Type": "application/json"}, timeout=60)
     assert response.status_code == 422
     assert response.json()["detail"]
 
@@ -197,7 +236,7 @@ def test_odd_bodies_are_422(chat, body):
     ],
 )
 def test_what_only_json_can_say_is_400(chat, body, words):
-    response = requests.post(chat.url + "/chat", data=body, headers={"Content-Type": "application/json"}, timeout=5)
+    response = requests.post(chat.url + "/chat", data=body, headers={"Content-Type": "application/json"}, timeout=60)
     assert response.status_code == 400
     assert words in detail(response)
 
@@ -237,7 +276,7 @@ def test_what_the_engine_says_of_a_request_reaches_the_client(chat, error, statu
 
 def test_full_queue_is_429_with_retry_after_and_health_stays(tmp_path):
     with fakes.server(tmp_path, max_waiting=1) as client:
-        client.engine.pace = 0.05
+        client.engine.gate.clear()
         answers = []
         threads = [
             threading.Thread(target=lambda: answers.append(client.post("/chat", prompt="p").status_code))
@@ -250,6 +289,7 @@ def test_full_queue_is_429_with_retry_after_and_health_stays(tmp_path):
         assert refused.status_code == 429
         assert int(refused.headers["Retry-After"]) >= 1
         assert client.get("/health").status_code == 200
+        client.engine.gate.set()
         for thread in threads:
             thread.join()
         assert answers == [200, 200]
@@ -257,9 +297,11 @@ def test_full_queue_is_429_with_retry_after_and_health_stays(tmp_path):
 
 
 def test_client_that_hangs_up_frees_its_place(chat):
-    chat.engine.pace = 0.2
-    with pytest.raises(requests.ReadTimeout):
-        requests.post(chat.url + "/chat", json={"prompt": "p"}, timeout=0.5)
+    chat.engine.gate.clear()
+    connection = http.client.HTTPConnection(chat.url.removeprefix("http://"), timeout=60)
+    connection.request("POST", "/chat", json.dumps({"prompt": "p"}), {"Content-Type": "application/json"})
+    chat.eventually(lambda: chat.engine.seen)
+    connection.close()
     chat.eventually(lambda: chat.engine.cancelled == 1 and chat.service.admission.inside == 0)
 
 
@@ -267,5 +309,5 @@ def test_body_that_is_too_long_is_413(tmp_path):
     with fakes.server(tmp_path, max_body=1000) as client:
         assert client.post("/chat", prompt="x" * 2000).status_code == 413
         chunks = (piece for piece in [b'{"prompt": "', b"x" * 2000, b'"}'])
-        assert requests.post(client.url + "/chat", data=chunks, timeout=5).status_code == 413
+        assert requests.post(client.url + "/chat", data=chunks, timeout=60).status_code == 413
         assert client.post("/chat", prompt="x").status_code == 200

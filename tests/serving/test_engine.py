@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import math
 
 import pytest
 
@@ -15,6 +16,8 @@ torch = pytest.importorskip("torch")
 import peft
 from safetensors.torch import load_file, save_file
 
+from serving import errors
+from serving.engine import loading
 from serving.engine.protocol import (
     AdapterRefused,
     EngineDown,
@@ -205,6 +208,12 @@ def test_requests_choose_their_adapters_one_after_the_other(engine, adapters):
         pytest.param({"init_lora_weights": "pissa_niter_4"}, "needs a changed base", id="pissa"),
         pytest.param({"r": 5}, r"needs lora_A \[5, 128\]", id="rank"),
         pytest.param({"lora_alpha": 0}, "lora_alpha 0", id="alpha"),
+        pytest.param({"lora_alpha": math.nan}, "lora_alpha nan for .* finite number above 0", id="alpha nan"),
+        pytest.param({"lora_alpha": 1e308}, "times lora_alpha 1e.308, are not finite", id="alpha overflows"),
+        pytest.param({"r": math.inf}, "r inf for", id="rank infinite"),
+        pytest.param({"r": math.nan}, "r nan for", id="rank nan"),
+        pytest.param({"r": 10**400}, "r 1000.* finite number above 0", id="rank of 400 digits"),
+        pytest.param({"rank_pattern": {"(": 4}}, r"'\(' in rank_pattern, which is no regular", id="pattern"),
     ],
 )
 def test_what_is_not_plain_lora_is_refused_with_the_reason(engine, base, tmp_path, fields, reason):
@@ -246,6 +255,9 @@ def test_files_that_cannot_be_read_are_refused(engine, base, tmp_path):
     (folder / "adapter_model.safetensors").write_bytes(b"no")
     with pytest.raises(AdapterRefused, match=r"adapter_model\.safetensors cannot be read"):
         asyncio.run(engine.load_adapter("x", folder))
+    (folder / "adapter_config.json").write_text('{"a":' * 20000)
+    with pytest.raises(AdapterRefused, match=r"adapter_config\.json cannot be read: maximum recursion depth"):
+        asyncio.run(engine.load_adapter("x", folder))
     (folder / "adapter_config.json").write_text("[]")
     with pytest.raises(AdapterRefused, match="is not a JSON object"):
         asyncio.run(engine.load_adapter("x", folder))
@@ -255,13 +267,18 @@ def test_stopped_engine_says_so(base):
     engine = SequentialEngine.load(base, threads=1)
 
     async def scenario():
-        async def collect(token):
-            return [delta async for delta in engine.generate(Request((token,), 500, sampling=GREEDY))]
+        def stream(token):
+            return engine.generate(Request((token,), 500, sampling=GREEDY))
 
-        running, waiting = [asyncio.ensure_future(collect(token)) for token in (5, 6)]
-        await asyncio.sleep(0.1)
+        async def rest(stream):
+            return [delta async for delta in stream]
+
+        running = stream(5)
+        await anext(running)
+        waiting = asyncio.ensure_future(rest(stream(6)))
+        await asyncio.sleep(0)  # now it is in the queue
         await engine.stop()
-        return await asyncio.gather(running, waiting, collect(7), return_exceptions=True)
+        return await asyncio.gather(rest(running), waiting, rest(stream(7)), return_exceptions=True)
 
     lost = asyncio.run(scenario())
     assert [(type(error), str(error)) for error in lost] == [(EngineDown, "the engine was stopped")] * 3
@@ -308,8 +325,26 @@ def test_streamed_text_is_the_decoded_text(tokenizer, engine):
 
 
 def test_model_config_without_weights_is_refused(tmp_path, base):
-    from serving import errors
-
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing-known"}))
     with pytest.raises(errors.BadModel, match="cannot be served"):
         SequentialEngine.load(tmp_path, threads=1)
+
+
+class Full(torch.nn.Module):
+    """Weights that left no room for a forward pass."""
+
+    device = torch.device("cpu")
+
+    def forward(self, _):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_weights_that_leave_no_room_to_run_do_not_fit():
+    with pytest.raises(errors.ModelDoesNotFit, match=r"no room .* CUDA out of memory; take a larger GPU"):
+        loading.run_once(Full())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_required_gpu_that_is_not_there_is_trouble_with_the_node(base):
+    with pytest.raises(errors.NodeTrouble, match=r"require_gpu is true and torch \S+ finds no GPU: .* driver"):
+        SequentialEngine.load(base, threads=1, require_gpu=True)

@@ -1,6 +1,7 @@
 """What surrounds the server in its process: settings, last words, the link, HAProxy's program, command line."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import pytest
 from serving import errors, haproxy, settings
 from serving.config import Failure, parse_termination
 from serving.link import Door, Link
+from tests.serving import modelhub
 
 FORBIDDEN = ("torch", "ray", "transformers", "peft", "fastapi")
 
@@ -139,6 +141,42 @@ def test_driver_refuses_what_cannot_work_before_it_starts_anything(tmp_path, con
     left = parse_termination(log.read_text())
     assert left == Failure(reason="BadConfig", message=left.message, retryable=False)
     assert words in left.message
+
+
+def test_sigterm_does_not_wait_for_a_download(config, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+    with modelhub.running({"acme/tiny": ("a" * 40, folder)}) as (hub, url):
+        hub.flows.clear()
+        own = {
+            "HF_ENDPOINT": url,
+            "HF_HUB_DOWNLOAD_TIMEOUT": "600",
+            "HOME": str(tmp_path),
+            "RUN_FOLDER": str(tmp_path),
+            "PATH": os.environ["PATH"],
+        }
+        own |= {"SCRATCH": str(tmp_path), "TERMINATION_LOG": str(tmp_path / "termination"), "RAY_AUTH_TOKEN": "secret"}
+        driver = subprocess.Popen([sys.executable, "-m", "serving", str(config)], env=own)
+        try:
+            assert hub.waiting.wait(60)
+            driver.terminate()
+            assert driver.wait(60) == 0
+        finally:
+            driver.kill()
+            driver.wait()
+    assert not (tmp_path / "termination").exists()
+
+
+def test_names_of_adapters_must_differ_before_anything_is_asked(config, tmp_path):
+    images = [{"name": "poet", "image": f"127.0.0.1:1/poet:{tag}"} for tag in (1, 2)]
+    config.with_name("adapters.json").write_text(json.dumps(images))
+    log = tmp_path / "termination"
+    done = run("--check", config, TERMINATION_LOG=log)
+    left = parse_termination(log.read_text())
+    assert (done.returncode, left.reason, left.retryable) == (10, "BadConfig", False)
+    assert "the name poet is listed twice; give each of inference.adapters a name of its own" in left.message
 
 
 def test_check_without_adapters_is_content(config, tmp_path):

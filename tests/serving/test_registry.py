@@ -68,7 +68,7 @@ def auth(folder, host, credentials):
     return file
 
 
-def inspect(image, authfile, seconds=10):
+def inspect(image, authfile, seconds=30):
     return registry.inspect(image, authfile=authfile, seconds=seconds)
 
 
@@ -93,6 +93,27 @@ def test_folders_of_other_images_are_given_back(tmp_path, public, images):
     kept, dropped = [asyncio.run(source.pull(f"{public}/team/{name}:1")) for name in ("kaito", "docker")]
     source.keep_only([kept.digest])
     assert (kept.folder.exists(), dropped.folder.exists()) == (True, False)
+
+
+def test_image_under_two_names_is_pulled_once_also_at_the_same_time(tmp_path, public, images):
+    source = Images(tmp_path / "images", authfile=tmp_path / "none")
+
+    async def both():
+        names = [f"{public}/team/{name}" for name in ("kaito:1", f"kaito@{images['kaito']}")]
+        return await asyncio.gather(*[source.pull(name) for name in names])
+
+    one, other = asyncio.run(both())
+    assert one == other
+    assert [file.name for file in (tmp_path / "images").iterdir()] == [one.folder.name]
+
+
+def test_what_a_killed_pull_left_is_removed(tmp_path):
+    root = tmp_path / "images"
+    kept, left = root / ("sha256-" + "a" * 64), root / ".pull-x1" / "blobs"
+    for folder in (kept, left):
+        folder.mkdir(parents=True)
+    Images(root, authfile=tmp_path / "none")
+    assert list(root.iterdir()) == [kept]
 
 
 def test_private_image_needs_the_mounted_secret(tmp_path, private, images):
@@ -126,7 +147,7 @@ def test_failures_are_told_apart(tmp_path, images, image, error, words):
         inspect(image.format(public=images["public"]), tmp_path / "none")
 
 
-def check(tmp_path, *references, authfile=None):
+def check(tmp_path, *references, authfile=None, seconds=10):
     """`python -m serving --check`, as the operator's Job runs it."""
     model = {"id": "acme/tiny", "revision": "1"}
     (tmp_path / "serving.json").write_text(json.dumps({"workspace": "ns/w", "name": "tiny", "model": model}))
@@ -135,11 +156,11 @@ def check(tmp_path, *references, authfile=None):
     environment = os.environ | {
         "TERMINATION_LOG": str(tmp_path / "termination"),
         "REGISTRY_AUTH": str(authfile or tmp_path / "none"),
-        "CHECK_SECONDS": "3",
+        "CHECK_SECONDS": str(seconds),
     }
     done = subprocess.run(
         [sys.executable, "-m", "serving", "--check", tmp_path / "serving.json"],
-        env=environment, capture_output=True, text=True, timeout=15, check=False,
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     left = tmp_path / "termination"
     return done, parse_termination(left.read_text()) if left.exists() else None
@@ -172,7 +193,7 @@ def test_check_names_the_field_and_ends_with_a_terminal_code(tmp_path, images, i
 def test_check_answers_in_time_when_the_registry_does_not(tmp_path):
     silent = subprocess.Popen([sys.executable, "-c", SILENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        done, left = check(tmp_path, f"127.0.0.1:{silent.stdout.readline().strip()}/x:1")
+        done, left = check(tmp_path, f"127.0.0.1:{silent.stdout.readline().strip()}/x:1", seconds=3)
         assert (done.returncode, left.reason, left.retryable) == (41, "RegistryUnavailable", True)
     finally:
         silent.communicate()

@@ -157,7 +157,7 @@ def test_sigterm_finishes_running_requests_and_ends_with_0(pod):
         target=lambda: answers.append(chat(pod, num_return_sequences=8, max_new_tokens=400, eos_token_id=[]))
     )
     running.start()
-    time.sleep(0.3)
+    eventually(lambda: pod.request("GET", "/v1/models")[1]["engine"]["requests"])
     began = time.monotonic()
     pod.terminate()
     assert not answers

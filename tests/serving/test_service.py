@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from serving import errors
-from serving.config import Adapter, Served
+from serving.config import Adapter, AdapterStatus, Served
 from serving.service import Loaded
 from serving.text.chat import Chat
 from tests.serving import fakes
@@ -19,6 +19,7 @@ IMAGES = {
     "r/cook:1": ("sha256:" + "b" * 64, FILES),
     "r/cook:2": ("sha256:" + "c" * 64, {}),
     "r/bad:1": ("sha256:" + "d" * 64, {"bad": ""}),
+    "r/odd:1": ("sha256:" + "e" * 64, {"odd": ""}),
 }
 POET_ID, COOK_ID = "poet@sha256:" + "a" * 64, "cook@sha256:" + "b" * 64
 
@@ -134,18 +135,21 @@ def test_changes_of_the_file_are_applied_without_a_restart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("image", "reason"),
+    ("image", "reason", "retryable"),
     [
-        pytest.param("r/none:1", "the registry has no image r/none:1", id="missing"),
-        pytest.param("r/bad:1", "made for another base model", id="other base"),
+        pytest.param("r/none:1", "the registry has no image r/none:1", True, id="missing"),
+        pytest.param("r/bad:1", "made for another base model", False, id="other base"),
+        pytest.param("r/odd:1", "OverflowError: cannot convert float infinity to integer", True, id="unforeseen"),
     ],
 )
-def test_bad_adapter_is_reported_and_the_good_ones_stay(tmp_path, image, reason):
+def test_bad_adapter_is_reported_and_the_good_ones_stay(tmp_path, image, reason, retryable):
     with fakes.server(tmp_path, images=IMAGES, adapters=listing(POET)) as client:
         client.eventually(lambda: client.get("/health").status_code == 200)
         bad = {"name": "bad", "image": image, "strength": 1.0}
         write(client, listing(POET, bad))
         client.eventually(lambda: lacks(client, POET, bad) == f"adapter bad: failed: {reason}")
+        status = served(client).adapters[1]
+        assert (status.retryable, status.failures) == (retryable, 1)
         assert client.get("/health").status_code == 200
         assert client.post("/v1/completions", prompt="p", model="poet").status_code == 200
         assert client.post("/v1/completions", prompt="p", model="bad").status_code == 404
@@ -168,9 +172,30 @@ def test_bad_adapter_at_the_start_keeps_it_unready_and_says_why(tmp_path):
         health = client.get("/health")
         assert health.status_code == 503
         assert "adapter cook: the registry has no image r/none:1" in health.json()["detail"]
+        assert lacks(client, POET, COOK | {"image": "r/none:1"}).startswith("adapter cook: failed: the registry has no")
         assert client.get("/livez").status_code == 200
         write(client, listing(POET))
         client.eventually(lambda: client.get("/health").status_code == 200)
+
+
+def test_failure_is_counted_until_it_works(tmp_path):
+    with fakes.server(tmp_path, images=IMAGES, adapters=listing(COOK | {"image": "r/bad:1"})) as client:
+        client.eventually(lambda: served(client).adapters and served(client).adapters[0].failures == 1)
+        write(client, listing(COOK | {"image": "r/bad:1", "strength": 0.5}))
+        client.eventually(lambda: served(client).adapters[0].failures == 2)
+        write(client, listing(COOK))
+        client.eventually(lambda: not lacks(client, COOK))
+        assert (served(client).adapters[0].failures, served(client).adapters[0].reason) == (0, "")
+
+
+def test_refused_are_those_that_failed_for_good_as_they_are_wanted():
+    poet, cook, good = (Adapter.model_validate(each) for each in (POET, COOK, COOK | {"name": "good"}))
+    failed = AdapterStatus(**cook.model_dump(), state="failed", reason="DoRA", retryable=False, failures=2)
+    loaded = AdapterStatus(**good.model_dump(), state="loaded")
+    passing = AdapterStatus(**poet.model_dump(), state="failed", reason="no answer")
+    answer = Served(ready=False, adapters=(passing, failed, loaded))
+    assert answer.refused((poet, cook, good)) == {1: failed}
+    assert not answer.refused((poet, cook.model_copy(update={"image": "r/cook:2"}), good))
 
 
 @pytest.mark.parametrize(
@@ -186,6 +211,7 @@ def test_file_that_cannot_be_read_changes_nothing(tmp_path, content, reason):
         client.eventually(lambda: client.get("/health").status_code == 200)
         write(client, content)
         client.eventually(lambda: reason in client.service.adapters.lacking())
+        assert reason in lacks(client, COOK)
         assert client.get("/health").status_code == 200
         client.post("/chat", prompt="p")
         assert dict(client.engine.seen[-1].adapters) == {COOK_ID: 1.0}
@@ -194,7 +220,7 @@ def test_file_that_cannot_be_read_changes_nothing(tmp_path, content, reason):
 def test_adapter_in_use_is_unloaded_after_its_requests(tmp_path):
     with fakes.server(tmp_path, images=IMAGES, adapters=listing(POET)) as client:
         client.eventually(lambda: client.get("/health").status_code == 200)
-        client.engine.pace = 0.15
+        client.engine.gate.clear()
         statuses = []
         request = threading.Thread(target=lambda: statuses.append(client.post("/chat", prompt="p").status_code))
         request.start()
@@ -202,6 +228,7 @@ def test_adapter_in_use_is_unloaded_after_its_requests(tmp_path):
         write(client, "[]")
         client.eventually(lambda: not served(client).adapters)
         assert POET_ID in client.engine.adapters
+        client.engine.gate.set()
         request.join()
         assert statuses == [200]
         client.eventually(lambda: not client.engine.adapters)
@@ -209,16 +236,17 @@ def test_adapter_in_use_is_unloaded_after_its_requests(tmp_path):
 
 def test_draining_finishes_what_is_inside_and_takes_nothing_new(tmp_path):
     with fakes.server(tmp_path) as client:
-        client.engine.pace = 0.05
+        client.engine.gate.clear()
         answers = []
         inside = threading.Thread(target=lambda: answers.append(client.post("/chat", prompt="p").json()))
         inside.start()
         client.eventually(lambda: client.service.admission.inside == 1)
-        drained = client.on_loop(client.service.drain(10))
+        drained = client.on_loop(client.service.drain(60))
         client.eventually(lambda: client.get("/health").status_code == 503)
         assert "shutting down" in client.post("/chat", prompt="p").json()["detail"]
         assert client.get("/livez").status_code == 200
-        assert drained.result(10)
+        client.engine.gate.set()
+        assert drained.result(60)
         inside.join()
         assert answers == [{"Result": "pfine, thank you"}]
         assert not client.fatal
@@ -226,12 +254,12 @@ def test_draining_finishes_what_is_inside_and_takes_nothing_new(tmp_path):
 
 def test_request_that_outlives_the_deadline_gets_an_error(tmp_path):
     with fakes.server(tmp_path) as client:
-        client.engine.pace = 0.2
+        client.engine.gate.clear()
         answers = []
         inside = threading.Thread(target=lambda: answers.append(client.post("/chat", prompt="p")))
         inside.start()
         client.eventually(lambda: client.service.admission.inside == 1)
-        assert not client.on_loop(client.service.drain(0.3)).result(10)
+        assert not client.on_loop(client.service.drain(0.3)).result(60)
         inside.join()
         assert (answers[0].status_code, answers[0].json()["detail"]) == (503, "the engine was stopped")
         assert not client.fatal
