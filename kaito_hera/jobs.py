@@ -80,6 +80,7 @@ def run(
         cluster.create(clusters.JOB, manifest(run.workspace, task))
     except clusters.ConflictError:
         pods.refuse_foreign(cluster.get(clusters.JOB, name, namespace), run.workspace, "Job")
+    patience = _Patience(f"Job {namespace}/{name}", run.settings.start_timeout_seconds)
     teller = _Teller(cluster, namespace, task, read=read, pause=pause) if read else None
     pod: dict[str, Any] | None = None
     labels = f"batch.kubernetes.io/job-name={name}"
@@ -98,10 +99,16 @@ def run(
             raise errors.SupersededError(f"Job {namespace}/{name} was deleted while it ran")
         if (pod and _phase(pod) in _ENDED) or _condition(found, "Failed") or _condition(found, "Complete"):
             break
+        patience.spend(pod)
         cluster.await_change(clusters.POD, namespace, page, labels=labels, seconds=pause)
     if teller:
         teller.finish()
     return _verdict(found, pod)
+
+
+def exists(run: Run, task: Task) -> bool:
+    """Whether the Job was made already."""
+    return run.cluster.get(clusters.JOB, task.name, run.workspace.metadata.namespace) is not None
 
 
 def _phase(pod: dict[str, Any]) -> str:
@@ -136,6 +143,7 @@ def _verdict(job: dict[str, Any], pod: dict[str, Any] | None) -> dict[str, Any]:
     if end.get("reason") == "OOMKilled":
         raise errors.reported("OOMKilled", f"{what} needs more main memory than its node has", retryable=False)
     tail = end.get("message", "")[-1500:]
+    # Others know it by this name: nobody explained it, so it is not tried for ever.
     raise errors.reported("Crashed", f"{what} ended with exit code {end.get('exitCode')}: {tail}", retryable=True)
 
 
@@ -157,6 +165,44 @@ def _json(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return answer if isinstance(answer, dict) else {}
+
+
+class _Patience:
+    """Ends the wait for a pod that does not start: it holds nodes, and what it waits for seems not to come."""
+
+    def __init__(self, what: str, seconds: int) -> None:
+        self._what = what
+        self._seconds = seconds
+        self._reason = ""
+        self._since = 0.0
+
+    def spend(self, pod: dict[str, Any] | None) -> None:
+        """Look at the pod as it is now; raises once it has waited too long for the same reason."""
+        kept = _kept(pod)
+        reason = kept.reason if kept else ""
+        if kept is None or reason != self._reason:
+            self._reason, self._since = reason, time.monotonic()
+        elif time.monotonic() - self._since > self._seconds:
+            who = f"pod {pod['metadata']['name']}" if pod else "it"
+            text = f"{self._what}: {who} has not got on for {self._seconds} s: {reason}: {kept.message}"
+            raise errors.reported(reason, f"{text}; the next attempt starts anew", retryable=True)
+
+
+def _kept(pod: dict[str, Any] | None) -> live.Reason | None:
+    """Why a pod does not run; None if it does, or nothing is known to be wrong."""
+    if pod is None:
+        return live.Reason(
+            "NotStarted", "no pod was made; a quota may be full, see `kubectl describe job`", retryable=True
+        )
+    if _phase(pod) != "Pending":
+        return None
+    if kept := live.waiting(pod):
+        return kept
+    conditions = {c["type"]: c["status"] for c in pod.get("status", {}).get("conditions", [])}
+    if conditions.get("PodReadyToStartContainers") == "False":  # before its image is pulled, which may well take long
+        text = "its volumes or its network are not there, see `kubectl describe pod`"
+        return live.Reason("ContainerStartError", text, retryable=True)
+    return None
 
 
 class _Teller:

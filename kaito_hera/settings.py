@@ -51,7 +51,10 @@ class Settings(pydantic.BaseModel):
     azure: Azure | None = None
     """Needed by provider aks."""
     gpu_capability_check: Literal["refuse", "warn"] = "refuse"
-    """What to do with a GPU size that the images have no kernels for, or that the cloud has retired."""
+    """What to do with a GPU size that the images have no kernels for, or that the cloud has retired.
+
+    With warn the images also work on the CPU of a node whose GPU they cannot use; with refuse they end there.
+    """
     allowed_private_cidrs: tuple[str, ...] = pydantic.Field((), alias="allowedPrivateCIDRs")
     """Private ranges that data sets may be fetched from."""
     argo_url: str = ""
@@ -66,6 +69,8 @@ class Settings(pydantic.BaseModel):
     """How long nodes must stay usable before work starts on them."""
     server_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 2400
     """How long a new model server may take to answer."""
+    start_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 900
+    """How long a tuning Job's pod may wait for one and the same thing, such as a GPU or its image, on paid nodes."""
     tuning_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 259200
     """How long a tuning Job may take."""
 

@@ -37,8 +37,9 @@ def follow(cluster, namespace, workspace, settings):
     """Starts to follow a Job; the future of its answer."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
 
-        def start(*, attempt=1, connection=None, **options):
-            run = Run(connection or cluster, workspace, settings, provider=None)
+        def start(*, attempt=1, connection=None, patience=900, **options):
+            chosen = settings.model_copy(update={"start_timeout_seconds": patience})
+            run = Run(connection or cluster, workspace, chosen, provider=None)
             return pool.submit(jobs.run, run, task(workspace, settings, attempt), **{"pause": 0.2, **options})
 
         yield start
@@ -132,6 +133,67 @@ def test_a_job_that_never_started_may_start_another_time(cluster, namespace, nod
     node.conclude("w", "FailureTarget", "Failed", reason="DeadlineExceeded", failed=1)
     assert failure(following)[:2] == (reason, True)
     assert words in failure(following)[2]
+
+
+NO_GPU = {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}]}
+NO_IMAGE = {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "i"'}}
+CONTAINER = {"name": "tuning", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        pytest.param(NO_GPU, "Unschedulable", "0/3 nodes are available", id="no-gpu"),
+        pytest.param(
+            {"containerStatuses": [{**CONTAINER, "state": NO_IMAGE}]}, "ImagePullError", "Back-off", id="no-image"
+        ),
+        pytest.param(
+            {"conditions": [{"type": "PodReadyToStartContainers", "status": "False"}]},
+            "ContainerStartError",
+            "its volumes or its network",
+            id="no-volume",
+        ),
+    ],
+)
+def test_a_pod_that_waits_for_what_does_not_come_gives_its_node_up(
+    cluster, namespace, node, follow, status, reason, words
+):
+    following = follow(patience=1)
+    pod = node.start(job(cluster, namespace), phase="Pending")
+    node.report(pod, **status)
+    said, retryable, text = failure(following)
+    assert (said, retryable) == (reason, True)
+    assert f"Job {namespace}/w: pod {pod} has not got on for 1 s: {reason}: " in text
+    assert words in text
+
+
+def test_a_job_that_gets_no_pod_gives_its_node_up(cluster, namespace, node, follow):
+    reason, retryable, text = failure(follow(patience=1))
+    assert (reason, retryable) == ("NotStarted", True)
+    assert "a quota may be full" in text
+
+
+def test_an_image_that_takes_long_is_waited_for(cluster, namespace, node, follow):
+    following = follow(patience=1)
+    pod = node.start(job(cluster, namespace), phase="Pending")
+    pulling = {**CONTAINER, "state": {"waiting": {"reason": "ContainerCreating"}}}
+    node.report(pod, containerStatuses=[pulling])
+    time.sleep(2.0)
+    assert not following.done()
+    node.end(pod)
+    assert following.result(timeout=15) == {}
+
+
+def test_each_thing_that_is_waited_for_has_its_own_time(cluster, namespace, node, follow):
+    following = follow(patience=2)
+    pod = node.start(job(cluster, namespace), phase="Pending")
+    node.report(pod, **NO_GPU)
+    time.sleep(1.2)
+    node.report(pod, conditions=[], containerStatuses=[{**CONTAINER, "state": NO_IMAGE}])
+    time.sleep(1.2)
+    assert not following.done()
+    node.end(pod)
+    assert following.result(timeout=15) == {}
 
 
 def test_a_job_that_is_deleted_was_superseded(cluster, namespace, node, follow):
