@@ -88,7 +88,9 @@ def split(url: str, policy: Policy) -> SplitResult:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port  # reading the port checks it
     except ValueError as error:
-        raise AddressRefusedError(f"this is no URL: {error}; write https://host/path") from error
+        raise AddressRefusedError(  # without the error's words, which may hold a part of a password
+            "this is no URL: its host or port cannot be read; write https://host/path, and a password percent-encoded"
+        ) from error
     if parts.scheme not in {"http", "https"}:
         raise AddressRefusedError(f"scheme {parts.scheme!r} is not supported; use https or http")
     if not host:
@@ -121,6 +123,16 @@ def cause(error: requests.RequestException) -> str:
     """What went wrong, without the request's URL, whose query may be a password, and without the library's objects."""
     inner = error.args[0] if error.args else error
     return re.sub(r"^\w+\(host=[^)]*\): ", "", str(getattr(inner, "reason", inner)))
+
+
+def head(response: requests.Response, limit: int) -> bytes:
+    """The body, or its first bytes where it has more than `limit`; a chunked answer comes piece by piece."""
+    body = b""
+    for piece in response.iter_content(limit):
+        body += piece
+        if len(body) >= limit:
+            break
+    return body[:limit]
 
 
 def session(policy: Policy) -> requests.Session:

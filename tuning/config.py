@@ -89,6 +89,8 @@ class TuningConfig(Strict):
     """Hash of what the user asked for; the pushed image is annotated with it, and one that has it is not made again."""
     allowed_private_cidrs: tuple[str, ...] = ()
     """Private ranges that data may be fetched from; none by default."""
+    require_gpu: bool = False
+    """True refuses to train on a CPU: a node whose GPU torch cannot use is broken."""
 
     @pydantic.field_validator("allowed_private_cidrs")
     @classmethod

@@ -57,11 +57,11 @@ class Source(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The field and the URL without secrets."""
+        """The field and the URL without secrets; the field alone where nobody can tell what in the URL is secret."""
         try:
             return f"{self.field} ({addresses.shown(self.url)})"
         except ValueError:
-            return f"{self.field} ({self.url[:200]!r})"
+            return self.field
 
     @property
     def name(self) -> str:
@@ -93,7 +93,7 @@ def peek(source: Source, session: requests.Session, policy: addresses.Policy) ->
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             return formats.sniff(b"")
         _refuse_errors(response)
-        return formats.sniff(next(response.iter_content(formats.HEAD_BYTES), b""))
+        return formats.sniff(addresses.head(response, formats.HEAD_BYTES))
 
 
 def download(
@@ -267,5 +267,7 @@ def _explained(source: Source) -> Iterator[None]:
             f"{source.label}: its certificate is not trusted ({addresses.cause(error)}); "
             "give the operator a CA bundle that has its issuer"
         ) from error
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:  # their words hold the URL
+        raise DataRefused(f"{source.label}: this is no URL that can be asked for; write https://host/path") from error
     except requests.RequestException as error:
         raise DataUnreachable(f"{source.label}: does not answer ({addresses.cause(error)})") from error

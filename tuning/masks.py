@@ -5,6 +5,7 @@ agrees with the whole text, the template has spoken; from there to where renderi
 is the answer. The token that ends the answer belongs to it, or the model would never learn to stop.
 """
 
+import contextlib
 import itertools
 from array import array
 from collections.abc import Iterable
@@ -174,21 +175,24 @@ class Encoder:
             raise ValueError(f"the chat template refuses the conversation: {error}") from error
 
     def _takes_system(self) -> bool:
-        probe = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
-        try:
-            self._render(probe)
-        except ValueError:
-            log.info("the chat template takes no system message; it is put before the first user message")
-            return False
-        return True
+        """Whether it is rendered: one template refuses the role, another leaves the words out and says nothing."""
+        probe = [{"role": role, "content": f"{role}-words"} for role in ("system", "user", "assistant")]
+        with contextlib.suppress(ValueError):
+            if "system-words" in self._render(probe):
+                return True
+        log.info("the chat template takes no system message; it is put before the first user message")
+        return False
 
 
 def _without_system(messages: list[Message]) -> list[Message]:
-    """The system's words at the head of the first user message."""
+    """The system's words at the head of the user's first message, or as one where the assistant begins."""
     said = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
     rest = [dict(message) for message in messages if message["role"] != "system"]
-    if said and rest and rest[0]["role"] == "user":
-        rest[0]["content"] = f"{said}\n\n{rest[0]['content']}"
+    if not said:
+        return rest
+    if not rest or rest[0]["role"] != "user":
+        return [{"role": "user", "content": said}, *rest]
+    rest[0]["content"] = f"{said}\n\n{rest[0]['content']}"
     return rest
 
 

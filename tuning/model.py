@@ -1,11 +1,17 @@
 """Loads the base model as the method wants it and puts the adapter into it."""
 
+import contextlib
+import io
+import logging
+import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tuning import errors
 from tuning.config import TuningConfig
-from tuning.errors import ConfigInvalid, ModelUnusable
+from tuning.errors import ConfigInvalid, ModelUnusable, NodeTrouble, TuningError
 from tuning.report import log
 from tuning.training_config import LoraConfig
 
@@ -17,6 +23,23 @@ FUSED = {
     "up_proj": ("gate_up_proj",),
 }
 """Where families that fuse layers keep those that users know by their Llama names; peft would skip them in silence."""
+
+
+def require_gpu() -> None:
+    """NodeTrouble where torch can use no GPU: training a real model on the CPU would only cost money."""
+    import torch  # noqa: PLC0415
+
+    if torch.cuda.is_available():
+        return
+    why = "it sees none"
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:  # its words name the driver's version, if there is one
+        why = str(error).splitlines()[0]
+    raise NodeTrouble(
+        f"torch {torch.__version__} (CUDA {torch.version.cuda or 'not built in'}) can use no GPU of this node: "
+        f"{why}; another node, or a newer NVIDIA driver on this one, may do"
+    )
 
 
 def precision(wanted: str, device: str) -> Any:
@@ -58,7 +81,7 @@ def load(folder: Path, config: TuningConfig, device: str) -> Any:
 
     settings = config.training.model
     compute = precision(config.training.quantization.bnb_4bit_compute_dtype or settings.torch_dtype, device)
-    try:
+    with explained(config.model.id):
         model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=compute,
@@ -68,13 +91,53 @@ def load(folder: Path, config: TuningConfig, device: str) -> Any:
             output_loading_info=True,
             trust_remote_code=False,  # unsaid, it would wait for an answer on stdin
         )
-    except (ValueError, KeyError, AttributeError, ImportError) as error:
-        raise ModelUnusable(f"model {config.model.id} cannot be loaded: {type(error).__name__}: {error}") from error
     if missing := sorted(loaded["missing_keys"]):
         # transformers would go on with random numbers in their place
         raise ModelUnusable(f"model {config.model.id} lacks {len(missing)} weights, the first is {missing[0]}")
     model.config.use_cache = False
     return model
+
+
+@contextlib.contextmanager
+def explained(model: str) -> Iterator[None]:
+    """Errors within say why the model cannot be loaded."""
+    with _load_report() as report:
+        try:
+            yield
+        except (ValueError, KeyError, AttributeError, ImportError) as error:
+            raise ModelUnusable(f"model {model} cannot be loaded: {type(error).__name__}: {error}") from error
+        except RuntimeError as error:
+            if "the above report" not in str(error):
+                raise
+            raise _reported(model, error, report.getvalue()) from error
+
+
+@contextlib.contextmanager
+def _load_report() -> Iterator[io.StringIO]:
+    """What transformers logs about loading: a failed conversion's cause, as being out of memory, stands there alone.
+
+    It is a warning, which our TRANSFORMERS_VERBOSITY hides, and rightly where nothing fails.
+    """
+    logger, report = logging.getLogger("transformers.modeling_utils"), io.StringIO()
+    listener, before = logging.StreamHandler(report), (logger.level, logger.propagate)
+    logger.addHandler(listener)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield report
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
+def _reported(model: str, error: RuntimeError, report: str) -> TuningError:
+    """What the first cause in the report means."""
+    log.error("%s", report)
+    causes = re.findall(r"^[\w.]*(?:Error|Exception)\b.*|^.*ckpt: .* vs model:.*", report, re.MULTILINE)
+    cause = causes[0].strip() if causes else str(error)
+    known = errors.explain(RuntimeError(cause))
+    return ModelUnusable(f"model {model} cannot be loaded: {cause}") if type(known) is TuningError else known
 
 
 def _quantization(config: TuningConfig, compute: Any) -> Any:
@@ -116,7 +179,6 @@ def attach(model: Any, wanted: LoraConfig, *, checkpointing: bool) -> Any:
         target_modules=targets(model, wanted),
         init_lora_weights=wanted.init_lora_weights,
         use_rslora=wanted.use_rslora,
-        use_dora=wanted.use_dora,
         rank_pattern=wanted.rank_pattern,
         alpha_pattern=wanted.alpha_pattern,
         layers_to_transform=list(wanted.layers_to_transform) or None,

@@ -1,8 +1,11 @@
 """Moves the finished image to its registry, with skopeo; the training is paid for, so this does not give up soon."""
 
+import re
 import subprocess
 import time
 from pathlib import Path
+
+import requests
 
 from tuning import credentials, image, registry
 from tuning.errors import PushForbidden, RegistryUnavailable, TuningError
@@ -10,6 +13,16 @@ from tuning.eviction import Eviction
 from tuning.report import log
 
 BUDGET_SECONDS = 600.0
+
+_STATUS = re.compile(r"(?:HTTP|status)\D{0,25}(\d{3})\b", re.IGNORECASE)
+"""skopeo's ways: `HTTP status: 502`, `StatusCode: 403`, `HTTP 413 response body`."""
+
+_FINAL_STATUSES = frozenset({403, 413})
+_FINAL = re.compile(
+    r"""(?:^|:\ |\\n) (?:denied|(?:name|tag|manifest)\ invalid|unsupported) (?=[:"\\]|$)  # codes of the API's errors
+        | \b quota \b""",
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 def push(
@@ -58,15 +71,23 @@ def _once(packed: image.Image, to: registry.Registry, intent: str, scratch: Path
     finally:
         auth.unlink(missing_ok=True)
     if done.returncode:
-        raise _refusal(to, done.stderr)
+        raise refusal(to.reference, done.stderr)
     if digest.read_text().strip() != packed.digest:
         raise PushForbidden(f"{credentials.IMAGE}: {to.reference} stored {digest.read_text()}, not {packed.digest}")
     return f"{to.reference.name}@{packed.digest}"
 
 
-def _refusal(to: registry.Registry, said: str) -> TuningError:
-    """What skopeo's last words mean; that the registry let us in was asked just before."""
-    words = said.strip().splitlines()[-1][-400:] if said.strip() else "skopeo said nothing"
-    final = any(sign in words for sign in ("denied", "quota", "too large", "invalid", "unsupported"))
+def refusal(target: credentials.Reference, said: str) -> TuningError:
+    """What skopeo's last words mean; that the registry let us in was asked just before.
+
+    Only what the registry itself says is final. A proxy's error page is not, nor is a broken connection, even where
+    the registry broke it off to refuse: the next try asks it.
+    """
+    words = said.strip().splitlines()[-1] if said.strip() else "skopeo said nothing"
+    # addresses and names are the user's words: a repository may be called quota
+    told = re.sub(r"\S*/\S*[^\s:]", "", words).replace(f"manifest {target.tag} to", "")
+    status = int(found[1]) if (found := _STATUS.search(told)) else 0
+    busy = status == requests.codes.too_many_requests or status >= 500
+    final = not busy and (status in _FINAL_STATUSES or _FINAL.search(told))
     kind = PushForbidden if final else RegistryUnavailable
-    return kind(f"{credentials.IMAGE}: {to.reference} does not take the image: {words}")
+    return kind(f"{credentials.IMAGE}: {target} does not take the image: {words[-400:]}")

@@ -75,7 +75,7 @@ class Registry:
         path = f"/v2/{self.reference.repository}/manifests/{self.reference.tag}"
         try:
             with self._call("GET", path, headers={"Accept": MANIFESTS}, stream=True) as response:
-                body = next(response.iter_content(MANIFEST_BYTES), b"")
+                body = addresses.head(response, MANIFEST_BYTES)
         except requests.RequestException as error:
             raise self._unreachable(error) from error
         try:

@@ -4,7 +4,10 @@ Parquet is read with pyarrow, JSON and CSV with the standard library, row by row
 out, where a table reader gives up the whole file. Nothing is copied into a cache, and files may differ in columns.
 """
 
+import contextlib
 import csv
+import functools
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -67,7 +70,7 @@ def read(files: Iterable[File], columns: DatasetConfig, dropped: Dropped) -> lis
     """All examples of all files, in order; what is none is added to `dropped`. DataInvalid when there is no example."""
     found: list[Found] = []
     for file in files:
-        for number, row in enumerate(_rows(file), start=1):
+        for number, row in enumerate(_rows(file, columns), start=1):
             where = f"{file.name} row {number}"
             try:
                 found.append(Found(where, example(row, columns)))
@@ -80,12 +83,14 @@ def read(files: Iterable[File], columns: DatasetConfig, dropped: Dropped) -> lis
     return found
 
 
-def _rows(file: File) -> Iterator[Row | ValueError]:
+def _rows(file: File, columns: DatasetConfig) -> Iterator[Row | ValueError]:
     """The file's rows; a row that cannot be read is its error."""
     with file.path.open("rb") as opened:
         kind = formats.sniff(opened.read(formats.HEAD_BYTES))
     try:
-        yield from {"parquet": _parquet, "json": _json, "csv": _csv}[kind](file.path)
+        readers: dict[formats.Format, Callable[[Path], Iterator[Row | ValueError]]]
+        readers = {"parquet": _parquet, "json": functools.partial(_json, columns=columns), "csv": _csv}
+        yield from readers[kind](file.path)
     except (ValueError, OSError, csv.Error, RecursionError) as error:
         # pyarrow's errors are ValueErrors and OSErrors; a disk's error has a number
         if isinstance(error, OSError) and error.errno:
@@ -101,25 +106,43 @@ def _parquet(path: Path) -> Iterator[Row]:
             yield from batch.to_pylist()
 
 
-def _json(path: Path) -> Iterator[Row | ValueError]:
-    """An array of rows, an object that holds one, or a row per line."""
-    with path.open("rb") as file:
-        first = next((line for line in file if line.strip()), b"")
-    if not isinstance(_parsed(first.removeprefix(b"\xef\xbb\xbf")), dict):
-        whole = json.loads(path.read_text(encoding="utf-8-sig"))
-        if isinstance(whole, dict):
-            lists = [value for value in whole.values() if isinstance(value, list)]
-            whole = max(lists, key=len, default=[whole])
-        yield from whole
+def _json(path: Path, columns: DatasetConfig) -> Iterator[Row | ValueError]:
+    """A row per line, or one document: an array of rows, an object that holds one, or a row."""
+    head = list(itertools.islice(_lines(path), _HEAD_LINES))
+    if len(head) > 1 and isinstance(head[0], dict):  # no document goes on after its end
+        yield from _lines(path)
         return
+    document = head[0] if len(head) == 1 else _parsed(path.read_bytes())
+    if not isinstance(document, ValueError):
+        yield from _rows_of(document, columns)
+    elif 2 * sum(isinstance(row, dict) for row in head) >= len(head):  # it is the first line that is broken
+        yield from _lines(path)
+    else:
+        raise document
+
+
+_HEAD_LINES = 20
+
+
+def _rows_of(document: Any, columns: DatasetConfig) -> list[Any]:
+    """The document's rows: itself if it is a list or of a known shape, else its longest list."""
+    if isinstance(document, list):
+        return document
+    lists = [value for value in document.values() if isinstance(value, list)]
+    with contextlib.suppress(ValueError):
+        example(document, columns)
+        return [document]
+    return max(lists, key=len, default=[document])
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    """The value of each line, or its error as a value."""
     with path.open("rb") as file:
-        for line in file:
-            if line.strip():
-                yield _parsed(line.removeprefix(b"\xef\xbb\xbf"))
+        yield from (_parsed(line.removeprefix(b"\xef\xbb\xbf")) for line in file if line.strip())
 
 
 def _parsed(line: bytes) -> Any:
-    """The line's value, or its error as a value."""
+    """The value, or its error as a value."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:

@@ -47,6 +47,8 @@ class Run:
             self.report.say(Progress(phase="push", percent=100))
             return Result(adapter=f"{asked.reference.name}@{digest}")
         use_scratch(self.scratch)
+        if self.config.require_gpu:
+            model.require_gpu()  # before minutes go by with a model that nothing here can train
 
         files = self._fetch()
         dropped = rows.Dropped()

@@ -9,7 +9,7 @@ from tuning.config import Progress
 from tuning.errors import LossDiverged
 from tuning.eviction import Eviction
 from tuning.masks import IGNORED, Encoded
-from tuning.report import Report
+from tuning.report import Report, log
 from tuning.training_config import DatasetConfig, TrainingArguments, TrainingConfig
 
 SHARE = (5, 95)
@@ -84,9 +84,22 @@ def train(
     )
     trainer.remove_callback(transformers.PrinterCallback)  # stdout is for progress
     trainer.train()
-    eviction.check(f"after step {trainer.state.global_step} of {trainer.state.max_steps}")
-    eval_loss = trainer.evaluate()["eval_loss"] if held_out else None
-    return Trained(follower.losses, eval_loss)
+    if trainer.state.global_step < trainer.state.max_steps:
+        eviction.check(f"after step {trainer.state.global_step} of {trainer.state.max_steps}")
+    return Trained(follower.losses, _evaluated(trainer) if held_out else None)
+
+
+class _NoTimeError(Exception):
+    """The pod was asked to go while the finished adapter was evaluated; pushing it comes first."""
+
+
+def _evaluated(trainer: Any) -> float | None:
+    """The loss on what is held out; None when the pod has to go before it is known."""
+    try:
+        return float(trainer.evaluate()["eval_loss"])
+    except _NoTimeError:
+        log.warning("the node asks the pod to go; the adapter is pushed without its loss on the rows held out")
+        return None
 
 
 def _trainer_arguments(model: Any, asked: TrainingArguments, dataset: DatasetConfig, scratch: Path) -> Any:
@@ -145,6 +158,10 @@ def _follower(batches: Batches, report: Report, eviction: Eviction) -> Any:
         def on_step_end(self, _args: Any, _state: Any, control: Any, **_more: Any) -> None:
             if eviction.requested:
                 control.should_training_stop = True
+
+        def on_prediction_step(self, _args: Any, _state: Any, _control: Any, **_more: Any) -> None:
+            if eviction.requested:
+                raise _NoTimeError
 
         def on_log(
             self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_more: Any

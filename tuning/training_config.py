@@ -67,7 +67,6 @@ class LoraConfig(Section):
     init_lora_weights: Literal[True, False, "gaussian"] = True
     """Only starts that leave the base model as it is: an adapter of pissa, olora or corda needs a changed one."""
     use_rslora: bool = False
-    use_dora: bool = False
     rank_pattern: dict[str, int] = {}
     alpha_pattern: dict[str, int] = {}
     layers_to_transform: tuple[int, ...] = ()

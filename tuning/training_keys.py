@@ -63,7 +63,9 @@ _LORA = dict(
         *_idle("the adapter's kind is always LoRA", "peft_type auto_mapping", ("LORA",)),
         *_idle("set when the adapter is saved", "base_model_name_or_path revision inference_mode", (False,)),
         *_idle("not among the LoRA variants that the server can load", "bias", ("none",)),
-        *_idle("not among the LoRA variants that the server can load", "lora_bias use_qalora use_bdlora", (False,)),
+        *_idle(
+            "not among the LoRA variants that the server can load", "use_dora use_qalora use_bdlora lora_bias", (False,)
+        ),
         *_idle(
             "not among the LoRA variants that the server can load",
             "fan_in_fan_out megatron_config megatron_core trainable_token_indices loftq_config eva_config corda_config "

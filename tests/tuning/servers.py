@@ -37,6 +37,7 @@ class Server:
             def handle_any(self):
                 owner.asked.append((self.command, self.path, dict(self.headers)))
                 with contextlib.suppress(ConnectionError):
+                    self.content = owner.body(self)  # first: answered earlier, a client may meet a broken pipe
                     owner.answer(self)
 
             do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
@@ -80,6 +81,15 @@ class Server:
         request.end_headers()
         if request.command != "HEAD":
             request.wfile.write(body)
+
+
+def in_pieces(request, *pieces):
+    """Answer in chunks that arrive one by one."""
+    request.send_response(200)
+    request.send_header("Transfer-Encoding", "chunked")
+    request.end_headers()
+    for piece in [*pieces, b""]:
+        request.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
 
 class Files(Server):
@@ -246,7 +256,7 @@ class TokenRegistry(Server):
         self.reply(request, status, json.dumps(body).encode(), {"Location": "/v2/x/blobs/uploads/one?state=1"})
 
     def token(self, request):
-        form = parse_qs(self.body(request).decode())
+        form = parse_qs(request.content.decode())
         basic = base64.b64decode(request.headers.get("Authorization", "").removeprefix("Basic ")).decode()
         if form.get("refresh_token", [""])[0] in self.refresh_tokens or basic in self.passwords:
             self.reply(request, 200, b'{"access_token": "good"}')
@@ -256,13 +266,13 @@ class TokenRegistry(Server):
             self.reply(request, 401, b'{"errors": [{"code": "UNAUTHORIZED", "message": "no"}]}')
 
 
-def forward(registry, request, body):
+def forward(registry, request):
     """The registry's answer to the same request; it names itself as it was called."""
     return requests.request(
         request.command,
         f"http://{registry.host}{request.path}",
         headers=dict(request.headers),
-        data=body,
+        data=request.content,
         allow_redirects=False,
         timeout=10,
     )

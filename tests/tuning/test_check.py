@@ -133,11 +133,12 @@ def test_all_urls_are_asked_at_once_and_the_first_bad_one_is_named(files, regist
     assert "urls[6]" in done.left.message
 
 
-def test_a_server_that_says_nothing_is_not_waited_for(files, registry, config, auth):
+def test_a_server_that_says_nothing_is_not_waited_for(files, tokens, config, tmp_path):
     never = threading.Event()
     files.files["/rows.jsonl"] = lambda _request: never.wait(60)
-    with pytest.raises(DataUnreachable, match=r"urls\[0\].*: no data within 1 s"):
-        check_.check(config(f"{registry.host}/team/a:1"), auth, seconds=1)
+    secret = write_secret(tmp_path / "push.json", {tokens.host: entry()})
+    with pytest.raises(DataUnreachable, match=r"urls\[0\].*: no data within 3 s"):
+        check_.check(config(f"{tokens.host}/team/a:1"), secret, seconds=3)  # in which this registry answers four times
     never.set()
 
 

@@ -89,6 +89,32 @@ def test_a_peek_reads_the_head_only(files):
     assert files.asked[-1][2]["Range"] == f"bytes=0-{formats.HEAD_BYTES - 1}"
 
 
+def test_a_head_that_comes_in_pieces_is_read_whole(files):
+    files.files["/a.csv"] = lambda request: servers.in_pieces(request, b"pro", b"mpt,completion\nx,y\n")
+    assert peek(f"{files.url}/a.csv") == "csv"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:SECRET@storage.example:abc/x",
+        "https://storage.example:abc/x?sig=SECRET",
+        "https://user:pa[ss@storage.example/x?sig=SECRET",
+        "https://user:[SECRET]@storage.example/x",
+        "https://me:SECRET/2@storage.example/x",
+        "https://me:SECRET\u2100@storage.example/x",
+        "https://me:SECRET@exa mple.com/x?sig=SECRET",
+        "https://me:SECRET@.example.com/x?sig=SECRET",
+    ],
+)
+def test_what_is_no_url_is_refused_without_its_secrets(url):
+    with pytest.raises(DataRefused) as raised:
+        peek(url, Policy(private=True))
+    assert str(raised.value).startswith("tuning.input.urls[0]")
+    assert "this is no URL" in str(raised.value)
+    assert "SECRET" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("status", "error", "words"),
     [
@@ -280,15 +306,7 @@ def test_sizes_are_bounded_together(files, download):
 
 
 def test_sizes_that_nobody_tells_are_bounded(files, download):
-    def chunked(request):
-        request.send_response(200)
-        request.send_header("Transfer-Encoding", "chunked")
-        request.end_headers()
-        for _ in range(100):
-            request.wfile.write(b"10000\r\n" + b"a,b\n" * 0x4000 + b"\r\n")
-        request.wfile.write(b"0\r\n\r\n")
-
-    files.files["/a.csv"] = chunked
+    files.files["/a.csv"] = lambda request: servers.in_pieces(request, *[b"a,b\n" * 0x4000] * 100)
     with pytest.raises(DataInvalid, match="larger than"):
         download(f"{files.url}/a.csv", limit=1 << 20)
     (file,) = download(f"{files.url}/a.csv")

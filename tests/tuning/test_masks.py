@@ -50,6 +50,10 @@ NO_SYSTEM = EOS_ENDED.replace(
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}{% for m in messages %}",
 )
 
+IGNORES_SYSTEM = words.TEMPLATE.replace(  # as phi-3's first: it has no branch for the role
+    "{{ '<|'", "{% if message['role'] != 'system' %}{{ '<|'"
+).replace("{% endfor %}", "{% endif %}{% endfor %}")
+
 
 def encoder(template=words.TEMPLATE, *, max_length=512, loss="answers"):
     return Encoder(words.tokenizer(template), max_length=max_length, loss=loss)
@@ -93,6 +97,22 @@ def test_a_template_without_a_system_role_gets_it_with_the_first_question():
     used = encoder(NO_SYSTEM)
     text = used.show(used.encode(WITH_SYSTEM))
     assert text.startswith("<|user|>Be terse.\n\nWhat is the code?<|assistant|>⟦It is four.")
+
+
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        (WITH_SYSTEM, "<|user|>\nBe terse.\n\nWhat is the code?<|end|>\n<|assistant|>\n⟦It is four."),
+        (
+            [WITH_SYSTEM[0], *TURNS[1:]],
+            "<|user|>\nBe terse.<|end|>\n<|assistant|>\n⟦It is four.<|end|>⟧\n<|user|>\nAnd",
+        ),
+        (TURNS[:2], "<|user|>\nWhat is the code?<|end|>"),
+    ],
+)
+def test_a_template_that_leaves_the_system_out_in_silence_gets_it_with_the_first_question(messages, text):
+    used = encoder(IGNORES_SYSTEM)
+    assert used.show(used.encode(messages)).startswith(text)
 
 
 def test_pad_may_be_the_token_that_ends_an_answer():

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from tests.tuning import servers
-from tests.tuning.conftest import entry
+from tests.tuning.conftest import entry, write_secret
 from tuning import credentials, image, push
 from tuning.config import INTENT
 from tuning.errors import Evicted, PushForbidden, PushUnauthorized, RegistryUnavailable
@@ -135,14 +135,15 @@ def test_registries_with_tokens_are_pushed_to(tmp_path, go, packed, login):
 class Front(servers.TokenRegistry):
     """Before a real registry: counts, asks for tokens, and refuses what `refuse` says."""
 
+    refusal = json.dumps({"errors": [{"code": "DENIED", "message": "quota"}]}).encode()
+
     def __init__(self, behind, *, tokens=False, refuse=lambda _request: None):
         self.behind, self.tokens, self.refuse = behind, tokens, refuse
         super().__init__()
 
     def answer(self, request):
         if status := self.refuse(request):
-            self.body(request)  # or the client may meet a broken pipe before it reads the answer
-            self.reply(request, status, json.dumps({"errors": [{"code": "DENIED", "message": "quota"}]}).encode())
+            self.reply(request, status, self.refusal)
         elif self.tokens and (
             request.path.startswith("/token") or request.headers.get("Authorization") != "Bearer good"
         ):
@@ -151,7 +152,7 @@ class Front(servers.TokenRegistry):
             self.pass_on(request)
 
     def pass_on(self, request):
-        answer = servers.forward(self.behind, request, self.body(request))
+        answer = servers.forward(self.behind, request)
         headers = {k: v for k, v in answer.headers.items() if k not in ("Transfer-Encoding", "Content-Length")}
         if request.command == "HEAD":
             headers["Content-Length"] = answer.headers["Content-Length"]
@@ -177,10 +178,13 @@ def test_an_upload_that_breaks_is_repeated(registry, go, packed):
 
 
 def test_a_secret_that_is_mended_saves_the_run(registry, go, packed, tmp_path):
-    right = json.dumps({"auths": {registry.host: entry()}})
-    threading.Timer(0.5, lambda: (tmp_path / "secret").write_text(right)).start()
-    wrong = {registry.host: entry(password="expired")}
-    assert go(f"{registry.host}/team/mended:1", wrong, budget=30).endswith(packed.digest)
+    def mend(_request):
+        write_secret(tmp_path / "secret", {front.host: entry()})
+
+    front = Front(registry, refuse=mend)  # by its first question the expired password has been read
+    wrong = {front.host: entry(password="expired")}
+    assert go(f"{front.host}/team/mended:1", wrong, budget=30).endswith(packed.digest)
+    front.close()
 
 
 def test_a_wrong_password_in_the_end(registry, go):
@@ -195,16 +199,59 @@ def test_a_full_registry_in_the_end(registry, go):
     front.close()
 
 
+def test_a_proxys_error_page_is_not_the_registrys_last_word(registry, go):
+    front = Front(registry, refuse=lambda request: 502 if request.command == "PUT" else None)
+    front.refusal = b"<html><title>Bad Gateway</title></html>"
+    with pytest.raises(RegistryUnavailable, match="502"):
+        go(f"{front.host}/quota-forecast/adapter:1", {front.host: entry()})
+    front.close()
+
+
+UPLOADS = "/v2/quota-forecast/denied/blobs/uploads/"
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (f"initiating layer upload to {UPLOADS} in r.io: received unexpected HTTP status: 503 x", RegistryUnavailable),
+        ("writing blob: error parsing HTTP 502 response body: invalid character '<' looking for", RegistryUnavailable),
+        ("uploading layer chunked: StatusCode: 429, <html><title>denied: quota", RegistryUnavailable),
+        (f"uploading layer to http://r.io{UPLOADS}1?digest=sha256%3A1: toomanyrequests", RegistryUnavailable),
+        (f'Patch "http://r.io{UPLOADS}1": write tcp 127.0.0.1:1->127.0.0.1:2: write: broken pipe', RegistryUnavailable),
+        ("uploading manifest quota to r.io/quota-forecast/denied: blob upload invalid", RegistryUnavailable),
+        ("creating a temporary file: permission denied", RegistryUnavailable),
+        ("", RegistryUnavailable),
+        ("uploading layer chunked: StatusCode: 403, <html>", PushForbidden),
+        ("uploading layer chunked: StatusCode: 413, <html>", PushForbidden),
+        ("uploading layer chunked: denied", PushForbidden),
+        ("in registry-1.docker.io: errors:\\ndenied: requested access\\nunauthorized: log in\\n", PushForbidden),
+        ("uploading layer chunked: unknown: the quota of 10 GiB is used up", PushForbidden),
+        (f"uploading layer to http://r.io{UPLOADS}1: name invalid: no such project", PushForbidden),
+        ("uploading manifest 1 to r.io/team/a: manifest invalid: no config", PushForbidden),
+        ("uploading manifest 1 to r.io/team/a: tag invalid: it is immutable", PushForbidden),
+        ("uploading manifest 1 to r.io/team/a: unsupported", PushForbidden),
+    ],
+)
+def test_what_skopeo_says_is_final_where_the_registry_says_so(words, kind):
+    said = f'Getting image\ntime="2026-11-21T13:12:37Z" level=fatal msg="writing blob: {words}"\n' if words else ""
+    assert type(push.refusal(credentials.parse("r.io/quota-forecast/denied:quota"), said)) is kind
+
+
 def test_a_dead_registry_in_the_end(go):
     with pytest.raises(RegistryUnavailable):
         go(f"127.0.0.1:{servers.free_port()}/team/adapter:1")
 
 
 def test_an_eviction_ends_the_waiting(go):
-    eviction = Eviction()
+    def evict(request):
+        os.kill(os.getpid(), signal.SIGTERM)
+        busy.reply(request, 503)
+
+    eviction, busy = Eviction(), servers.Files()
+    busy.answer = evict
     before = signal.getsignal(signal.SIGTERM)
     eviction.listen()
-    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
     with eviction.deferred(), pytest.raises(Evicted):  # not RegistryUnavailable, which the budget's end would raise
-        go(f"127.0.0.1:{servers.free_port()}/team/adapter:1", budget=60, eviction=eviction)
+        go(f"{busy.host}/team/adapter:1", budget=60, eviction=eviction)
     signal.signal(signal.SIGTERM, before)
+    busy.close()

@@ -1,6 +1,6 @@
 import base64
+import hashlib
 import json
-import threading
 
 import pytest
 
@@ -137,8 +137,14 @@ def test_a_registry_in_trouble(tokens, ask, status):
 
 
 def test_a_registry_that_recovers_is_forgiven(tokens, ask):
-    tokens.uploads = (503, {})
-    threading.Timer(0.3, lambda: setattr(tokens, "uploads", (202, {}))).start()
+    statuses = iter([503, 202])
+    plain = tokens.upload
+
+    def upload(request):
+        tokens.uploads = (next(statuses), {})
+        plain(request)
+
+    tokens.upload = upload
     assert ask(f"{tokens.host}/team/a:1", {tokens.host: entry()}) == ""
 
 
@@ -217,3 +223,18 @@ def test_an_upload_elsewhere_is_not_cancelled_there(tokens, ask):
 def test_an_image_of_the_same_intent_is_found(tokens, ask, manifest, found):
     tokens.manifests["1"] = manifest
     assert bool(ask(f"{tokens.host}/team/a:1", {tokens.host: entry()})) == found
+
+
+def test_an_image_whose_manifest_comes_in_pieces_is_found(ask):
+    manifest = json.dumps({"annotations": {INTENT: "an-intent"}}).encode()
+    registry = servers.Files()
+
+    def answer(request):
+        if request.command == "GET":
+            servers.in_pieces(request, manifest[:10], manifest[10:])
+        else:
+            registry.reply(request, 202)
+
+    registry.answer = answer
+    assert ask(f"{registry.host}/team/a:1") == f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+    registry.close()

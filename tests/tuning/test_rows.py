@@ -147,11 +147,14 @@ def table(kind, rows):
         "jsonl": "\n".join(map(json.dumps, rows)) + "\n\n",
         "json": json.dumps(rows, indent=2),
         "json object": json.dumps({"version": 1, "data": rows}, indent=1),
+        "json object in a line": json.dumps({"version": 1, "tags": ["x"], "data": rows}) + "\n",
         "json bom": "\ufeff" + json.dumps(rows),
     }[kind].encode()
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl", "json", "json object", "json bom"])
+@pytest.mark.parametrize(
+    "kind", ["parquet", "csv", "jsonl", "json", "json object", "json object in a line", "json bom"]
+)
 def test_all_formats(put, kind):
     content = [{"prompt": f"q, {n}\nü", "completion": "a"} for n in range(3000)]
     dropped = Dropped()
@@ -186,6 +189,22 @@ def test_bad_rows_are_counted_and_the_first_are_shown(put):
     assert str(dropped).endswith("; and 2 more")
 
 
+def test_a_broken_first_line_is_a_bad_row_as_any_other(put):
+    dropped = Dropped()
+    content = b'{"text": "t\n' + b'{"text": "t"}\n' * 30
+    assert len(read([put("a.jsonl", content)], DatasetConfig(), dropped)) == 30
+    assert str(dropped).startswith("a.jsonl row 1: not JSON")
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(("row", "columns"), [({"messages": CHAT}, {}), ({"chat": CHAT}, {"messages_column": "chat"})])
+def test_a_single_row_is_a_row(put, indent, row, columns):
+    for document in (row, {"data": [row]}):
+        content = json.dumps(document, indent=indent).encode()
+        (found,) = read([put("a.json", content)], DatasetConfig(**columns), Dropped())
+        assert found.example == CHAT
+
+
 def test_only_bad_rows_are_an_error_with_reasons(put):
     with pytest.raises(DataInvalid, match=r"tuning\.input: no row of 2 can be used: a row 1: columns x are no known"):
         read([put("a", b'{"x": 1}\n{"y": 1}\n')], DatasetConfig(), Dropped())
@@ -203,6 +222,8 @@ def test_no_rows_are_an_error(put):
         b"[{",
         b"[" * 100_000,
         b'{"a": [' + b"\n",
+        json.dumps({"data": [{"text": "t"}] * 9}, indent=1).encode()[:-9],
+        b"[\n" + b'{"text": "t"},\n' * 9 + b'{"text": "t"}\n',
         b"a,b\n" + b"\xe9" * 40_000,
     ],
 )

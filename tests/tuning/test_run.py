@@ -17,13 +17,12 @@ import pytest
 
 from tests.tuning import servers, words
 from tests.tuning.conftest import entry, start, tuning_config, write_secret
-from tuning import errors, hub, masks, model
+from tuning import errors, hub, masks
 from tuning.adapter import OLD_KEYS
 from tuning.config import INTENT, Exit, Progress, Result, parse_termination
-from tuning.masks import IGNORED, Encoded
+from tuning.masks import Encoded
 from tuning.run import split, use_scratch
-from tuning.train import Batches
-from tuning.training_config import DatasetConfig, LoraConfig
+from tuning.training_config import DatasetConfig
 
 LEARNS = {"arguments": {"learning_rate": 5e-3, "num_train_epochs": 5, "per_device_train_batch_size": 8}}
 ROWS = [{"messages": words.conversation(question, words.B)} for question in words.QUESTIONS]
@@ -43,10 +42,14 @@ def models(tmp_path_factory):
     root = tmp_path_factory.mktemp("hub") / "tiny"
     tiny.publish(root / "phi")
     tiny.publish(root / "nan", steps=0, spoil=lambda made: made.model.norm.weight.fill_(float("nan")))
-    for name in ("unknown", "headless", "wordless", "base"):
+    for name in ("unknown", "headless", "lopsided", "wordless", "base"):
         shutil.copytree(root / "phi", root / name)
     edit(root / "unknown" / "config.json", model_type="nonsense")
-    drop_weight(root / "headless" / "model.safetensors", "lm_head.weight")
+    edit_weights(root / "headless" / "model.safetensors", lambda weights: weights.pop("lm_head.weight"))
+    edit_weights(
+        root / "lopsided" / "model.safetensors",
+        lambda weights: weights.update({"lm_head.weight": weights["lm_head.weight"][:9]}),
+    )
     (root / "wordless" / "tokenizer.json").write_text("{}")
     (root / "base" / "chat_template.jinja").unlink()
     hub = servers.Hub(root.parent)
@@ -58,11 +61,11 @@ def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def drop_weight(path, name):
+def edit_weights(path, change):
     import safetensors.torch
 
     weights = safetensors.torch.load_file(path)
-    del weights[name]
+    change(weights)
     safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
 
 
@@ -247,7 +250,7 @@ def test_a_batch_in_parts_is_the_same_optimisation(run, config, registry, urls, 
         ("lora", {"model": {"torch_dtype": "float32"}}),
         ("qlora", {"quantization": {"load_in_8bit": True}}),
         ("qlora", {"lora": {"target_modules": ["q_proj", "up_proj"]}, "dataset": {"train_test_split": 0.8}}),
-        ("qlora", {"lora": {"use_dora": True}, "dataset": {"loss": "all", "shuffle_dataset": False}}),
+        ("qlora", {"dataset": {"loss": "all", "shuffle_dataset": False}}),
     ],
 )
 def test_other_ways_to_train(run, config, registry, urls, tmp_path, method, training):
@@ -276,15 +279,6 @@ def test_a_loss_that_is_no_number(run, config, registry, urls):
 
 
 @pytest.mark.torch
-def test_memory_that_does_not_suffice_is_told_from_other_errors():
-    import torch
-
-    explained = errors.explain(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
-    assert explained.code == Exit.DOES_NOT_FIT
-    assert errors.explain(torch.AcceleratorError("CUDA error: unspecified launch failure")).code == Exit.NODE_TROUBLE
-
-
-@pytest.mark.torch
 def test_layers_that_the_model_has_not(run, config, registry, urls):
     done = run(config(f"{registry.host}/team/a:1", urls=urls, training={"lora": {"target_modules": ["query"]}}))
     assert (done.code, done.left.reason) == (Exit.BAD_CONFIG, "ConfigInvalid")
@@ -292,33 +286,6 @@ def test_layers_that_the_model_has_not(run, config, registry, urls):
         "LoraConfig.target_modules: 'query' is no linear layer of this model; take from down_proj, gate_up_proj"
         in done.left.message
     )
-
-
-ALL_LINEAR = ["down_proj", "gate_up_proj", "o_proj", "qkv_proj"]
-
-
-@pytest.mark.torch
-@pytest.mark.parametrize(
-    ("wanted", "excluded", "found"),
-    [
-        ([], [], ALL_LINEAR),
-        ([], ["o_proj"], ["down_proj", "gate_up_proj", "qkv_proj"]),
-        (["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "up_proj"], [], ALL_LINEAR),
-        (["model.layers.0.mlp.down_proj"], [], ["down_proj"]),
-        (["qkv_proj", "down_proj"], ["down_proj"], ["qkv_proj"]),
-        ([], ["lm_head"], "LoraConfig.exclude_modules: 'lm_head' is no linear layer of this model"),
-        (["o_proj"], ["o_proj"], "LoraConfig.exclude_modules leaves no layer to adapt"),
-    ],
-)
-def test_layers_to_adapt(wanted, excluded, found):
-    from tests.tuning import tiny
-
-    config = LoraConfig(target_modules=wanted, exclude_modules=excluded)
-    if isinstance(found, list):
-        assert model.targets(tiny.model(300), config) == found
-    else:
-        with pytest.raises(errors.ConfigInvalid, match=found):
-            model.targets(tiny.model(300), config)
 
 
 @pytest.mark.torch
@@ -336,6 +303,7 @@ def test_rows_that_teach_nothing(run, config, registry, files):
     [
         ("unknown", "nonsense"),
         ("headless", "lacks 1 weights, the first is lm_head.weight"),
+        ("lopsided", "cannot be loaded: lm_head.weight | MISMATCH"),
         ("wordless", "tokenizer cannot be loaded"),
     ],
 )
@@ -352,17 +320,6 @@ def test_a_model_without_a_chat_template_gets_one_that_travels_along(run, config
     done = run(config(f"{registry.host}/team/base:1", urls=urls, model=base, training=few))
     _, data = pull(done.left.adapter, tmp_path)
     assert (data / "chat_template.jinja").read_text() == masks.PLAIN_TEMPLATE
-
-
-@pytest.mark.torch
-def test_batches_are_padded_outside_of_the_loss():
-    rows = [Encoded(array("i", [5, 0, 0]), array("i", [IGNORED, 0, 0])), Encoded(array("i", [7]), array("i", [7]))]
-    batches = Batches(0, 4)
-    batch = batches(rows)
-    assert batch["input_ids"].tolist() == [[5, 0, 0, 0], [7, 0, 0, 0]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
-    assert batch["labels"].tolist() == [[IGNORED, 0, 0, IGNORED], [7, IGNORED, IGNORED, IGNORED]]
-    assert batches.tokens == 4
 
 
 def test_rows_are_shuffled_by_seed_and_then_split():
@@ -397,13 +354,13 @@ def test_an_eviction_does_not_wait_for_a_download(config, registry, files, auth,
 
     def hang(_request):
         begun.set()
-        never.wait(60)
+        never.wait(180)
 
     files.files["/rows.jsonl"] = hang
     running = start(tmp_path, config(f"{registry.host}/team/a:1"), "--push-auth", str(auth))
-    assert begun.wait(30)
+    assert begun.wait(60)
     running.send_signal(signal.SIGTERM)
-    _, err = running.communicate(timeout=10)
+    _, err = running.communicate(timeout=60)  # the download itself goes on for its two minutes of patience
     never.set()
     assert running.returncode == Exit.EVICTED, err
     assert parse_termination((tmp_path / "termination").read_text()).reason == "Evicted"

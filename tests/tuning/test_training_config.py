@@ -222,6 +222,14 @@ def test_idle_keys_are_never_silent_unless_they_ask_for_what_happens_anyway():
                 assert one(section, key, json.dumps(harmless)).warnings == ()
 
 
+def test_what_the_server_cannot_load_is_not_trained():
+    config = one("LoraConfig", "use_dora", "true")
+    assert config.lora == TrainingConfig().lora
+    (warning,) = config.warnings
+    assert warning.startswith("LoraConfig.use_dora: ")
+    assert "not among the LoRA variants that the server can load" in warning
+
+
 def test_no_key_is_both_idle_and_used():
     for section, (_, kind) in training_config.SECTIONS.items():
         assert not set(training_keys.IDLE[section]) & set(kind.model_fields)
