@@ -9,7 +9,8 @@
     │   ├── InsufficientGPUMemoryError
     │   ├── UnsupportedGPUError
     │   ├── ConfigInvalidError
-    │   └── ForbiddenError       a quota, a policy or a missing right said no
+    │   ├── ForbiddenError       a quota, a policy or a missing right said no
+    │   └── InternalError        a fault of ours
     └── TransientError           try again                                 exit code 75
         ├── SupersededError      the Workspace was changed or deleted meanwhile: another attempt follows, or none
         ├── SecretNotFoundError
@@ -100,6 +101,10 @@ class SupersededError(TransientError):
 
 class ForbiddenError(TerminalError):
     """The API server will not have it: a quota, Pod Security, a policy."""
+
+
+class InternalError(TerminalError):
+    """What must never be: stopping here is better than to go on with it. The message says what to report."""
 
 
 class SecretNotFoundError(TransientError):

@@ -16,6 +16,7 @@ from typing import Any
 from kaito_hera import cluster as clusters
 from kaito_hera import names, nodes, pods
 from kaito_hera.api import Workspace
+from kaito_hera.nodes import gpus
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 
@@ -73,6 +74,25 @@ def remove(run: Run) -> None:
     found = run.cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace)
     if found and found["metadata"].get("labels", {}).get(names.UID) == metadata.uid:
         run.cluster.delete(clusters.DEPLOYMENT, metadata.name, metadata.namespace, uid=found["metadata"]["uid"])
+
+
+def make_room(run: Run, placement: nodes.Placement) -> None:
+    """Take the server down if its nodes have no GPU left for a pod that is to come; with room it goes on answering."""
+    workspace = run.workspace
+    labels = clusters.selector(selector(workspace))
+    own = gpus.running(run.cluster.items(clusters.POD, workspace.metadata.namespace, labels=labels))
+    if not own:
+        return
+    held = gpus.taken(gpus.running(run.cluster.items(clusters.POD)))
+    found = run.cluster.items(clusters.NODE, labels=clusters.selector(placement.labels))
+    usable = [node for node in found if placement.allows(node) and not nodes.unusable(node, run.want)]
+    free = sum(gpus.free(node, held) for node in usable)
+    # A replica without a node takes the next GPU that is free.
+    if free > sum(1 for pod in own if "nodeName" not in pod["spec"]):
+        print(f"{free} GPUs are free: the server of {workspace.key} goes on answering", flush=True)
+        return
+    print(f"no GPU is free: the server of {workspace.key} is taken down until the roll-out", flush=True)
+    remove(run)
 
 
 def config_name(workspace: Workspace) -> str:

@@ -31,7 +31,7 @@ def wanted(run: Run, attempt: int) -> checks.Wanted:
         task = _tuning_task(run, attempt, config, run.placement())
         objects.append((clusters.JOB, jobs.manifest(workspace, task)))
     if workspace.serves:
-        objects += rollout.objects(workspace, settings, server(workspace, ""), run.placement()).items()
+        objects += rollout.objects(workspace, settings, _server(workspace, settings), run.placement()).items()
     checked = config or (workspace.inference and workspace.inference.adapters)
     return checks.Wanted(
         objects=tuple(objects),
@@ -61,7 +61,13 @@ def tuning_config(run: Run) -> tuning.TuningConfig:
         output=tuning.Output(image=asked.output.image),
         intent=intent.of(workspace).tune,
         allowed_private_cidrs=settings.allowed_private_cidrs,
+        require_gpu=_require_gpu(settings),
     )
+
+
+def _require_gpu(settings: Settings) -> bool:
+    """Whether an image ends where it cannot use the GPU; else it works on the CPU, slowly and at the GPU's price."""
+    return settings.gpu_capability_check == "refuse"
 
 
 def _training_text(cluster: clusters.Cluster, workspace: Workspace, settings: Settings) -> tuple[str, str]:
@@ -122,7 +128,7 @@ def _check_task(
         files = {"config.json": names.CONFIG}
         annotations = {names.CONFIG: config.model_dump_json(exclude_defaults=True)}
     else:
-        files_of = server(workspace, adapter="").files
+        files_of = _server(workspace, settings).files
         program, secret, auth = "serving", rollout.registry_name(workspace), serving.REGISTRY_AUTH
         files = {"config.json": names.CONFIG, serving.ADAPTERS_FILE: names.ADAPTERS}
         annotations = dict(zip(files.values(), files_of.values(), strict=True))
@@ -142,13 +148,24 @@ def _check_task(
     return jobs.Task(names.check_job(workspace, attempt), "check", attempt, template, _CHECK_SECONDS)
 
 
-def server(workspace: Workspace, adapter: str) -> Server:
+def server(workspace: Workspace, settings: Settings, adapter: str) -> Server:
     """The server: the preset with the Workspace's adapters, or with the one that was tuned (`adapter`, by digest)."""
+    if workspace.tuning and not adapter:
+        raise errors.InternalError(
+            f"roll-out of {workspace.key}: the adapter that it tuned is not known, and the base model must not be"
+            " served in its place; please report this; deleting and applying the Workspace finds what was pushed"
+        )
+    return _server(workspace, settings, adapter)
+
+
+def _server(workspace: Workspace, settings: Settings, adapter: str = "") -> Server:
+    """The same while nothing is tuned yet: good enough to ask whether it may be made."""
     model = presets.preset(workspace.preset_name)
     config = serving.ServingConfig(
         workspace=workspace.key,
         name=model.name,
         model=serving.Model(id=model.hub_id, revision=model.revision),
+        require_gpu=_require_gpu(settings),
     )
     adapters = _adapters(workspace, adapter)
     return Server(

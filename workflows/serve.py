@@ -7,7 +7,7 @@ from hera.workflows import Steps, Workflow
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
-from workflows import steps, template
+from workflows import place, steps, template
 
 
 def serve(workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts, adapter: str = "") -> dict[str, Any]:
@@ -17,9 +17,7 @@ def serve(workspace: Workspace, settings: Settings, *, attempt: int, parts: Part
         asked = template.asked(workflow)
         with Steps(name=template.ENTRYPOINT):
             steps.preflight(arguments=asked)
-            if parts.nodes:
-                asked = template.placed(asked, steps.provision_nodes(arguments=asked))
-                steps.await_nodes(arguments=asked)
+            asked = place.place(asked, settings, parts)
             if parts.serve:
                 steps.roll_out(arguments=asked | {"adapter": adapter})
 

@@ -4,6 +4,8 @@ A step is a function: its Input is what it needs, its Output what later steps ge
 Argo runs a step, and every step may run twice.
 """
 
+import dataclasses
+from functools import partial
 from typing import Annotated
 
 from hera.workflows.io import Input, Output
@@ -31,6 +33,13 @@ class Asked(Input):
     workspace: Workspace
     settings: Settings
     attempt: int
+
+
+class Ordered(Asked):
+    """Before provisioning."""
+
+    keep: bool = False
+    """Nodes were chosen already: those that are in use stay, whichever are preferred by now."""
 
 
 class Placed(Asked):
@@ -71,16 +80,18 @@ def preflight(asked: Asked) -> Adapter:
     Answers with the adapter if the registry already holds what is to be tuned.
     """
     run = Run.open(asked.workspace, asked.settings)
+    run.still_wanted()
     checks.pass_facts(run.workspace, run.settings)
     return Adapter(adapter=checks.pass_cluster(run, asks.wanted(run, asked.attempt)))
 
 
 @template.step
-def provision_nodes(asked: Asked) -> Provisioned:
+def provision_nodes(ordered: Ordered) -> Provisioned:
     """Ask for the nodes; asking again for nodes that exist changes nothing."""
-    run = Run.open(asked.workspace, asked.settings)
+    run = Run.open(ordered.workspace, ordered.settings)
     run.still_wanted()
-    order = run.provider.order(run.want)
+    want = dataclasses.replace(run.want, preferred=()) if ordered.keep else run.want
+    order = run.provider.order(want, still_wanted=run.still_wanted, any_ready=partial(readiness.any_ready, run))
     return Provisioned(candidate=order.candidate, hostnames=list(order.hostnames))
 
 
@@ -98,7 +109,10 @@ def train(trained: Trained) -> Adapter:
         return Adapter(adapter=trained.adapter)
     run = Run.open(trained.workspace, trained.settings)
     run.still_wanted()
-    task = asks.tuning_task(run, trained.attempt, run.placement(tuple(trained.hostnames)))
+    placement = run.placement(tuple(trained.hostnames))
+    task = asks.tuning_task(run, trained.attempt, placement)
+    if not jobs.exists(run, task):
+        rollout.make_room(run, placement)
     return Adapter(adapter=jobs.run(run, task, read=tuning.Progress.parse)["adapter"])
 
 
@@ -107,7 +121,7 @@ def roll_out(trained: Trained) -> None:
     """Serve the model with its adapters; return when every replica answers."""
     run = Run.open(trained.workspace, trained.settings)
     run.still_wanted()
-    server = asks.server(run.workspace, trained.adapter)
+    server = asks.server(run.workspace, run.settings, trained.adapter)
     rollout.apply(run, server, run.placement(tuple(trained.hostnames)))
     answering.await_answering(run, server)
 

@@ -7,7 +7,7 @@ from hera.workflows import Steps, Workflow
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
-from workflows import steps, template
+from workflows import place, steps, template
 
 
 def tune(workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts) -> dict[str, Any]:
@@ -18,9 +18,7 @@ def tune(workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts
         with Steps(name=template.ENTRYPOINT):
             found = steps.preflight(arguments=asked).get_parameter("adapter")
             needed = None if workspace.serves else f"'{found}' == ''"
-            if parts.nodes:
-                asked = template.placed(asked, steps.provision_nodes(arguments=asked, when=needed))
-                steps.await_nodes(arguments=asked, when=needed)
+            asked = place.place(asked, settings, parts, when=needed)
             trained = steps.train(arguments=asked | {"adapter": found}, when=needed)
             if workspace.serves:
                 steps.roll_out(arguments=asked | {"adapter": trained.get_parameter("adapter")})

@@ -5,6 +5,7 @@ A provider orders, observes and gives back; whether a node is usable is judged h
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import presets
@@ -12,6 +13,8 @@ from kaito_hera import errors, names
 from kaito_hera.api import Workspace
 
 GPU = "nvidia.com/gpu"
+SIZE = "node.kubernetes.io/instance-type"
+"""The label that says which GPU size a node is."""
 TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 
 
@@ -57,6 +60,10 @@ class Placement:
     hostnames: tuple[str, ...] = ()
     """If set, only nodes of these names."""
 
+    def allows(self, node: dict[str, Any]) -> bool:
+        """Whether a node that has the labels is one of them."""
+        return not self.hostnames or node["metadata"]["name"] in self.hostnames
+
     def pod_fields(self) -> dict[str, Any]:
         """`nodeSelector`, `affinity` and `tolerations` of a pod spec."""
         tolerations: list[dict[str, Any]] = [
@@ -82,8 +89,12 @@ class Provider(Protocol):
     makes_nodes: bool
     """Whether there is something to give back."""
 
-    def order(self, want: Want) -> Order:
-        """Ask for the nodes and return once that is accepted; raises ProvisioningFailedError or NoNodesMatchError."""
+    def order(self, want: Want, *, still_wanted: Callable[[], None], any_ready: Callable[[], bool]) -> Order:
+        """Ask for the nodes and return once that is accepted; raises ProvisioningFailedError or NoNodesMatchError.
+
+        `still_wanted` raises when nobody wants the nodes any more, and is asked right before each write: its turn may
+        come late. `any_ready` says whether a node of this Workspace is Ready: then nothing is deleted.
+        """
 
     def check(self, want: Want) -> None:
         """Raise ProvisioningFailedError if the order has failed since; silent while it is under way or done."""
@@ -139,7 +150,7 @@ def unusable(node: dict[str, Any], want: Want) -> str:
     ready: dict[str, Any] = next((c for c in status.get("conditions", []) if c["type"] == "Ready"), {})
     if ready.get("status") != "True":
         return f"is not Ready: {ready.get('reason', 'no report yet')}: {ready.get('message', '')}".rstrip(": ")
-    kind = node["metadata"].get("labels", {}).get("node.kubernetes.io/instance-type", "")
+    kind = node["metadata"].get("labels", {}).get(SIZE, "")
     if want.size and kind and kind.lower() != want.size.name.lower():
         return f"is a {kind}, not a {want.size.name}"
     offered = int(status.get("allocatable", {}).get(GPU, "0"))

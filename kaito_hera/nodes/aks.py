@@ -51,17 +51,18 @@ class AksProvider:
         self._pause = pause
         self._busy_limit = busy_limit
 
-    def order(self, want: Want) -> Order:
+    def order(self, want: Want, *, still_wanted: Callable[[], None], any_ready: Callable[[], bool]) -> Order:
         """Create the pool, or find it and bring it to the wanted count and labels.
 
-        One that failed is deleted first, since it holds machines and never recovers.
+        One that failed is asked again while a node of it is Ready, since a server may run there; without one it is
+        deleted, since it holds machines and never recovers.
         """
         assert want.size is not None, "preflight refuses a Workspace without instanceType"
         name = pool_name(want)
         pool = self._get(name)
-        if pool is not None and _state(pool) in _OVER:
+        if pool is not None and _state(pool) in _OVER and not any_ready():
             reason = _failure(pool)
-            self._delete(name)
+            self._delete(name, still_wanted)
             raise errors.ProvisioningFailedError(
                 f"agent pool {name} of {want.size.name} failed and is deleted: {reason}"
             )
@@ -70,7 +71,7 @@ class AksProvider:
                 f"agent pool {name} is still being deleted; the next attempt makes it anew"
             )
         if pool is None or _differs(pool, want):
-            self._write(lambda: self._put(name, want))
+            self._write(lambda: self._put(name, want, still_wanted))
         return Order(candidate=f"{want.size.name}/on-demand")
 
     def check(self, want: Want) -> None:
@@ -100,9 +101,13 @@ class AksProvider:
         return not mine
 
     def placement(self, want: Want, hostnames: tuple[str, ...] = ()) -> Placement:
-        """Nodes of the Workspace's own pool; repaired nodes come with new names, so names do not matter."""
+        """Nodes of the Workspace's own pool; repaired nodes come with new names, so names do not matter.
+
+        By their size too: a pool of an earlier size stays until the Workspace gives everything back.
+        """
         del hostnames
-        return Placement(labels=nodes.owner_labels(want))
+        size = {nodes.SIZE: want.size.name} if want.size else {}
+        return Placement(labels=nodes.owner_labels(want) | size)
 
     # ------------------------------------------------------------------ Azure
 
@@ -134,7 +139,7 @@ class AksProvider:
         pools: list[Any] = self._asked(lambda: list(self._client.agent_pools.list(*self._where)))
         return pools
 
-    def _put(self, name: str, want: Want) -> None:
+    def _put(self, name: str, want: Want, still_wanted: Callable[[], None]) -> None:
         """Guarded by the pool as it is now: whoever else writes it meanwhile has the word."""
         pool, body, pools = self._get(name), pool_body(want), self._client.agent_pools
         if pool is None:
@@ -143,15 +148,20 @@ class AksProvider:
             guard = {"match_condition": MatchConditions.IfNotModified, "etag": pool.e_tag}
         else:
             return
+        still_wanted()
         self._asked(lambda: pools.begin_create_or_update(*self._where, name, body, polling=False, **guard))  # type: ignore[call-overload]
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, name: str, still_wanted: Callable[[], None] | None = None) -> None:
         pools = self._client.agent_pools
-        self._write(
-            lambda: self._asked(
+
+        def delete() -> None:
+            if still_wanted:
+                still_wanted()
+            self._asked(
                 lambda: pools.begin_delete(*self._where, name, polling=False, ignore_pod_disruption_budget=True)
             )
-        )
+
+        self._write(delete)
 
     @property
     def _where(self) -> tuple[str, str]:
@@ -231,9 +241,12 @@ def _failure(pool: Any) -> str:
 
 
 def _differs(pool: Any, want: Want) -> bool:
-    """Whether the pool has another count, or lacks a label; what else makes a pool is fixed at its creation."""
+    """Whether the pool failed, has another count, or lacks a label; what else makes a pool is fixed at its creation."""
     labels = pool.node_labels or {}
-    return bool(pool.count != want.count or any(labels.get(key) != value for key, value in _labels(want).items()))
+    failed = _state(pool) in _OVER
+    return bool(
+        failed or pool.count != want.count or any(labels.get(key) != value for key, value in _labels(want).items())
+    )
 
 
 def _labels(want: Want) -> dict[str, str]:

@@ -1,13 +1,12 @@
 """Nodes that are there already: found by the Workspace's labels, never made, changed or given back."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, names, nodes
-from kaito_hera.nodes import Order, Placement, Want
-
-_DONE = frozenset({"Succeeded", "Failed"})
+from kaito_hera.nodes import Order, Placement, Want, gpus
 
 
 class ByoProvider:
@@ -18,14 +17,15 @@ class ByoProvider:
     def __init__(self, cluster: clusters.Cluster) -> None:
         self._cluster = cluster
 
-    def order(self, want: Want) -> Order:
+    def order(self, want: Want, *, still_wanted: Callable[[], None], any_ready: Callable[[], bool]) -> Order:
         """Look for nodes; raises NoNodesMatchError naming every node that does not fit and why."""
+        del still_wanted, any_ready  # nothing is written
         labels = clusters.selector(want.labels)
         found = self._cluster.items(clusters.NODE, labels=labels)
-        running = [pod for pod in self._cluster.items(clusters.POD) if pod.get("status", {}).get("phase") not in _DONE]
+        running = gpus.running(self._cluster.items(clusters.POD))
         own = [pod for pod in running if pod["metadata"].get("labels", {}).get(names.UID) == want.uid]
-        held = {pod["spec"].get("nodeName", "") for pod in own}
-        taken = _gpus_taken([pod for pod in running if pod not in own])
+        held = {pod["spec"].get("nodeName", "") for pod in own if gpus.of(pod)}  # its steps may run anywhere
+        taken = gpus.taken(pod for pod in running if pod not in own)
         reasons = {node["metadata"]["name"]: _unfit(node, want, taken) for node in found}
         fit = [node for node in found if not reasons[node["metadata"]["name"]]]
         if len(fit) < want.count:
@@ -57,25 +57,11 @@ def _unfit(node: dict[str, Any], want: Want, taken: Counter[str]) -> str:
     reason = nodes.unusable(node, want)
     if reason:
         return reason
-    free = _free(node, taken)
+    free = gpus.free(node, taken)
     return "" if free >= want.gpus else f"has {free} free GPUs, {want.gpus} are needed"
 
 
 def _rank(node: dict[str, Any], want: Want, held: set[str], taken: Counter[str]) -> tuple[bool, bool, int, str]:
     name = node["metadata"]["name"]
     # A server that runs there need not move when the Workspace gets more nodes, or another in place of one.
-    return (name not in want.preferred, name not in held, -_free(node, taken), name)
-
-
-def _free(node: dict[str, Any], taken: Counter[str]) -> int:
-    return int(node["status"]["allocatable"].get(nodes.GPU, "0")) - taken[node["metadata"]["name"]]
-
-
-def _gpus_taken(pods: list[dict[str, Any]]) -> Counter[str]:
-    """GPUs that pods were given on each node."""
-    taken: Counter[str] = Counter()
-    for pod in pods:
-        for container in pod["spec"]["containers"]:
-            limits = container.get("resources", {}).get("limits", {})
-            taken[pod["spec"].get("nodeName", "")] += int(limits.get(nodes.GPU, "0"))
-    return taken
+    return (name not in want.preferred, name not in held, -gpus.free(node, taken), name)

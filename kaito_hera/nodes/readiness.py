@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, nodes
+from kaito_hera import errors, live, nodes
 from kaito_hera.nodes import Want
 from kaito_hera.run import Run
 
@@ -41,6 +41,12 @@ class Calm:
         return f"{good} of {self._want.count} {size} nodes usable" + (f": {bad}" if bad else "")
 
 
+def any_ready(run: Run) -> bool:
+    """Whether a node of the Workspace, of the size that it wants, is Ready: a server may run there."""
+    labels = clusters.selector(run.placement().labels)
+    return any(live.is_ready(node) for node in run.cluster.items(clusters.NODE, labels=labels))
+
+
 def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> list[str]:
     """Return the names of the wanted number of nodes that stayed usable; prints what it waits for as that changes.
 
@@ -48,14 +54,15 @@ def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> l
     NodesNotReadyError at the timeout, naming each node with its reason, and whatever the provider raises.
     """
     want, timeout = run.want, run.settings.node_timeout_seconds
-    labels = clusters.selector(run.placement(hostnames).labels)
+    placement = run.placement(hostnames)
+    labels = clusters.selector(placement.labels)
     calm = Calm(want, run.settings.node_steady_seconds)
     began = asked = time.monotonic()
     told = ""
     while True:
         page = run.cluster.page(clusters.NODE, labels=labels)
         now = time.monotonic()
-        ready = calm.see([n for n in page["items"] if not hostnames or n["metadata"]["name"] in hostnames], now)
+        ready = calm.see([node for node in page["items"] if placement.allows(node)], now)
         if len(ready) >= want.count:
             return ready
         if now - began >= timeout:

@@ -9,6 +9,7 @@ import pytest
 import presets
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, nodes
+from kaito_hera import run as runs
 from kaito_hera.api import Workspace
 from kaito_hera.nodes import readiness
 from kaito_hera.nodes.byo import ByoProvider
@@ -212,12 +213,22 @@ def test_nodes_are_given_back_whatever_size_the_workspace_names_by_now(cluster, 
     assert cloud.released == [workspace.metadata.uid] * 2, "asked until nothing is left"
 
 
+def test_a_node_counts_as_ready_if_it_is_the_workspaces_and_of_its_size(cluster, workspace, settings, machines):
+    run = Run(cluster, workspace, settings, runs.provider(cluster, settings))
+    machines.usable("theirs", labels={"kaito.sh/workspace": "w", "kaito.sh/workspace-uid": "another"})
+    machines.usable("earlier", size="Standard_NC6s_v3")
+    machines.report(machines.boot("starting"), ready=False)
+    assert not readiness.any_ready(run)
+    machines.usable("serving")
+    assert readiness.any_ready(run)
+
+
 def test_brought_nodes_are_found_and_their_names_select_them(cluster, namespace, machines, settings):
     label = {"test.kaito.sh/of": namespace}
     names = {machines.usable(name, labels=label) for name in ("a", "b")}
     workspace = making.edited(making.inference(namespace=namespace), count=2, labelSelector={"matchLabels": label})
     want = nodes.wanted(making.parsed(workspace))
-    order = ByoProvider(cluster).order(want)
+    order = ByoProvider(cluster).order(want, still_wanted=lambda: None, any_ready=lambda: False)
     assert set(order.hostnames) == names
     fields = ByoProvider(cluster).placement(want, order.hostnames).pod_fields()
     container = {

@@ -15,7 +15,7 @@ from tests import making
 from tests.apiserver.conftest import until
 from tests.apiserver.kubelet import kubelet
 from tests.simulators.conftest import tls  # noqa: F401
-from workflows import asks
+from workflows import asks, steps
 
 QUOTA = clusters.Kind("ResourceQuota", "resourcequotas")
 AUTHS = {"auths": {"team.azurecr.io": {"auth": "eA=="}}}
@@ -171,7 +171,7 @@ def test_a_quota_speaks_before_a_gpu_is_bought(preflight, secret, cluster, names
 def test_what_is_there_already_is_not_counted_twice(preflight, cluster, apply, settings, namespace):
     workspace = Workspace.parse(apply(making.inference()))
     run = Run(cluster, workspace, settings, runs.provider(cluster, settings))
-    rollout.apply(run, asks.server(workspace, ""), run.placement())
+    rollout.apply(run, asks.server(workspace, settings, ""), run.placement())
     quota(cluster, namespace, **{"services": "0", "requests.nvidia.com/gpu": "0"})
     assert preflight(making.inference()) == ""
 
@@ -235,6 +235,18 @@ def test_what_the_check_finds_wrong_reaches_the_user(checking, secret):
     with pytest.raises(errors.ReportedTerminalError, match="wrong password") as refused:
         checking(making.tuning(), code=30, message=json.dumps(word))
     assert refused.value.reason == "RegistryAuth"
+
+
+def test_a_workspace_that_was_changed_meanwhile_is_not_checked(
+    apply, secret, cluster, settings, namespace, monkeypatch
+):
+    monkeypatch.setenv("TERMINATION_LOG", "/dev/null")
+    secret()
+    workspace = Workspace.parse(apply(making.tuning()))
+    cluster.patch(clusters.WORKSPACE, "w", namespace, {"tuning": {"input": {"urls": ["https://example.com/other"]}}})
+    with pytest.raises(SystemExit, match="75"):
+        steps.preflight(steps.Asked(workspace=workspace, settings=settings, attempt=1))
+    assert cluster.items(clusters.JOB, namespace) == []
 
 
 def test_each_attempt_checks_anew(checking, secret):

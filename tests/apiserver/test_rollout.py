@@ -18,7 +18,7 @@ def rolled_out(cluster, settings):
     def roll_out(stored, adapter=""):
         workspace = Workspace.parse(stored)
         run = Run(cluster, workspace, settings, provider=None)
-        rollout.apply(run, asks.server(workspace, adapter), PLACEMENT)
+        rollout.apply(run, asks.server(workspace, settings, adapter), PLACEMENT)
         return cluster.get(clusters.DEPLOYMENT, workspace.metadata.name, workspace.metadata.namespace)
 
     return roll_out
@@ -114,6 +114,23 @@ def test_pull_secrets_are_merged_for_the_server(cluster, apply, rolled_out, name
 
     merged = cluster.get(clusters.SECRET, "w-registry", namespace)["data"][".dockerconfigjson"]
     assert set(json.loads(base64.b64decode(merged))["auths"]) == {"a.azurecr.io", "b.azurecr.io"}
+
+
+def test_a_base_model_is_never_served_in_place_of_a_tuned_one(cluster, apply, rolled_out, namespace):
+    with pytest.raises(
+        errors.InternalError, match=f"roll-out of {namespace}/w: the adapter that it tuned is not known"
+    ):
+        rolled_out(apply(making.tuning()))
+    assert cluster.get(clusters.DEPLOYMENT, "w", namespace) is None
+
+
+@pytest.mark.parametrize(("check", "required"), [("refuse", True), ("warn", False)])
+def test_a_gpu_is_required_unless_its_lack_was_accepted(cluster, apply, settings, check, required):
+    workspace = Workspace.parse(apply(making.tuning()))
+    run = Run(cluster, workspace, settings.model_copy(update={"gpu_capability_check": check}), provider=None)
+    files = asks.server(workspace, run.settings, "team.azurecr.io/a@sha256:1").files
+    assert json.loads(files["serving.json"]).get("require_gpu", False) is required
+    assert asks.tuning_config(run).require_gpu is required
 
 
 def test_a_missing_pull_secret_is_named_with_its_field(apply, rolled_out):

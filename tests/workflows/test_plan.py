@@ -12,6 +12,8 @@ from workflows.plan import plan
 
 AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
 
+AKS = Settings(node_provider="aks", azure=AZURE)
+
 
 def step_names(manifest):
     spec = manifest["spec"]
@@ -54,7 +56,30 @@ def planned(workspace, parts, **options):
     ],
 )
 def test_an_attempt_has_the_steps_for_its_parts(workspace, parts, expected):
-    assert step_names(planned(workspace, parts)) == expected
+    assert step_names(planned(workspace, parts, settings=AKS)) == expected
+
+
+@pytest.mark.parametrize("parts", [Parts(serve=True), Parts(tune=True, serve=True)], ids=["adapter-edit", "tune-again"])
+def test_brought_nodes_are_asked_for_each_time_and_those_in_use_kept(parts):
+    manifest = planned(making.tuning(), parts, adapter="a@sha256:1")
+    assert step_names(manifest)[:3] == ["preflight", "provision-nodes", "await-nodes"]
+    given = arguments(manifest)
+    found = "{{steps.provision-nodes.outputs.parameters.hostnames}}"
+    assert given["roll-out"]["hostnames"] == found, "without them the pod template would be another"
+    assert given.get("train", given["roll-out"])["hostnames"] == found
+    assert given["provision-nodes"]["keep"] == "true"
+    first = arguments(planned(making.inference(), Parts(nodes=True, serve=True)))
+    assert "keep" not in first["provision-nodes"]
+
+
+def arguments(manifest):
+    """By step."""
+    groups = next(t["steps"] for t in manifest["spec"]["templates"] if t["name"] == "main")
+    return {
+        step["name"]: {p["name"]: p["value"] for p in step["arguments"]["parameters"]}
+        for group in groups
+        for step in group
+    }
 
 
 def test_without_a_server_to_follow_no_node_is_bought_for_an_adapter_that_is_there():

@@ -27,6 +27,11 @@ AZURE = Azure(
 WANT = nodes.wanted(making.parsed(making.inference()))
 
 
+def order(provider, want=WANT, *, still_wanted=lambda: None, ready=False):
+    """An order of a step whose Workspace stays; `ready`: whether a node of it is Ready."""
+    return provider.order(want, still_wanted=still_wanted, any_ready=lambda: ready)
+
+
 class Turns:
     """A Lease without a cluster: one holder at a time."""
 

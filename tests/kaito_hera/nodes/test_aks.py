@@ -9,7 +9,7 @@ import presets
 from kaito_hera import errors, nodes
 from kaito_hera.nodes.aks import pool_name
 from tests import making
-from tests.kaito_hera.nodes.conftest import WANT
+from tests.kaito_hera.nodes.conftest import WANT, order
 from tests.simulators import paper
 from tests.simulators.azure import WHERE
 
@@ -23,13 +23,13 @@ V100 = dataclasses.replace(WANT, size=presets.size("Standard_NC6s_v3"))
 
 
 def made(aks, want=WANT):
-    aks.provider().order(want)
+    order(aks.provider(), want)
     aks.cloud.until(pool_name(want), "Succeeded")
 
 
 def test_an_order_is_one_pool_that_carries_its_workspace(aks):
-    order = aks.provider().order(dataclasses.replace(WANT, count=2))
-    assert (order.candidate, order.hostnames) == ("Standard_NC24ads_A100_v4/on-demand", ())
+    accepted = order(aks.provider(), dataclasses.replace(WANT, count=2))
+    assert (accepted.candidate, accepted.hostnames) == ("Standard_NC24ads_A100_v4/on-demand", ())
     assert list(aks.pools()) == [POOL]
     pool = aks.pools()[POOL]
     assert (pool.count, pool.vm_size, pool.mode) == (2, "Standard_NC24ads_A100_v4", "User")
@@ -44,11 +44,12 @@ def test_pods_find_the_nodes_of_the_order(aks):
     made(aks)
     labels = aks.cloud.machines.about(aks.cloud.machines.on()[0])["labels"]
     assert aks.provider().placement(WANT).labels.items() <= labels.items()
+    assert not aks.provider().placement(V100).labels.items() <= labels.items(), "nor those of an earlier size"
 
 
 def test_asking_again_changes_nothing(aks):
     for _ in range(2):
-        aks.provider().order(WANT)
+        order(aks.provider())
     made(aks)
     assert aks.writes() == [("PUT", 201)]
 
@@ -67,7 +68,7 @@ def test_two_that_ask_at_once_make_one_pool(aks):
         provider = aks.provider(turns=Free())  # not even the lock keeps them apart
         provider._get(POOL)
         both.wait()
-        orders.append(provider.order(WANT))
+        orders.append(order(provider))
 
     hands = [threading.Thread(target=ask) for _ in range(2)]
     for hand in hands:
@@ -82,14 +83,14 @@ def test_two_that_ask_at_once_make_one_pool(aks):
 
 def test_a_busy_cluster_is_waited_out(aks):
     aks.cloud.scenario("busy", times=3, answer=BUSY)
-    aks.provider().order(WANT)
+    order(aks.provider())
     assert [status for _, status in aks.writes()] == [409, 409, 409, 201]
 
 
 def test_a_cluster_that_stays_busy_ends_the_attempt_with_its_words(aks):
     aks.cloud.scenario("busy", answer=BUSY)
     with pytest.raises(errors.ProvisioningFailedError, match=r"stayed busy for 0 s: .*Another operation \(Updating\)"):
-        aks.provider(busy_limit=0.1).order(WANT)
+        order(aks.provider(busy_limit=0.1))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_a_cluster_that_stays_busy_ends_the_attempt_with_its_words(aks):
 def test_a_lack_of_quota_is_told_with_its_numbers_and_not_waited_out(aks, quota, words):
     aks.cloud.limits(quota=quota, used={"StandardNCADSA100v4Family": 24})
     with pytest.raises(errors.ProvisioningFailedError) as refused:
-        aks.provider().order(WANT)
+        order(aks.provider())
     for word in words:
         assert word in str(refused.value)
     assert aks.writes() == [("PUT", 400)]
@@ -115,14 +116,14 @@ def test_a_lack_of_quota_that_comes_with_the_code_of_a_busy_cluster_is_not_waite
     )
     aks.cloud.scenario("quota", answer={**BUSY, "message": message})
     with pytest.raises(errors.ProvisioningFailedError, match="Current Limit: 24, Current Usage: 24"):
-        aks.provider().order(WANT)
+        order(aks.provider())
     assert aks.writes() == [("PUT", 409)]
 
 
 def test_a_pool_that_fails_later_says_the_inner_cause(aks):
     aks.cloud.limits(capacity={"Standard_NC24ads_A100_v4": 0})
     provider = aks.provider()
-    provider.order(WANT)
+    order(provider)
     aks.cloud.until(POOL, "Failed")
     with pytest.raises(errors.ProvisioningFailedError, match=r"AllocationFailed.*sufficient capacity"):
         provider.check(WANT)
@@ -132,7 +133,7 @@ def test_the_inner_cause_is_found_in_the_details_too(aks):
     inner = {"code": "ZonalAllocationFailed", "message": "no capacity in this zone"}
     aks.cloud.scenario("late", fail={"code": "ReconcileVMSSAgentPoolFailed", "message": "see", "details": [inner]})
     provider = aks.provider()
-    provider.order(WANT)
+    order(provider)
     aks.cloud.until(POOL, "Failed")
     with pytest.raises(errors.ProvisioningFailedError, match="ZonalAllocationFailed: no capacity in this zone"):
         provider.check(WANT)
@@ -140,24 +141,67 @@ def test_the_inner_cause_is_found_in_the_details_too(aks):
 
 def test_a_failed_pool_is_deleted_and_made_anew(aks):
     aks.cloud.scenario("late", times=1, fail={"code": "X", "message": "no luck", "afterNodes": 1})
-    aks.provider().order(WANT)
+    order(aks.provider())
     aks.cloud.until(POOL, "Failed")
     with pytest.raises(errors.ProvisioningFailedError, match="failed and is deleted: X: no luck"):
-        aks.provider().order(WANT)
+        order(aks.provider())
     aks.cloud.until(POOL, "gone")
     assert aks.cloud.machines.on() == []
     made(aks)
 
 
+def test_a_pool_that_cannot_grow_keeps_the_node_that_serves(aks):
+    made(aks)
+    serving = aks.cloud.machines.on()
+    more = dataclasses.replace(WANT, count=2)
+    aks.cloud.limits(capacity={"Standard_NC24ads_A100_v4": 1})
+    for _ in range(2):
+        order(aks.provider(), more, ready=True)
+        aks.cloud.until(POOL, "Failed")
+        assert aks.cloud.machines.on() == serving
+    aks.cloud.limits(capacity={"Standard_NC24ads_A100_v4": 2})
+    order(aks.provider(), more, ready=True)
+    aks.cloud.until(POOL, "Succeeded")
+    assert len(aks.cloud.machines.on()) == 2
+    assert [method for method, _ in aks.writes()] == ["PUT"] * 4
+
+
+def test_an_edit_while_azure_is_busy_comes_before_the_write(aks):
+    aks.cloud.scenario("busy", times=2, answer=BUSY)
+    turns = iter([None, None, errors.SupersededError("Workspace team/w was changed")])
+
+    def still_wanted():
+        if change := next(turns):
+            raise change
+
+    with pytest.raises(errors.SupersededError):
+        order(aks.provider(), still_wanted=still_wanted)
+    assert [status for _, status in aks.writes()] == [409, 409]
+    assert aks.pools() == {}
+
+
+def test_a_failed_pool_is_not_deleted_by_a_step_that_nobody_wants(aks):
+    aks.cloud.scenario("late", times=1, fail={"code": "X", "message": "no luck"})
+    order(aks.provider())
+    aks.cloud.until(POOL, "Failed")
+
+    def still_wanted():
+        raise errors.SupersededError("Workspace team/w was changed")
+
+    with pytest.raises(errors.SupersededError):
+        order(aks.provider(), still_wanted=still_wanted)
+    assert list(aks.pools()) == [POOL]
+
+
 def test_a_pool_whose_making_was_cancelled_is_deleted_too(aks):
     aks.cloud.machines.joining.clear()
     provider = aks.provider()
-    provider.order(WANT)
+    order(provider)
     aks.cloud.pools.begin_abort_latest_operation(*WHERE, POOL).result()
     with pytest.raises(errors.ProvisioningFailedError, match="it is Canceled"):
         provider.check(WANT)
     with pytest.raises(errors.ProvisioningFailedError, match="is deleted"):
-        provider.order(WANT)
+        order(provider)
     aks.cloud.until(POOL, "gone")
 
 
@@ -166,7 +210,7 @@ def test_a_pool_that_is_being_deleted_is_made_anew_by_a_later_attempt(aks):
     aks.cloud.scenario("slow", method="DELETE", delay=60)
     aks.provider().release(making.UID)
     with pytest.raises(errors.ProvisioningFailedError, match="still being deleted"):
-        aks.provider().order(WANT)
+        order(aks.provider())
 
 
 @pytest.mark.parametrize("count", [3, 1])
@@ -201,12 +245,12 @@ def test_a_pool_that_somebody_wrote_meanwhile_is_looked_at_again(aks):
 
 def test_a_pool_that_is_gone_is_told_but_an_azure_that_is_away_is_not(aks):
     provider = aks.provider()
-    provider.order(WANT)
+    order(provider)
     aks.wire.whole = False
     aks.wire.cut()
     provider.check(WANT)
     with pytest.raises(errors.ProvisioningFailedError, match="Azure cannot be asked"):
-        provider.order(WANT)
+        order(provider)
     aks.wire.whole = True
     aks.cloud.delete(POOL)
     aks.cloud.until(POOL, "gone")
@@ -216,7 +260,7 @@ def test_a_pool_that_is_gone_is_told_but_an_azure_that_is_away_is_not(aks):
 
 def test_a_release_takes_a_pool_that_is_still_being_made(aks):
     aks.cloud.machines.joining.clear()
-    aks.provider().order(WANT)
+    order(aks.provider())
     paper.until(aks.cloud.machines.on, "the machine to start")
     nodes.release(aks.provider(), making.UID, pause=0.02)
     assert aks.pools() == {}

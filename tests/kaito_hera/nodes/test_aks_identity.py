@@ -4,7 +4,7 @@ import pytest
 
 from kaito_hera import errors
 from tests import making
-from tests.kaito_hera.nodes.conftest import ACCOUNT, WANT
+from tests.kaito_hera.nodes.conftest import ACCOUNT, order
 from tests.simulators import paper
 
 FEDERATED = (
@@ -14,7 +14,7 @@ FEDERATED = (
 
 def refusal(aks, **settings):
     with pytest.raises(errors.ProvisioningFailedError) as refused:
-        aks.provider(**settings).order(WANT)
+        order(aks.provider(**settings))
     with pytest.raises(errors.ProvisioningFailedError) as unreleased:
         aks.provider(**settings).release(making.UID)
     assert str(unreleased.value) == str(refused.value), "a release must not take a refusal for an empty list"
@@ -22,7 +22,7 @@ def refusal(aks, **settings):
 
 
 def test_the_steps_service_account_may_ask(aks):
-    aks.provider().order(WANT)
+    order(aks.provider())
     login = next(line for line in aks.cloud.requests() if line["host"] == "login.microsoftonline.com")
     assert (login["method"], login["status"]) == ("POST", 200)
 
@@ -86,14 +86,14 @@ def test_a_missing_right_is_named_with_who_needs_it(aks):
     with pytest.raises(
         errors.ProvisioningFailedError, match=f"{action}.*give identity clientId {ACCOUNT.client} a role"
     ):
-        aks.provider().order(WANT)
+        order(aks.provider())
 
 
 def test_a_policy_that_says_no_is_no_missing_right(aks):
     answer = {"status": 403, "code": "RequestDisallowedByPolicy", "message": "only in westeurope"}
     aks.cloud.scenario("denied", answer=answer)
     with pytest.raises(errors.ProvisioningFailedError, match=r"403: .*only in westeurope$"):
-        aks.provider().order(WANT)
+        order(aks.provider())
 
 
 def test_another_cloud_has_another_login_and_another_api(aks):

@@ -11,7 +11,7 @@ import pytest
 from kaito_hera import nodes
 from kaito_hera.nodes.aks import pool_name
 from tests import making
-from tests.kaito_hera.nodes.conftest import AZURE, WANT, world
+from tests.kaito_hera.nodes.conftest import AZURE, WANT, order, world
 
 PROGRAM = """
 import sys
@@ -26,7 +26,8 @@ class Free:
 
 provider = AksProvider(Azure.model_validate_json(sys.argv[2]), Free())
 if sys.argv[1] == "order":
-    provider.order(nodes.wanted(making.parsed(making.inference())))
+    want = nodes.wanted(making.parsed(making.inference()))
+    provider.order(want, still_wanted=lambda: None, any_ready=lambda: False)
 else:
     nodes.release(provider, making.UID, pause=0.02)
 """
@@ -72,7 +73,7 @@ def aks(tls, tmp_path, surroundings, executioner):
 def test_killed_after_any_request_an_order_repeated_is_one_pool(aks, executioner):
     requests = 1
     while executioner.run("order", requests):
-        aks.provider().order(WANT)
+        order(aks.provider())
         aks.cloud.until(pool_name(WANT), "Succeeded")
         assert list(aks.pools()) == [pool_name(WANT)]
         assert len(aks.cloud.machines.on()) == 1
@@ -84,7 +85,7 @@ def test_killed_after_any_request_an_order_repeated_is_one_pool(aks, executioner
 def test_killed_after_any_request_a_release_repeated_leaves_nothing(aks, executioner):
     requests = 1
     while True:
-        aks.provider().order(WANT)
+        order(aks.provider())
         killed = executioner.run("release", requests)
         nodes.release(aks.provider(), making.UID, pause=0.02)
         assert aks.pools() == {}

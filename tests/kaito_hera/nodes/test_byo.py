@@ -4,6 +4,7 @@ from kaito_hera import cluster as clusters
 from kaito_hera import errors, names, nodes
 from kaito_hera.nodes.byo import ByoProvider
 from tests import making
+from tests.kaito_hera.nodes.conftest import order
 
 ONE_GPU = "Standard_NC24ads_A100_v4"
 FOUR_GPUS = "Standard_NC96ads_A100_v4"
@@ -44,7 +45,7 @@ def want(*, count=1, size=ONE_GPU, preferred=(), labels=None):
 
 
 def ordered(wanted, found, pods=()):
-    return list(ByoProvider(Cluster(found, pods)).order(wanted).hostnames)
+    return list(order(ByoProvider(Cluster(found, pods)), wanted).hostnames)
 
 
 def refusal(wanted, found, pods=()):
@@ -106,6 +107,12 @@ def test_a_workspace_that_grows_keeps_the_node_it_has():
     found = [gpu_node(name) for name in ("a", "b", "z")]
     own = gpu_pod("z", uid=making.UID)
     assert ordered(want(count=2), found, [own]) == ["a", "z"]
+
+
+def test_where_its_steps_run_says_nothing_about_where_its_server_does():
+    found = [gpu_node(name) for name in ("a", "b", "z")]
+    own = [gpu_pod("b", gpus=0, uid=making.UID), gpu_pod("z", uid=making.UID)]
+    assert ordered(want(), found, own) == ["z"]
 
 
 def test_brought_nodes_without_a_named_size_may_be_of_any():
