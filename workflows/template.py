@@ -1,6 +1,8 @@
 """The frame that all Workflows and steps share: names, labels, security, retries, and what the settings add to them.
 
-Every field that a cluster's `workflowDefaults` could fill in is set here, so that a Workflow means the same everywhere.
+A cluster's `workflowDefaults` are merged below what is set here. Set is what would break a Workflow of ours: identity,
+security, deadline, and when it and its pods are removed. What places, ranks or accompanies pods is left to the platform
+team (nodeSelector, tolerations, affinity, priority, parallelism, hooks, onExit, ...): to Argo an empty value is none.
 """
 
 import contextvars
@@ -43,6 +45,12 @@ _EXECUTOR = {
     "containers": [{"name": "wait", "securityContext": _HARDENED}],
 }
 """Argo's own containers beside a step; without this the namespace could not enforce Pod Security `restricted`."""
+
+
+_KEPT = argo.TTLStrategy.model_validate(
+    {f"secondsAfter{end}": 10 * 365 * 24 * 3600 for end in ("Completion", "Success", "Failure")}
+)
+"""As good as for ever: `reconcile` deletes what it has read the end of. All three, as defaults are merged one by one."""
 
 
 def output(name: str, *, default: str) -> Parameter:
@@ -132,6 +140,7 @@ def build(
         image_pull_secrets=[settings.pull_secret] if settings.pull_secret else [],
         pod_gc=argo.PodGC(strategy="OnPodSuccess", delete_delay_duration="600s"),
         active_deadline_seconds=_WEEK,
+        ttl_strategy=_KEPT,
         archive_logs=False,
     )
     contextvars.Context().run(_fill, workflow, fill)

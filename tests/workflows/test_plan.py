@@ -119,6 +119,12 @@ def test_argo_substitutes_nothing_in_what_a_user_wrote(text):
     assert Settings.model_validate_json(values["settings"]) == settings
 
 
+def test_no_default_of_a_cluster_removes_a_workflow_before_its_end_was_read():
+    kept = planned(making.inference(), Parts(serve=True))["spec"]["ttlStrategy"]
+    assert set(kept) == {"secondsAfterCompletion", "secondsAfterSuccess", "secondsAfterFailure"}
+    assert min(kept.values()) > 365 * 24 * 3600
+
+
 def test_names_fit_and_never_collide():
     long = making.inference(name="w" * 63, namespace="n" * 63)
     other = making.inference(name="w" * 62 + "x", namespace="n" * 63)
