@@ -31,6 +31,16 @@ Image = Annotated[
 """An image reference."""
 
 
+_SAME_SIZE = "!has(oldSelf.instanceType) || (has(self.instanceType) && self.instanceType == oldSelf.instanceType)"
+_UNIQUE = "self.all(a, self.exists_one(b, b.source.name == a.source.name))"
+_FIXED = "cannot be changed, since the nodes were made or chosen by it: delete the Workspace and apply it anew"
+
+
+def _rule(rule: str, message: str) -> dict[str, Any]:
+    """A CEL rule, which the API server checks at every write."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
+
+
 class Model(pydantic.BaseModel):
     """A frozen part of the API; JSON names are camelCase, unknown ones are errors."""
 
@@ -69,11 +79,15 @@ class LabelSelector(Model):
 class Resource(Model):
     """The GPU nodes that the Workspace runs on."""
 
+    model_config = pydantic.ConfigDict(json_schema_extra=_rule(_SAME_SIZE, f"instanceType {_FIXED}"))
+
     count: Annotated[int, pydantic.Field(ge=1, le=100)] = 1
     """Number of nodes, one server on each. Tuning uses one."""
     instance_type: Word | None = None
     """The cloud's name of the GPU size, for example Standard_NC24ads_A100_v4. Leave it out on nodes you bring."""
-    label_selector: LabelSelector
+    label_selector: Annotated[
+        LabelSelector, pydantic.Field(json_schema_extra=_rule("self == oldSelf", f"labelSelector {_FIXED}"))
+    ]
     """Labels of the nodes: new nodes get them, existing nodes (provider byo) are found by them."""
     preferred_nodes: Annotated[tuple[Name, ...], pydantic.Field(max_length=100)] = ()
     """Names of existing nodes to take first (provider byo)."""
@@ -113,8 +127,19 @@ class Inference(Model):
 
     preset: Preset
     """The model to serve."""
-    adapters: Annotated[tuple[Adapter, ...], pydantic.Field(max_length=10)] = ()
+    adapters: Annotated[
+        tuple[Adapter, ...],
+        pydantic.Field(max_length=10, json_schema_extra=_rule(_UNIQUE, "each adapter needs a source.name of its own")),
+    ] = ()
     """Adapters to serve with it; may change at any time, without a restart."""
+
+    @pydantic.field_validator("adapters")
+    @classmethod
+    def _unique(cls, adapters: tuple[Adapter, ...]) -> tuple[Adapter, ...]:
+        names = [adapter.source.name for adapter in adapters]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"each adapter needs a source.name of its own, {twice!r} is there twice")
+        return adapters
 
 
 class Input(Model):

@@ -19,6 +19,7 @@ _KEPT = (
     "minItems",
     "maxItems",
     "maxProperties",
+    "x-kubernetes-validations",
 )
 
 

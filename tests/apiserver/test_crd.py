@@ -3,6 +3,7 @@ import json
 import pytest
 import yaml
 
+from kaito_hera import cluster as clusters
 from tests import making
 from tests.apiserver.conftest import ROOT
 
@@ -70,6 +71,16 @@ def test_explain_prints_the_models_own_texts(kubectl):
             {
                 "inference": {
                     **making.inference()["inference"],
+                    "adapters": [{"source": {"name": name, "image": "b"}} for name in "aba"],
+                }
+            },
+            ["inference.adapters", "a source.name of its own"],
+            id="two-adapters-of-a-name",
+        ),
+        pytest.param(
+            {
+                "inference": {
+                    **making.inference()["inference"],
                     "adapters": [
                         {"source": {"name": "a", "image": "b", "imagePullSecrets": ["../../victim/secrets/x"]}},
                     ],
@@ -90,6 +101,29 @@ def test_what_has_no_meaning_is_refused_at_apply(kubectl, namespace, change, wor
     assert refused.returncode != 0
     for word in words:
         assert word in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"instanceType": "Standard_NC48ads_A100_v4"}, "instanceType"),
+        ({"instanceType": None}, "instanceType"),
+        ({"labelSelector": {"matchLabels": {"app": "other"}}}, "labelSelector"),
+    ],
+)
+def test_what_nodes_were_made_by_stays(cluster, apply, namespace, change, field):
+    apply(making.inference())
+    with pytest.raises(clusters.InvalidObjectError, match=f"resource.*{field} cannot be changed.*delete the Workspace"):
+        cluster.patch(clusters.WORKSPACE, "w", namespace, {"resource": change})
+
+
+def test_everything_else_of_the_nodes_may_change(cluster, apply, namespace):
+    unsized = making.inference()
+    del unsized["resource"]["instanceType"]
+    apply(unsized)
+    change = {"instanceType": "Standard_NC24ads_A100_v4", "count": 2, "preferredNodes": ["n"]}
+    stored = cluster.patch(clusters.WORKSPACE, "w", namespace, {"resource": change})
+    assert stored["resource"]["instanceType"] == "Standard_NC24ads_A100_v4"
 
 
 def test_users_cannot_write_status_by_an_apply(kubectl, namespace):

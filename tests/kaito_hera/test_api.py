@@ -1,0 +1,22 @@
+"""What a manifest may say, without an API server."""
+
+import pydantic
+import pytest
+
+from kaito_hera.api import Workspace
+from tests import making
+
+
+def test_two_adapters_of_a_name_are_refused_and_named():
+    workspace = making.inference()
+    workspace["inference"]["adapters"] = [{"source": {"name": name, "image": "b"}} for name in "aba"]
+    with pytest.raises(pydantic.ValidationError, match="'a' is there twice"):
+        Workspace.parse(workspace)
+
+
+@pytest.mark.parametrize("name", ["../../victim/secrets/x", "..", "a/b", "", "{{workflow.name}}"])
+def test_a_path_is_not_the_name_of_a_secret(name):
+    workspace = making.tuning()
+    workspace["tuning"]["output"]["imagePushSecret"] = name
+    with pytest.raises(pydantic.ValidationError, match="imagePushSecret"):
+        Workspace.parse(workspace)
