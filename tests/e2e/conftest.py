@@ -51,9 +51,9 @@ def every_pod(world):
                     page = world.kube.page(clusters.POD)
                     seen.update({_id(pod): pod for pod in page["items"]})
                     since = page["metadata"]["resourceVersion"]
-                for _, pod in world.kube.watch(clusters.POD, since=since, seconds=20):
+                for event, pod in world.kube.watch(clusters.POD, since=since, seconds=20):
                     since = pod["metadata"]["resourceVersion"]
-                    if "spec" in pod:
+                    if event != "BOOKMARK":
                         seen[_id(pod)] = pod
             except errors.KaitoError:
                 since = ""
