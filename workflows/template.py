@@ -50,7 +50,7 @@ _EXECUTOR = {
 _KEPT = argo.TTLStrategy.model_validate(
     {f"secondsAfter{end}": 10 * 365 * 24 * 3600 for end in ("Completion", "Success", "Failure")}
 )
-"""As good as for ever: `reconcile` deletes what it has read the end of. All three, as defaults are merged one by one."""
+"""As good as for ever: `reconcile` deletes what it has read the end of. Three, as a default may be any of them."""
 
 
 def output(name: str, *, default: str) -> Parameter:
