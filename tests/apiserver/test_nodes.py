@@ -8,12 +8,13 @@ import pytest
 
 import presets
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, nodes
+from kaito_hera import errors, names, nodes
 from kaito_hera import run as runs
 from kaito_hera.api import Workspace
 from kaito_hera.nodes import readiness
 from kaito_hera.nodes.byo import ByoProvider
 from kaito_hera.run import Run
+from kaito_hera.settings import Settings
 from tests import making
 from tests.apiserver.conftest import until
 from workflows import steps
@@ -225,19 +226,35 @@ def test_a_node_counts_as_ready_if_it_is_the_workspaces_and_of_its_size(cluster,
 
 def test_brought_nodes_are_found_and_their_names_select_them(cluster, namespace, machines, settings):
     label = {"test.kaito.sh/of": namespace}
-    names = {machines.usable(name, labels=label) for name in ("a", "b")}
+    brought = {machines.usable(name, labels=label) for name in ("a", "b")}
     workspace = making.edited(making.inference(namespace=namespace), count=2, labelSelector={"matchLabels": label})
     want = nodes.wanted(making.parsed(workspace))
     order = ByoProvider(cluster).order(want, still_wanted=lambda: None, any_ready=lambda: False)
-    assert set(order.hostnames) == names
+    assert set(order.hostnames) == brought
     fields = ByoProvider(cluster).placement(want, order.hostnames).pod_fields()
+    cluster.create(clusters.POD, gpu_pod(namespace, **fields), dry_run=True)
+
+
+def test_a_server_stays_where_it_is_until_its_nodes_are_chosen_anew(cluster, namespace, workspace, machines):
+    here, preferred = (machines.usable(name, labels={"app": "phi"}) for name in ("here", "preferred"))
+    cluster.create(clusters.POD, gpu_pod(namespace, labels={names.UID: workspace.metadata.uid}, nodeName=here))
+    resource = {"resource": {"preferredNodes": [preferred]}}
+    asked = {
+        "workspace": Workspace.parse(cluster.patch(clusters.WORKSPACE, "w", namespace, resource)),
+        "settings": Settings(node_provider="byo"),
+        "attempt": 2,
+    }
+    assert steps.provision_nodes(steps.Ordered(**asked, keep=True)).hostnames == [here]
+    assert steps.provision_nodes(steps.Ordered(**asked)).hostnames == [preferred]
+
+
+def gpu_pod(namespace, *, labels=None, **spec):
     container = {
         "name": "c",
         "image": "i",
+        "resources": {"limits": {nodes.GPU: "1"}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     secure = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    pod = {"metadata": {"name": "p", "namespace": namespace}}
-    cluster.create(
-        clusters.POD, {**pod, "spec": {**fields, "containers": [container], "securityContext": secure}}, dry_run=True
-    )
+    metadata = {"name": "p", "namespace": namespace, "labels": labels or {}}
+    return {"metadata": metadata, "spec": {**spec, "containers": [container], "securityContext": secure}}
