@@ -1,8 +1,10 @@
 """The operator's process against a real API server; the tests play Argo, the nodes and the kubelet."""
 
 import json
+import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -149,8 +151,7 @@ def test_of_two_one_leads_and_the_other_takes_over(cluster, apply, namespace, wa
 def test_told_to_end_it_ends_at_once_and_the_next_one_leads_at_once(cluster, watcher):
     first = watcher()
     holder = until(lambda: _holder(cluster), what="a leader")
-    watcher(leads=False)
-    time.sleep(3)  # the second waits
+    until_it_waits(watcher(leads=False))
     first.send_signal(signal.SIGTERM)
     assert first.wait(timeout=5) == 0
     until(lambda: _holder(cluster) not in {"", holder}, what="the second in the lead", seconds=8)
@@ -160,10 +161,17 @@ def test_one_that_waits_for_the_lead_ends_when_told_and_takes_nothing_away(clust
     watcher()
     holder = until(lambda: _holder(cluster), what="a leader")
     second = watcher(leads=False)
-    time.sleep(3)
+    until_it_waits(second)
     second.send_signal(signal.SIGTERM)
     assert second.wait(timeout=5) == 0
     assert _holder(cluster) == holder
+
+
+def until_it_waits(process):
+    """Past its imports, it handles SIGTERM."""
+    seen = Path(f"/proc/{process.pid}/status")
+    bit = 1 << (signal.SIGTERM - 1)
+    until(lambda: int(re.search(r"SigCgt:\s*(\w+)", seen.read_text())[1], 16) & bit, what="a process that waits")
 
 
 def _holder(cluster):
