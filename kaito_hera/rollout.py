@@ -89,7 +89,7 @@ def make_room(run: Run, placement: nodes.Placement) -> None:
     free = sum(gpus.free(node, held) for node in usable)
     # A replica without a node takes the next GPU that is free.
     if free > sum(1 for pod in own if "nodeName" not in pod["spec"]):
-        print(f"{free} GPUs are free: the server of {workspace.key} goes on answering", flush=True)
+        print(f"a GPU is free: the server of {workspace.key} goes on answering", flush=True)
         return
     print(f"no GPU is free: the server of {workspace.key} is taken down until the roll-out", flush=True)
     remove(run)

@@ -237,16 +237,12 @@ def test_what_the_check_finds_wrong_reaches_the_user(checking, secret):
     assert refused.value.reason == "RegistryAuth"
 
 
-def test_a_workspace_that_was_changed_meanwhile_is_not_checked(
-    apply, secret, cluster, settings, namespace, monkeypatch
-):
+def test_a_workspace_that_was_changed_meanwhile_is_not_checked(apply, cluster, settings, namespace, monkeypatch):
     monkeypatch.setenv("TERMINATION_LOG", "/dev/null")
-    secret()
-    workspace = Workspace.parse(apply(making.tuning()))
-    cluster.patch(clusters.WORKSPACE, "w", namespace, {"tuning": {"input": {"urls": ["https://example.com/other"]}}})
+    workspace = Workspace.parse(apply(making.inference()))
+    cluster.patch(clusters.WORKSPACE, "w", namespace, {"inference": {"adapters": [ADAPTER]}})
     with pytest.raises(SystemExit, match="75"):
         steps.preflight(steps.Asked(workspace=workspace, settings=settings, attempt=1))
-    assert cluster.items(clusters.JOB, namespace) == []
 
 
 def test_each_attempt_checks_anew(checking, secret):
