@@ -307,7 +307,7 @@ def _decode(data: bytes) -> Object:
         answer = json.loads(data or b"{}")
     except ValueError:
         answer = None
-    return answer if isinstance(answer, dict) else {"message": data.decode("utf-8", "replace")[:500]}
+    return answer if isinstance(answer, dict) else {"message": data.decode("utf-8", "replace")[:500].strip()}
 
 
 def _error(status: int, answer: Object) -> errors.KaitoError:
