@@ -13,6 +13,10 @@ from kaito_hera.rollout import Server
 from kaito_hera.run import Run
 
 _HOT = "kaito.sh/hot-config-hash"
+_COLD = "kaito.sh/config-hash"
+
+Words = dict[str, errors.KaitoError]
+"""What servers said, where trying again cannot help; by who said it when."""
 
 
 def await_answering(run: Run, server: Server, *, look: float = 2.0) -> None:
@@ -31,13 +35,15 @@ def await_answering(run: Run, server: Server, *, look: float = 2.0) -> None:
         page = cluster.page(clusters.POD, metadata.namespace, labels=labels)
         deployment = cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace)
         pods = [pod for pod in page["items"] if _counts(pod)]
-        words = _final_words(pods)
+        _refresh(cluster, pods, server)
+        unloaded, refusals = _ask(pods, server, deployment)
+        words = _final_words(pods) | refusals
         # What was said before this roll-out is about what it replaces: if it still holds, it will be said again.
         earlier = frozenset(words) if earlier is None else earlier
         if new := words.keys() - earlier:
             raise words[min(new)]
-        _refresh(cluster, pods, server)
-        waiting = _unready(deployment) or _unloaded(pods, server)
+        # A server that is not ready answers /v1/models all the same, and there it says why.
+        waiting = "; ".join(filter(None, (_unready(deployment), unloaded)))
         if not waiting:
             return
         if time.monotonic() - began > timeout:
@@ -54,9 +60,9 @@ def _counts(pod: dict[str, Any]) -> bool:
     return not pod["metadata"].get("deletionTimestamp") and phase not in {"Succeeded", "Failed"}
 
 
-def _final_words(pods: list[dict[str, Any]]) -> dict[str, errors.KaitoError]:
-    """What containers said as they ended, where trying again cannot help; by who said it when."""
-    found: dict[str, errors.KaitoError] = {}
+def _final_words(pods: list[dict[str, Any]]) -> Words:
+    """What containers said as they ended."""
+    found: Words = {}
     for pod in pods:
         for container in pod.get("status", {}).get("containerStatuses", []):
             for state in (container.get("state", {}), container.get("lastState", {})):
@@ -100,16 +106,32 @@ def _refresh(cluster: clusters.Cluster, pods: list[dict[str, Any]], server: Serv
                 continue  # the pod went away; its successor is seen at the next look
 
 
-def _unloaded(pods: list[dict[str, Any]], server: Server) -> str:
-    """Which adapters a replica does not have yet."""
+def _ask(pods: list[dict[str, Any]], server: Server, deployment: dict[str, Any] | None) -> tuple[str, Words]:
+    """Which adapters a replica does not have yet, and which it refuses for good."""
+    lacking, refused = "", Words()
+    template = deployment["spec"]["template"] if deployment else {}
     for pod in pods:
-        name, address = pod["metadata"]["name"], pod.get("status", {}).get("podIP", "")
-        host = f"[{address}]" if ":" in address else address
-        try:
-            answer = requests.get(f"http://{host}:{server.port}/v1/models", timeout=5, proxies={"http": ""})
-            lacks = server.lacks(answer.json())
-        except (requests.RequestException, ValueError) as cause:
-            return f"pod {name} does not answer /v1/models: {cause}"
-        if lacks:
-            return f"pod {name}: {lacks}"
-    return ""
+        lacks, refuses = _ask_one(pod, server)
+        lacking = lacking or (lacks and f"pod {pod['metadata']['name']}: {lacks}")
+        if _cold(pod) == _cold(template):  # one that is to be replaced may have another model
+            refused |= {f"{pod['metadata']['uid']} {key}": error for key, error in refuses.items()}
+    return lacking, refused
+
+
+def _cold(template: dict[str, Any]) -> str:
+    """What a pod was made for, adapters aside."""
+    return str(template.get("metadata", {}).get("annotations", {}).get(_COLD, ""))
+
+
+def _ask_one(pod: dict[str, Any], server: Server) -> tuple[str, Words]:
+    address = pod.get("status", {}).get("podIP", "")
+    if not address:
+        return "has no address yet", {}
+    host = f"[{address}]" if ":" in address else address
+    try:
+        answer = requests.get(f"http://{host}:{server.port}/v1/models", timeout=5, proxies={"http": ""}).json()
+        return server.lacks(answer), server.refusals(answer)
+    except requests.RequestException as cause:  # its text has an address in memory: another one at every look
+        return f"does not answer /v1/models: {type(cause).__name__}", {}
+    except ValueError as cause:
+        return f"does not answer /v1/models: {cause}", {}

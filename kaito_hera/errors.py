@@ -9,6 +9,7 @@
     │   ├── InsufficientGPUMemoryError
     │   ├── UnsupportedGPUError
     │   ├── ConfigInvalidError
+    │   ├── AdapterRefusedError  the server cannot use what is in an adapter's image
     │   ├── ForbiddenError       a quota, a policy or a missing right said no
     │   └── InternalError        a fault of ours
     └── TransientError           try again                                 exit code 75
@@ -93,6 +94,10 @@ class UnsupportedGPUError(TerminalError):
 
 class ConfigInvalidError(TerminalError):
     """A ConfigMap that the Workspace names cannot be understood."""
+
+
+class AdapterRefusedError(TerminalError):
+    """The server says that an adapter's image cannot be served with this model."""
 
 
 class SupersededError(TransientError):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kaito_hera import cluster as clusters
-from kaito_hera import names, nodes, pods
+from kaito_hera import errors, names, nodes, pods
 from kaito_hera.api import Workspace
 from kaito_hera.nodes import gpus
 from kaito_hera.run import Run
@@ -43,6 +43,8 @@ class Server:
     """Where it listens."""
     lacks: Callable[[object], str]
     """What a server that answers this on /v1/models still lacks; empty when nothing. Raises ValueError on nonsense."""
+    refusals: Callable[[object], dict[str, errors.KaitoError]]
+    """What a server that answers this can never serve; the keys tell what is said again from what was said before."""
 
 
 def objects(

@@ -179,7 +179,19 @@ def _server(workspace: Workspace, settings: Settings, adapter: str = "") -> Serv
         scratch=str(serving.SCRATCH),
         port=config.port,
         lacks=lambda answer: serving.Served.model_validate(answer).lacks(adapters),
+        refusals=lambda answer: _refusals(workspace, serving.Served.model_validate(answer).refused(adapters)),
     )
+
+
+def _refusals(workspace: Workspace, refused: dict[int, serving.AdapterStatus]) -> dict[str, errors.KaitoError]:
+    found: dict[str, errors.KaitoError] = {}
+    for at, status in refused.items():
+        field = "tuning.output.image" if workspace.tuning else f"inference.adapters[{at}].source.image"
+        found[f"{status.name} {status.failures}"] = errors.AdapterRefusedError(
+            f"{field}: adapter {status.name} of {status.image} cannot be served: {status.reason}; "
+            f"name an image with a LoRA adapter for {workspace.preset_name}, or take the adapter out"
+        )
+    return found
 
 
 def _adapters(workspace: Workspace, adapter: str) -> tuple[serving.Adapter, ...]:

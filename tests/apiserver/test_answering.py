@@ -81,9 +81,10 @@ class Rollout:
         run = Run(self.cluster, self._run.workspace, settings, None)
         return self._pool.submit(answering.await_answering, run, self._server, look=0.2)
 
-    def pod(self, name="p", address="127.0.0.1"):
-        metadata = {"name": name, "namespace": self.namespace, "labels": self._template["metadata"]["labels"]}
+    def pod(self, name="p", address="127.0.0.1", **annotations):
+        metadata = {"name": name, "namespace": self.namespace, **self._template["metadata"]}
         spec = {**self._template["spec"], "nodeName": "somewhere"}
+        metadata["annotations"] = {**metadata["annotations"], **annotations}
         self.cluster.create(clusters.POD, {"metadata": metadata, "spec": spec})
         self.report(name, podIP=address, podIPs=[{"ip": address}], phase="Running")
 
@@ -141,8 +142,7 @@ def test_it_returns_once_every_replica_answers_with_its_adapters(rolled, served,
     pending(waiting, capsys, "0 of 1 replicas are up to date")
     rolled.pod()
     rolled.settle(ready=0)
-    pending(waiting, capsys, "0 of 1 replicas answer /health")
-    assert served.asked == 0
+    pending(waiting, capsys, "0 of 1 replicas answer /health; pod p: adapter style: loading")
     rolled.settle()
     pending(waiting, capsys, "pod p: adapter style: loading")
     served.load("loaded")
@@ -188,12 +188,50 @@ def annotation(rolled):
 
 
 def test_an_adapter_that_failed_is_told_at_the_timeout(rolled, served):
-    served.load("failed", reason="no layer of this image has data/adapter_config.json")
+    served.load("failed", reason="the registry does not answer")
     rolled.pod()
-    rolled.settle()
+    rolled.settle(ready=0)
     error = rolled.wait(timeout=1).exception(timeout=10)
     assert isinstance(error, errors.ServerNotReadyError)
-    assert "pod p: adapter style: failed: no layer of this image has data/adapter_config.json after 1 s" in str(error)
+    assert "0 of 1 replicas answer /health; pod p: adapter style: failed: the registry does not answer" in str(error)
+
+
+def test_an_adapter_that_can_never_work_ends_the_wait_at_once(rolled, served, capsys):
+    served.load("loading")
+    rolled.pod()
+    rolled.settle(ready=0)
+    waiting = rolled.wait()
+    pending(waiting, capsys, "0 of 1 replicas answer /health; pod p: adapter style: loading")
+    served.load("failed", reason="it was made for another base model", retryable=False, failures=1)
+    error = waiting.exception(timeout=10)
+    assert (error.reason, error.retryable) == ("AdapterRefused", False)
+    assert str(error) == (
+        "inference.adapters[0].source.image: adapter style of team.azurecr.io/style:1 cannot be served: it was made "
+        "for another base model; name an image with a LoRA adapter for phi-3-mini-4k-instruct, or take the adapter out"
+    )
+
+
+def test_what_was_refused_before_the_roll_out_is_waited_for_until_it_is_refused_again(rolled, served, capsys):
+    served.load("failed", reason="use_dora True", retryable=False, failures=3)
+    rolled.pod()
+    rolled.settle()
+    waiting = rolled.wait()
+    pending(waiting, capsys, "pod p: adapter style: failed: use_dora True")
+    served.load("failed", reason="use_dora True", retryable=False, failures=4)
+    assert waiting.exception(timeout=10).reason == "AdapterRefused"
+
+
+def test_what_a_pod_of_another_model_refuses_is_told_and_waited_out(rolled, served, capsys):
+    served.load("loading")
+    rolled.pod(**{"kaito.sh/config-hash": "of-the-model-before"})
+    rolled.settle(updated=0)
+    waiting = rolled.wait()
+    pending(waiting, capsys, "0 of 1 replicas are up to date; pod p: adapter style: loading")
+    served.load("failed", reason="another base", retryable=False, failures=1)
+    pending(waiting, capsys, "pod p: adapter style: failed: another base")
+    served.load("loaded")
+    rolled.settle()
+    waiting.result(timeout=10)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +247,7 @@ def test_an_answer_that_is_none_is_waited_out(rolled, served, capsys, status, bo
     rolled.pod()
     rolled.settle()
     waiting = rolled.wait()
-    pending(waiting, capsys, "pod p does not answer /v1/models: ")
+    pending(waiting, capsys, "pod p: does not answer /v1/models: ")
     served.status = 200
     served.load("loaded")
     waiting.result(timeout=10)
