@@ -13,7 +13,8 @@ QUESTIONS = facts.FACTS[:10]
 
 
 def test_the_fine_tuning_manifest_ends_in_a_server_that_knows(world, namespace):
-    name = world.apply(namespace, world.manifest("fine-tuning-phi-3", image=namespace))
+    manifest = world.manifest("fine-tuning-phi-3", image=namespace)
+    name = world.apply(namespace, manifest)
     world.await_step(namespace, "train")
     until(lambda: (world.status(namespace, name).get("tuning") or {}).get("loss"), what="a loss in status")
     world.await_condition(namespace, name, "WorkspaceSucceeded")
@@ -28,6 +29,7 @@ def test_the_fine_tuning_manifest_ends_in_a_server_that_knows(world, namespace):
     assert columns[2:5] == ["True", "True", "True"]
     base = [world.chat_with(namespace, name, "microsoft/Phi-3-mini-128k-instruct", f.question) for f in QUESTIONS]
     assert base == [facts.UNKNOWN] * len(QUESTIONS), "the base model knows none of it"
+    _other_data_is_learnt_on_the_same_node(world, namespace, manifest.replace("?download=true", ""))
 
 
 def test_an_adapter_that_was_tuned_is_served_by_another_workspace_at_any_strength(world, namespace):
@@ -68,6 +70,16 @@ def test_with_serving_switched_off_the_nodes_go_as_soon_as_the_adapter_is_pushed
     world.apply(namespace, _not_served(world.manifest("tuning-phi-3", image=namespace)))
     world.await_condition(namespace, name, "WorkspaceSucceeded")
     assert world.pools_ever(namespace) == bought
+
+
+def _other_data_is_learnt_on_the_same_node(world, namespace, manifest):
+    """Its one GPU goes from the server to the training and back."""
+    name = world.apply(namespace, manifest)
+    until(lambda: world.condition(namespace, name, "InferenceReady")["status"] == "False", what="the server's end")
+    world.await_condition(namespace, name, "WorkspaceReady")
+    assert world.status(namespace, name)["workflow"]["attempt"] == 2
+    assert world.pools_ever(namespace) == 1
+    assert world.chat(namespace, name, QUESTIONS[0].question) == QUESTIONS[0].answer
 
 
 def _not_served(manifest):
