@@ -26,6 +26,8 @@ class Wanted:
 
     objects: tuple[tuple[clusters.Kind, dict[str, Any]], ...]
     """What will be made in the user's namespace: pods by what will make them."""
+    gpu_gib: dict[str, float]
+    """GiB on one GPU to tune and to serve, whichever is asked for."""
     pull_secrets: tuple[tuple[str, str], ...]
     """Docker Secrets: the Workspace's field and the name in it."""
     check: jobs.Task | None
@@ -34,13 +36,13 @@ class Wanted:
 
 def pass_facts(workspace: Workspace, settings: Settings) -> None:
     """What follows from the Workspace alone."""
-    model = preset(workspace)
-    size = instance_type(workspace, settings)
-    gpu_memory(workspace, model, size)
+    preset(workspace)
+    instance_type(workspace, settings)
 
 
 def pass_cluster(run: Run, wanted: Wanted) -> str:
     """What only the cluster, the data's host and the registry can say; the adapter's digest if it is there already."""
+    gpu_memory(run.workspace, wanted.gpu_gib)
     for field, name in wanted.pull_secrets:
         pods.secret(run.cluster, run.workspace.metadata.namespace, name, field=field)
     for kind, obj in wanted.objects:
@@ -84,29 +86,29 @@ def instance_type(workspace: Workspace, settings: Settings) -> presets.Size | No
 
 def unusable(size: presets.Size) -> str:
     """Why the images cannot run on this size; empty when they can."""
-    instead = f"; take {' or '.join(size.instead)} instead" if size.instead else ""
+    others = f"; take {' or '.join(size.instead)} instead (delete the Workspace and apply it anew)"
+    instead = others if size.instead else ""
     if tuple(int(part) for part in size.capability.split(".")) < MINIMUM_CAPABILITY:
         lowest = ".".join(str(part) for part in MINIMUM_CAPABILITY)
         return f"{size.name} has {size.gpu}, capability {size.capability}; the images need {lowest} or newer{instead}"
     return f"{size.name} was retired on {size.retired_on}{instead}" if size.retired_on else ""
 
 
-def gpu_memory(workspace: Workspace, model: presets.Preset, size: presets.Size | None) -> None:
+def gpu_memory(workspace: Workspace, needs: dict[str, float]) -> None:
     """One GPU of the size holds the model for what is to be done with it."""
+    size = nodes.wanted(workspace).size
     if size is None:
         return  # nodes that were brought may have any GPU; the image's own check follows on the node
-    needs = {"serve": memory.serving_gib(model)} if workspace.serves else {}
-    if workspace.tuning:
-        needs["tune"] = memory.tuning_gib(model, workspace.tuning.method)
     for verb, gib in needs.items():
         if not memory.fits(gib, size):
             fitting = [
                 other.name for other in presets.sizes().values() if not unusable(other) and memory.fits(gib, other)
             ]
-            advice = f"; take {fitting[0]}" if fitting else ""
+            advice = f"; take {fitting[0]} (delete the Workspace and apply it anew)" if fitting else ""
+            advice += "; or lower per_device_train_batch_size or max_length" if verb == "tune" else ""
             raise errors.InsufficientGPUMemoryError(
                 f"resource.instanceType: {size.name} has {size.gpu_memory_gib / size.gpus:.0f} GiB per GPU,"
-                f" to {verb} {model.name} needs {gib:.1f} GiB and a margin of 10 %{advice}"
+                f" to {verb} {workspace.preset_name} needs {gib:.1f} GiB and a margin of 10 %{advice}"
             )
 
 

@@ -25,9 +25,9 @@ class Planner(Protocol):
     """`workflows.plan.plan`: the manifest of an attempt. Handed in, since imports point down."""
 
     def __call__(
-        self, workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts, adapter: str = ""
+        self, workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts | None, adapter: str = ""
     ) -> dict[str, Any]:
-        """The Workflow for these parts."""
+        """The Workflow for these parts; None is a release."""
 
 
 class Reconciler:
@@ -98,7 +98,8 @@ class Reconciler:
         recorded = current.workflow
         assert recorded is not None
         adapter = current.tuning.adapter_image if current.tuning else ""
-        manifest = self._plan(workspace, self._settings, attempt=recorded.attempt, parts=parts, adapter=adapter)
+        todo = None if recorded.kind == "release" else parts
+        manifest = self._plan(workspace, self._settings, attempt=recorded.attempt, parts=todo, adapter=adapter)
         try:
             self._cluster.create(clusters.WORKFLOW, manifest)
         except clusters.ConflictError:
@@ -125,7 +126,7 @@ class Reconciler:
 
     def _release_without_argo(self, workspace: Workspace) -> None:
         """The release step as a Job: its pod is taken from the Workflow that Argo would run."""
-        manifest = self._plan(workspace, self._settings, attempt=1, parts=Parts())
+        manifest = self._plan(workspace, self._settings, attempt=1, parts=None)
         job = release_job(workspace, self._settings, manifest)
         try:
             self._cluster.create(clusters.JOB, job)
@@ -185,7 +186,7 @@ def release_job(workspace: Workspace, settings: Settings, manifest: dict[str, An
         "name": "release",
         "image": values["operator-image"],
         "command": ["python3", "-m", "workflows", "release"],
-        "env": [*script["env"], *({"name": key.upper(), "value": values[key]} for key in ("workspace", "settings"))],
+        "env": [*script["env"], *(_variable(key.upper(), values[key]) for key in ("workspace", "settings"))],
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     labels = {**names.labels(workspace), names.ROLE: "release"}
@@ -203,6 +204,11 @@ def release_job(workspace: Workspace, settings: Settings, manifest: dict[str, An
         "metadata": {"name": names.release_job(workspace), "namespace": settings.namespace, "labels": labels},
         "spec": {"backoffLimit": 100, "template": {"metadata": {"labels": labels}, "spec": pod}},
     }
+
+
+def _variable(name: str, value: str) -> dict[str, str]:
+    """An environment variable as it is: the kubelet expands `$(NAME)` in one."""
+    return {"name": name, "value": value.replace("$(", "$$(")}
 
 
 def _unreadable(obj: Object) -> Workspace:

@@ -17,8 +17,11 @@ def serving_gib(model: presets.Preset, *, tokens: int = 2048) -> float:
     return 1.02 * model.weights_gib + cache + 1.75
 
 
-def tuning_gib(model: presets.Preset, method: str, *, tokens: int = 2048, rank: int = 8) -> float:
-    """GiB on one GPU to tune `model` with micro-batches of `tokens` tokens, activations recomputed."""
+def tuning_gib(model: presets.Preset, method: str, *, tokens: int, rank: int, recompute: bool = True) -> float:
+    """GiB on one GPU to tune `model` with micro-batches of `tokens` tokens in all.
+
+    `recompute`: activations are computed again for the backward pass, so that one layer's are held at a time.
+    """
     s = model.shape
     head = s.hidden // s.heads
     cache = s.kv_heads * head
@@ -29,8 +32,8 @@ def tuning_gib(model: presets.Preset, method: str, *, tokens: int = 2048, rank: 
     weights = (0.516 if method == "qlora" else 2) * linear + 2 * embeddings
     dequantised = 2 * s.hidden * s.intermediate if method == "qlora" else 0
     boundaries = 2 * s.hidden * s.layers * tokens
-    layer = tokens * (25.5 * s.hidden + 8.5 * s.intermediate + 4 * cache)
-    loss = min(tokens, 256) * s.vocabulary * 8
+    layer = tokens * (25.5 * s.hidden + 8.5 * s.intermediate + 4 * cache) * (1 if recompute else s.layers)
+    loss = tokens * s.vocabulary * 10  # logits of the whole micro-batch, in both precisions and as gradient
     return 1.06 * (weights + 16 * adapter + dequantised + boundaries + max(layer, loss)) / _GIB + 0.75
 
 

@@ -12,6 +12,7 @@ from kaito_hera.api import Workspace
 from kaito_hera.rollout import Server
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
+from presets import memory
 from serving import config as serving
 from tuning import config as tuning
 from tuning import training_config
@@ -25,18 +26,34 @@ def wanted(run: Run, attempt: int) -> checks.Wanted:
     """What preflight has to find out for a Workspace."""
     workspace, settings = run.workspace, run.settings
     objects: list[tuple[clusters.Kind, dict[str, Any]]] = []
+    gpu_gib: dict[str, float] = {}
     config = None
     if workspace.tuning:
         config = tuning_config(run)
+        gpu_gib["tune"] = _tuning_gib(config)
         task = _tuning_task(run, attempt, config, run.placement())
         objects.append((clusters.JOB, jobs.manifest(workspace, task)))
     if workspace.serves:
+        gpu_gib["serve"] = memory.serving_gib(presets.preset(workspace.preset_name))
         objects += rollout.objects(workspace, settings, _server(workspace, settings), run.placement()).items()
     checked = config or (workspace.inference and workspace.inference.adapters)
     return checks.Wanted(
         objects=tuple(objects),
+        gpu_gib=gpu_gib,
         pull_secrets=_pull_secrets(workspace),
         check=_check_task(workspace, settings, attempt, config) if checked else None,
+    )
+
+
+def _tuning_gib(config: tuning.TuningConfig) -> float:
+    """GiB on one GPU for what is asked; of the rows no more is known than that `max_length` cuts them."""
+    asked = config.training.arguments
+    return memory.tuning_gib(
+        presets.preset(config.preset),
+        config.method,
+        tokens=asked.per_device_train_batch_size * asked.max_length,
+        rank=config.training.lora.r,
+        recompute=asked.activation_checkpointing is not False,
     )
 
 

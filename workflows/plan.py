@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kaito_hera import errors
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
@@ -10,13 +11,18 @@ from workflows.serve import serve
 from workflows.tune import tune
 
 
-def plan(workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts, adapter: str = "") -> dict[str, Any]:
-    """The manifest for the parts that are not satisfied: tune if there is tuning to do, release if nothing is wanted.
+def plan(
+    workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts | None, adapter: str = ""
+) -> dict[str, Any]:
+    """The manifest for the parts that are not satisfied: tune if there is tuning to do; None gives everything back.
 
-    `adapter` is the tuned adapter by digest, where tuning is done already.
+    `adapter` is the tuned adapter by digest, where tuning is done already. Raises InternalError when there is nothing
+    to do: a release takes the server down, so it has to be asked for.
     """
+    if parts is None:
+        return release(workspace, settings, attempt=attempt)
     if parts.tune:
         return tune(workspace, settings, attempt=attempt, parts=parts)
     if parts:
         return serve(workspace, settings, attempt=attempt, parts=parts, adapter=adapter)
-    return release(workspace, settings, attempt=attempt)
+    raise errors.InternalError(f"attempt {attempt} of {workspace.key} has nothing to do; please report this")

@@ -8,6 +8,7 @@ import dataclasses
 from functools import partial
 from typing import Annotated
 
+import pydantic
 from hera.workflows.io import Input, Output
 
 from kaito_hera import answering, checks, jobs, nodes, rollout
@@ -54,10 +55,14 @@ class Trained(Placed):
     adapter: str = ""
 
 
+_DIGEST = r"^([a-z0-9][-a-zA-Z0-9._:/]*@sha256:[0-9a-f]{64})?$"
+"""What a pod in the user's namespace answers becomes text of a Workflow, where Argo would evaluate an expression."""
+
+
 class Adapter(Output):
     """An adapter image by digest; empty when there is none."""
 
-    adapter: Annotated[str, template.output("adapter", default="")]
+    adapter: Annotated[str, template.output("adapter", default=""), pydantic.StringConstraints(pattern=_DIGEST)]
 
 
 class Provisioned(Output):

@@ -210,7 +210,7 @@ def test_a_secret_of_the_users_is_not_overwritten(preflight, secret, cluster, na
 
 def test_an_adapter_that_is_there_is_answered_by_digest(checking, secret, cluster, namespace):
     secret()
-    digest = "team.azurecr.io/adapter@sha256:1"
+    digest = f"team.azurecr.io/adapter@sha256:{1:064x}"
     job, adapter = checking(making.tuning(), message=json.dumps({"adapter": digest}))
     assert adapter == digest
     spec = job["spec"]["template"]["spec"]

@@ -17,8 +17,8 @@ from tests.apiserver.kubelet import kubelet
 from tests.simulators.conftest import tls  # noqa: F401
 from workflows import asks, steps
 
-OLD = "team.azurecr.io/adapter@sha256:1"
-NEW = "team.azurecr.io/adapter@sha256:2"
+OLD = f"team.azurecr.io/adapter@sha256:{1:064x}"
+NEW = f"team.azurecr.io/adapter@sha256:{2:064x}"
 
 
 @pytest.fixture

@@ -41,16 +41,6 @@ def test_the_users_manifests_pass_where_the_gpu_check_only_warns(capsys):
             id="no-kernels",
         ),
         pytest.param(
-            making.edited(
-                making.inference(),
-                instanceType="Standard_NC4as_T4_v3",
-                inference={"preset": {"name": "qwen2.5-coder-32b-instruct"}},
-            ),
-            errors.InsufficientGPUMemoryError,
-            ["Standard_NC4as_T4_v3", "16 GiB", "serve qwen2.5-coder-32b-instruct", "take "],
-            id="too-small-to-serve",
-        ),
-        pytest.param(
             making.edited(making.inference(), instanceType=None),
             errors.InvalidWorkspaceError,
             ["resource.instanceType"],
@@ -65,13 +55,15 @@ def test_what_cannot_work_is_refused_with_field_value_and_remedy(workspace, erro
         assert word in str(refused.value)
 
 
-def test_tuning_needs_more_room_than_serving_only_where_it_does():
-    large = making.edited(making.tuning_only(), instanceType="Standard_NC4as_T4_v3")
-    large["tuning"]["preset"]["name"] = "phi-4"
-    passed(large)  # 4-bit weights of 14B fit 16 GiB, and nothing is to be served
-    large["tuning"]["method"] = "lora"
-    with pytest.raises(errors.InsufficientGPUMemoryError, match="tune phi-4"):
-        passed(large)
+def test_a_gpu_that_is_too_small_is_refused_with_one_that_is_not():
+    workspace = making.parsed(making.edited(making.inference(), instanceType="Standard_NC4as_T4_v3"))
+    checks.gpu_memory(workspace, {"serve": 9.0})
+    with pytest.raises(errors.InsufficientGPUMemoryError) as refused:
+        checks.gpu_memory(workspace, {"serve": 30.0})
+    for word in ("resource.instanceType", "Standard_NC4as_T4_v3", "16 GiB", "serve phi-3-mini-4k-instruct", "take "):
+        assert word in str(refused.value)
+    with pytest.raises(errors.InsufficientGPUMemoryError, match="or lower per_device_train_batch_size"):
+        checks.gpu_memory(workspace, {"tune": 30.0, "serve": 9.0})
 
 
 def test_brought_nodes_need_no_size():

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from kaito_hera import names
+from kaito_hera import errors, names
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Azure, Settings
 from tests import making
@@ -52,7 +52,7 @@ def planned(workspace, parts, **options):
             id="tune-only",
         ),
         pytest.param(making.tuning(), Parts(serve=True), ["preflight", "roll-out"], id="serve-what-was-tuned"),
-        pytest.param(making.tuning(), Parts(), ["release"], id="release"),
+        pytest.param(making.tuning(), None, ["release"], id="release"),
     ],
 )
 def test_an_attempt_has_the_steps_for_its_parts(workspace, parts, expected):
@@ -70,6 +70,11 @@ def test_brought_nodes_are_asked_for_each_time_and_those_in_use_kept(parts):
     assert given["provision-nodes"]["keep"] == "true"
     first = arguments(planned(making.inference(), Parts(nodes=True, serve=True)))
     assert "keep" not in first["provision-nodes"]
+
+
+def test_an_attempt_with_nothing_to_do_is_no_release():
+    with pytest.raises(errors.InternalError, match="attempt 1 of team/w has nothing to do"):
+        planned(making.inference(), Parts())
 
 
 def arguments(manifest):

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pydantic
 import pytest
 
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
 from tests import making
+from workflows import steps
 from workflows.plan import plan
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +23,7 @@ def entrypoints():
     found = {}
     for workspace, parts in (
         (making.tuning(), Parts(nodes=True, tune=True, serve=True)),
-        (making.inference(), Parts()),
+        (making.inference(), None),
     ):
         manifest = plan(making.parsed(workspace), Settings(), attempt=1, parts=parts)
         found |= {t["name"]: t["script"]["args"][-1] for t in manifest["spec"]["templates"] if "script" in t}
@@ -81,3 +83,14 @@ def test_importing_the_steps_loads_nothing_heavy():
     )
     end = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert end.returncode == 0, end.stderr
+
+
+@pytest.mark.parametrize("answer", ["", f"team.azurecr.io/a@sha256:{7:064x}"])
+def test_an_adapter_is_an_image_by_digest(answer):
+    assert steps.Adapter(adapter=answer).adapter == answer
+
+
+@pytest.mark.parametrize("answer", ["{{=sprig.env('X')}}", "team.azurecr.io/a:1", "a' || true || '@sha256:" + "0" * 64])
+def test_a_pod_cannot_answer_with_an_expression(answer):
+    with pytest.raises(pydantic.ValidationError):
+        steps.Adapter(adapter=answer)
