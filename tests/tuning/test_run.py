@@ -2,12 +2,10 @@
 
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
 import tarfile
-import threading
 from array import array
 from types import SimpleNamespace
 
@@ -17,11 +15,11 @@ import pytest
 
 from tests.tuning import servers, words
 from tests.tuning.conftest import entry, start, tuning_config, write_secret
-from tuning import errors, hub, masks
+from tuning import masks
 from tuning.adapter import OLD_KEYS
 from tuning.config import INTENT, Exit, Progress, Result, parse_termination
 from tuning.masks import Encoded
-from tuning.run import split, use_scratch
+from tuning.run import split
 from tuning.training_config import DatasetConfig
 
 LEARNS = {"arguments": {"learning_rate": 5e-3, "num_train_epochs": 5, "per_device_train_batch_size": 8}}
@@ -336,74 +334,3 @@ def test_rows_are_shuffled_by_seed_and_then_split():
     assert parts(shuffle_seed=2, train_test_split=0.8) != (training, held_out)
     assert parts(shuffle_dataset=False, train_test_split=0.8) == (rows[:80], rows[80:])
     assert parts(train_test_split=0.001)[0]  # never nothing
-
-
-def test_bad_rows_end_a_run_before_anything_heavy(config, registry, files, auth, tmp_path):
-    files.files["/rows.jsonl"] = b'{"x": 1}\n{"messages": "hello"}\n'
-    running = start(
-        tmp_path, config(f"{registry.host}/team/a:1"), "--push-auth", str(auth), HF_ENDPOINT="http://127.0.0.1:1"
-    )
-    _, err = running.communicate(timeout=60)
-    assert running.returncode == Exit.BAD_DATA, err
-    left = parse_termination((tmp_path / "termination").read_text())
-    assert "no row of 2 can be used: rows.jsonl row 1: columns x are no known shape" in left.message
-
-
-def test_an_eviction_does_not_wait_for_a_download(config, registry, files, auth, tmp_path):
-    begun, never = threading.Event(), threading.Event()
-
-    def hang(_request):
-        begun.set()
-        never.wait(180)
-
-    files.files["/rows.jsonl"] = hang
-    running = start(tmp_path, config(f"{registry.host}/team/a:1"), "--push-auth", str(auth))
-    assert begun.wait(60)
-    running.send_signal(signal.SIGTERM)
-    _, err = running.communicate(timeout=60)  # the download itself goes on for its two minutes of patience
-    never.set()
-    assert running.returncode == Exit.EVICTED, err
-    assert parse_termination((tmp_path / "termination").read_text()).reason == "Evicted"
-
-
-def test_a_model_that_the_hub_does_not_have(config, registry, files, auth, tmp_path):
-    files.files["/rows.jsonl"] = b'{"text": "x"}\n'
-    empty = servers.Hub(tmp_path)
-    running = start(tmp_path, config(f"{registry.host}/team/a:1"), "--push-auth", str(auth), HF_ENDPOINT=empty.url)
-    _, err = running.communicate(timeout=60)
-    assert running.returncode == Exit.BAD_MODEL, err
-    left = parse_termination((tmp_path / "termination").read_text())
-    assert "tuning.preset tiny-phi: model tiny/phi at main is not on the hub, or needs a token" in left.message
-    empty.close()
-
-
-def test_a_hub_that_is_down(config, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{servers.free_port()}")
-    with pytest.raises(errors.ModelUnreachable, match="model tiny/phi at main cannot be downloaded"):
-        hub.download(config("reg.io/a:1"), tmp_path / "hub", patience=0)
-
-
-def test_a_disk_that_is_full(tuning, config, registry, files, auth, tmp_path):
-    files.files["/rows.jsonl"] = b'{"text": "x"}\n'
-    (tmp_path / "scratch" / "data").mkdir(parents=True)
-    (tmp_path / "scratch" / "data" / "000-rows.jsonl").symlink_to("/dev/full")
-    done = tuning(config(f"{registry.host}/team/a:1"), "--push-auth", str(auth))
-    assert (done.code, done.left.reason, done.left.retryable) == (Exit.NODE_TROUBLE, "NodeTrouble", True)
-    assert "No space left on device" in done.left.message
-
-
-def test_what_nobody_expected(tuning, config, registry, files, auth, tmp_path):
-    (tmp_path / "scratch").write_text("a file where a folder should be")
-    done = tuning(config(f"{registry.host}/team/a:1"), "--push-auth", str(auth))
-    assert (done.code, done.left.reason) == (Exit.UNEXPECTED, "Unexpected")
-    assert "FileExistsError" in done.left.message
-
-
-def test_libraries_keep_to_the_scratch_folder(tmp_path, monkeypatch):
-    for name in ("HF_HOME", "TORCHDYNAMO_DISABLE"):
-        monkeypatch.setenv(name, "x")
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "mine")
-    use_scratch(tmp_path / "s")
-    assert os.environ["HF_HOME"].startswith(str(tmp_path))
-    assert os.environ["TOKENIZERS_PARALLELISM"] == "mine"
