@@ -50,12 +50,15 @@ disabled_plugins = {unused}
     config_path = "{registries}"
 """
 
+# An empty [host], since containerd 1.6 refuses a file without one.
 _LOGIN = """
-[host."https://{host}"]
-  ca = "{ca}"
+server = "https://{host}"
+ca = "{ca}"
 
-  [host."https://{host}".header]
-    Authorization = "Basic {token}"
+[header]
+  Authorization = "Basic {token}"
+
+[host]
 """
 
 
