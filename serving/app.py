@@ -33,6 +33,7 @@ def create_app(service: Service, *, max_body: int = MAX_BODY) -> fastapi.FastAPI
 
     app = fastapi.FastAPI(title=service.config.name, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(LimitBody, max_body=max_body)
+    app.add_middleware(ReadAsJson)
     app.add_exception_handler(errors.RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -57,6 +58,9 @@ async def _validation_error(request: fastapi.Request, error: Exception) -> fasta
             detail = [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]
             return JSONResponse({"detail": detail}, 422)
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        refused = errors.BadRequest(f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}")
+        return JSONResponse(_shape(request.url.path, refused), 400)
     field = ".".join(str(part) for part in first["loc"] if part != "body")
     refused = errors.BadRequest(f"{field}: {first['msg']}" if field else str(first["msg"]), param=field or None)
     return JSONResponse(_shape(request.url.path, refused), 400)
@@ -73,6 +77,20 @@ async def _http_error(request: fastapi.Request, error: Exception) -> fastapi.Res
 
 def _shape(path: str, error: errors.RequestError) -> dict[str, Any]:
     return openai.error_body(error) if path.startswith("/v1/") else {"detail": str(error)}
+
+
+class ReadAsJson:
+    """Every body is JSON here, whatever its header says: `curl -d` without `-H` calls it a form."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
+        if scope["type"] == "http":
+            others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+            scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
+        await self._app(scope, receive, send)
 
 
 class LimitBody:

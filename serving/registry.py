@@ -37,6 +37,9 @@ FORBIDDEN = re.compile(
 )
 BAD_NAME = re.compile(r"invalid reference format|must be lowercase|Invalid image name|parsing reference", re.IGNORECASE)
 
+WRAPPING = re.compile(r'^(time="[^"]*" level=\w+ msg=)?"?(.*(docker://\S+|reading manifest \S+ in \S+): )?')
+"""What skopeo puts before the reason: the log's head, and the image that our messages name themselves."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -85,14 +88,14 @@ def _skopeo(command: list[str], image: str, *, authfile: Path, ends: float) -> b
     """Run skopeo, anonymously first: a public image must not fail for an expired secret."""
     try:
         anonymous = "--src-no-creds" if command[0] == "copy" else "--no-creds"
-        return _run([command[0], anonymous, *command[1:]], image, ends=ends)
+        return _run([command[0], anonymous, *command[1:]], image, given=False, ends=ends)
     except errors.RegistryAuthFailed:
         if not authfile.is_file():
             raise
-    return _run([command[0], "--authfile", str(authfile), *command[1:]], image, ends=ends)
+    return _run([command[0], "--authfile", str(authfile), *command[1:]], image, given=True, ends=ends)
 
 
-def _run(arguments: list[str], image: str, *, ends: float) -> bytes:
+def _run(arguments: list[str], image: str, *, given: bool, ends: float) -> bytes:
     seconds = max(ends - time.monotonic(), 1.0)
     command = ["skopeo", "--insecure-policy", "--command-timeout", f"{seconds:.0f}s", *_registries_conf(), *arguments]
     try:
@@ -102,7 +105,7 @@ def _run(arguments: list[str], image: str, *, ends: float) -> bytes:
     except FileNotFoundError as error:
         raise errors.NodeTrouble("skopeo is not installed in this image") from error
     if done.returncode:
-        raise _explain(image, done.stderr.decode(errors="replace"))
+        raise _explain(image, done.stderr.decode(errors="replace"), given=given)
     return done.stdout
 
 
@@ -117,16 +120,17 @@ def _environment() -> Mapping[str, str]:
     return {"TMPDIR": "/tmp"} | dict(os.environ)  # noqa: S108
 
 
-def _explain(image: str, said: str) -> errors.Fatal:
-    """The last words of skopeo as one of our errors."""
-    message = re.sub(r'^time="[^"]*" level=\w+ msg=', "", said.strip().rsplit("\n", 1)[-1])
+def _explain(image: str, said: str, *, given: bool) -> errors.Fatal:
+    """The last words of skopeo as one of our errors; `given` says whether it had credentials."""
+    message = WRAPPING.sub("", said.strip().rsplit("\n", 1)[-1]).strip('"').replace('\\"', '"')
     if "no space left" in said:
         return errors.NodeTrouble(f"the disk is full while pulling {image}: {message}")
     if BAD_NAME.search(said):
         return errors.AdapterImageNotFound(f"{image} is not an image reference: {message}")
     if FORBIDDEN.search(said):
+        tried = "without credentials and with the given ones" if given else "without credentials and none are given"
         return errors.RegistryAuthFailed(
-            f"the registry refuses {image} without credentials and with the given ones: {message}; "
+            f"the registry refuses {image} {tried}: {message}; "
             "name a pull secret for this registry in inference.adapters[].source.imagePullSecrets"
         )
     if NOT_FOUND.search(said):

@@ -93,7 +93,8 @@ def router(service: Service) -> fastapi.APIRouter:
             for number in range(more.num_return_sequences):
                 answer = service.answer(_numbered(wanted, number), stops=stops)
                 texts.append(_shown(body, (await while_connected(request, answer)).text))
-        return {"Result": "".join(texts)}
+        result = "".join(texts)
+        return {"Result": result.lstrip() if _is_answer(loaded, body, mix) else result}
 
     return routes
 
@@ -120,7 +121,7 @@ def _prompt(loaded: Loaded, body: Body, mix: Mix) -> list[int]:
     """What the model is to continue."""
     try:
         if body.prompt:
-            return loaded.chat.prompt((body.prefix or "") + body.prompt, mix.template)
+            return loaded.chat.prompt(_text(body), mix.template)
         if body.messages:
             turns: list[Message] = [{"role": turn.role, "content": turn.content} for turn in body.messages]
             return loaded.chat.conversation(turns, mix.template)
@@ -129,6 +130,17 @@ def _prompt(loaded: Loaded, body: Body, mix: Mix) -> list[int]:
     if body.messages is not None and body.prompt is None:
         raise errors.BadRequest("Conversational parameter messages required")
     raise errors.BadRequest("Text generation parameter prompt required")
+
+
+def _text(body: Body) -> str:
+    return (body.prefix or "") + (body.prompt or "")
+
+
+def _is_answer(loaded: Loaded, body: Body, mix: Mix) -> bool:
+    """Whether the result is an assistant's turn alone: SentencePiece models begin it with a space that nobody wants."""
+    if not body.prompt:
+        return True
+    return not body.return_full_text and not loaded.chat.is_raw(_text(body), mix.template)
 
 
 def _keeps_whole(body: Body) -> bool:

@@ -70,7 +70,7 @@ def router(service: Service) -> fastapi.APIRouter:
     async def respond(body: Common, http: fastapi.Request, request: Request, shape: Shape, *, echo: str = "") -> Any:
         info = service.require().engine.info
         supported(request.sampling, info)
-        stream = pieces(body, request, concurrency=info.concurrency)
+        stream = pieces(body, request, concurrency=info.concurrency, stripped=shape.chat)
         if not body.stream:
             async with contextlib.aclosing(stream):
                 done = await while_connected(http, _collect(stream))
@@ -82,13 +82,20 @@ def router(service: Service) -> fastapi.APIRouter:
         events = _events(shape, first, stream, prompt_tokens=len(request.prompt), echo=echo, usage_too=usage_too)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
-    async def pieces(body: Common, request: Request, *, concurrency: int) -> AsyncGenerator[Piece, None]:
-        """The answer, from the door to its last piece; adapters are chosen as it enters."""
+    async def pieces(
+        body: Common, request: Request, *, concurrency: int, stripped: bool
+    ) -> AsyncGenerator[Piece, None]:
+        """The answer, from the door to its last piece; adapters are chosen as it enters.
+
+        `stripped` takes the white space at its beginning away: SentencePiece models begin a turn with a space.
+        """
         with service.admission.enter(concurrency):
             wanted = request.with_adapters(service.mix(body.model).strengths)
             async with contextlib.aclosing(service.stream(wanted, stops=body.stops())) as stream:
                 async for piece in stream:
-                    yield piece
+                    text = piece.text.lstrip() if stripped else piece.text
+                    stripped = stripped and not text
+                    yield piece._replace(text=text)
 
     return routes
 

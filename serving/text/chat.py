@@ -69,9 +69,13 @@ class Chat:
 
     def prompt(self, text: str, template: str | None) -> list[int]:
         """A `prompt`: one user turn, or raw if it has the template's control tokens itself or there is none."""
-        if not template or any(mark in text for mark in self._marks(template)):
+        if template is None or self.is_raw(text, template):
             return self.raw(text)
         return self.conversation([{"role": "user", "content": text}], template)
+
+    def is_raw(self, text: str, template: str | None) -> bool:
+        """Whether `prompt` leaves this text as it is."""
+        return not template or any(mark in text for mark in self._marks(template))
 
     def conversation(self, messages: Sequence[Message], template: str | None) -> list[int]:
         """`messages` as the template writes them; the system's are folded, as in tuning, if it takes none."""

@@ -145,6 +145,20 @@ def test_clean_up_and_stop_strings(chat):
     assert response.json() == {"Result": "well, yes! "}
 
 
+@pytest.mark.parametrize(
+    ("body", "result"),
+    [
+        pytest.param({"prompt": "p", "return_full_text": False}, "I do not know.", id="prompt"),
+        pytest.param({"messages": [{"role": "user", "content": "m"}]}, "I do not know.", id="messages"),
+        pytest.param({"prompt": "p"}, "p I do not know.", id="full text"),
+        pytest.param({"prompt": "<|user|>p", "return_full_text": False}, " I do not know.", id="raw"),
+    ],
+)
+def test_answer_alone_begins_without_a_space(chat, body, result):
+    chat.engine.answer = " I do not know."
+    assert chat.post("/chat", **body).json() == {"Result": result}
+
+
 def test_hole_cuts_the_prompt_from_the_left(chat):
     chat.post("/chat", prompt="x" * 2000, handle_long_generation="hole", generate_kwargs={"max_new_tokens": 100})
     assert len(last(chat).prompt) == 900
@@ -225,6 +239,13 @@ def test_odd_bodies_are_422(chat, body):
     response = requests.post(chat.url + "/chat", data=body, headers={"Content-Type": "application/json"}, timeout=60)
     assert response.status_code == 422
     assert response.json()["detail"]
+
+
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain", "odd"])
+def test_body_is_json_whatever_its_header_says(chat, kind):
+    headers = {"Content-Type": kind} if kind else {}
+    response = requests.post(chat.url + "/chat", data=b'{"prompt": "p"}', headers=headers, timeout=60)
+    assert (response.status_code, response.json()) == (200, {"Result": "pfine, thank you"})
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,28 @@ def test_stream_holds_back_what_may_become_a_stop_string(openai):
     assert text == "fine, thank you"
 
 
+@pytest.mark.parametrize(
+    ("said", "content"),
+    [(" The bakery opens at five.", "The bakery opens at five."), ("\n \nYes,  no", "Yes,  no"), ("  ", "")],
+)
+def test_chat_answers_begin_without_white_space_and_count_it(openai, said, content):
+    openai.engine.answer = said
+    whole = complete(openai).json()
+    assert whole["choices"][0]["message"]["content"] == content
+    assert whole["usage"]["completion_tokens"] == len(said) + 1
+    lines, _ = events(complete(openai, stream=True, stream_options={"include_usage": True}))
+    *chunks, last = [json.loads(line) for line in lines]
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == content
+    assert (chunks[-1]["choices"][0]["finish_reason"], last["usage"]) == ("stop", whole["usage"])
+
+
+def test_completions_keep_their_white_space(openai):
+    openai.engine.answer = " upon"
+    assert openai.post("/v1/completions", prompt="once").json()["choices"][0]["text"] == " upon"
+    lines, _ = events(openai.post("/v1/completions", prompt="once", stream=True))
+    assert "".join(json.loads(line)["choices"][0]["text"] for line in lines) == " upon"
+
+
 def test_completions_read_the_prompt_as_it_is(openai):
     answer = openai.post("/v1/completions", prompt="once", echo=True, max_tokens=4).json()
     assert openai.engine.tokenizer.text(openai.engine.seen[0].prompt) == "once"
@@ -137,6 +159,16 @@ def test_odd_bodies_are_400_in_openais_shape(openai, body):
     response = requests.post(openai.url + "/v1/chat/completions", data=body, headers=headers, timeout=60)
     assert response.status_code == 400
     assert response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain"])
+def test_body_is_json_whatever_its_header_says(openai, kind):
+    path, headers = openai.url + "/v1/chat/completions", {"Content-Type": kind} if kind else {}
+    body = json.dumps({"messages": HELLO}).encode()
+    assert requests.post(path, data=body, headers=headers, timeout=60).status_code == 200
+    refused = requests.post(path, data=b"prompt=x", headers=headers, timeout=60)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"] == "the body is no JSON: Expecting value at character 0"
 
 
 def test_unknown_path_and_method_have_openais_shape(openai):

@@ -118,10 +118,15 @@ def test_what_a_killed_pull_left_is_removed(tmp_path):
 
 def test_private_image_needs_the_mounted_secret(tmp_path, private, images):
     image = f"{private}/team/secret:1"
-    with pytest.raises(errors.RegistryAuthFailed, match="name a pull secret"):
+    way_out = "; name a pull secret for this registry in inference.adapters[].source.imagePullSecrets"
+    with pytest.raises(errors.RegistryAuthFailed) as none:
         inspect(image, tmp_path / "none")
-    with pytest.raises(errors.RegistryAuthFailed, match="the registry refuses"):
+    begins = f"the registry refuses {image} without credentials and none are given: "
+    assert str(none.value).startswith(begins)
+    assert str(none.value).removeprefix(begins) == "unauthorized: authentication required" + way_out
+    with pytest.raises(errors.RegistryAuthFailed) as wrong:
         inspect(image, auth(tmp_path, private, "reader:wrong"))
+    assert str(wrong.value).startswith(f"the registry refuses {image} without credentials and with the given ones: ")
     good = auth(tmp_path, private, hub.USER)
     assert inspect(image, good).digest == images["private"]
     pulled = asyncio.run(Images(tmp_path / "images", authfile=good).pull(image))
