@@ -1,26 +1,53 @@
 """A Workspace for people: its conditions, the step that runs, training, nodes and what they cost so far. Pure text."""
 
 import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from kaito_hera import status
-from kaito_hera.status import Status
+from kaito_hera.status import Condition, Status
 
 _BAR = 24  # characters
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _MARKS = {"True": "✔", "False": "·", "Unknown": "?"}
 _SUMMARIES = frozenset({status.RECONCILING, status.STALLED, status.READY, status.WORKSPACE_SUCCEEDED})
+_WAITS = frozenset({"RetryPending", "EngineNotResponding", "EngineIncompatible"})
+"""Reasons of Reconciling that no other line tells."""
+
+
+class Line(NamedTuple):
+    """One line, and what of it is news: times and amounts that only grow are not."""
+
+    text: str
+    gist: str
 
 
 def render(workspace: dict[str, Any], now: datetime.datetime, losses: tuple[float, ...] = ()) -> str:
     """Several lines; `losses` are those that were seen so far, oldest first."""
+    return "\n".join(line.text for line in lines(workspace, now, losses))
+
+
+def lines(workspace: dict[str, Any], now: datetime.datetime, losses: tuple[float, ...] = ()) -> list[Line]:
+    """The same, line by line."""
     seen = Status.of(workspace)
     metadata = workspace["metadata"]
-    head = f"{metadata['namespace']}/{metadata['name']}  {seen.state or 'Pending'}"
-    lines = [head, *_conditions(seen), *_step(seen, now), *_training(seen, losses), *_nodes(seen, now)]
+    head = _line(f"{metadata['namespace']}/{metadata['name']}  {seen.state or 'Pending'}")
+    found = [head, *_conditions(seen), *_next(seen), *_step(seen, now), *_training(seen, losses), *_nodes(seen, now)]
     if seen.workflow:
-        lines.append(f"  workflow  {seen.workflow.url or seen.workflow.name}")
-    return "\n".join(lines)
+        found.append(_line(f"  workflow  {seen.workflow.url or seen.workflow.name}"))
+    return found + _answers(workspace, seen)
+
+
+def news(shown: list[Line], before: list[Line]) -> list[str]:
+    """The lines to print below what was printed before: those that say something else."""
+    told = {line.gist for line in before}
+    return [line.text for line in shown if line.gist not in told]
+
+
+def redrawn(shown: list[Line], before: list[Line], columns: int) -> str:
+    """The lines in the place of those before, on a terminal of that width."""
+    rows = sum(max(1, -(-len(line.text) // columns)) for line in before)
+    up = f"\033[{rows}A\033[J" if rows else ""
+    return up + "\n".join(line.text for line in shown)
 
 
 def bar(percent: int) -> str:
@@ -38,51 +65,90 @@ def sparkline(values: tuple[float, ...], width: int = 40) -> str:
     return "".join(_BLOCKS[int((value - low) / span * (len(_BLOCKS) - 1))] for value in picked)
 
 
-def _conditions(seen: Status) -> list[str]:
+def _line(text: str, gist: str = "") -> Line:
+    return Line(text, gist or text)
+
+
+def _conditions(seen: Status) -> list[Line]:
+    """One line each; after the one that stopped everything there is nothing to say of the others."""
+    shown = [condition for condition in seen.conditions if condition.type not in _SUMMARIES]
     stalled = seen.condition(status.STALLED)
-    lines = []
-    for condition in seen.conditions:
-        if condition.type in _SUMMARIES:
-            continue
-        text = "" if condition.status == "True" else f"{condition.reason}: {condition.message}".rstrip(": ")
-        lines.append(f"  {_MARKS[condition.status]} {condition.type:<19} {text}".rstrip())
-    if stalled and stalled.status == "True":
-        lines.append(f"  ✘ {'Stalled':<19} {stalled.reason}: {stalled.message}")
-    return lines
+    if stalled is None or stalled.status != "True":
+        return [_condition(condition, repeats=_repeats(condition, shown)) for condition in shown]
+    why = f"{stalled.reason}: {stalled.message}"
+    culprit = next((c for c in shown if c.status != "True" and c.reason == stalled.reason), None)
+    found = []
+    for at, condition in enumerate(shown):
+        if condition is culprit:
+            found.append(_line(f"  ✘ {condition.type:<19} {why}"))
+        else:
+            after = culprit is not None and at > shown.index(culprit)
+            found.append(_condition(condition, repeats=after or condition.type == status.WORKSPACE_READY))
+    return found if culprit else [*found, _line(f"  ✘ {'Stalled':<19} {why}")]
 
 
-def _step(seen: Status, now: datetime.datetime) -> list[str]:
+def _condition(condition: Condition, *, repeats: bool) -> Line:
+    bare = f"  {_MARKS[condition.status]} {condition.type}"
+    if condition.status == "True" or repeats:
+        return _line(bare)
+    text = f"  {_MARKS[condition.status]} {condition.type:<19} {condition.reason}: {condition.message}".rstrip(": ")
+    pending = condition.reason == status.PENDING_REASONS.get(condition.type)
+    return _line(text, bare if pending and condition.message.startswith("step ") else text)  # the step has its own line
+
+
+def _repeats(condition: Condition, shown: list[Condition]) -> bool:
+    """Whether the summary only says what is said by another line."""
+    others = [other.reason for other in shown if other.status != "True" and other is not condition]
+    return condition.type == status.WORKSPACE_READY and any(reason in condition.message for reason in others)
+
+
+def _next(seen: Status) -> list[Line]:
+    """When or why it goes on, where that is not just the step that runs."""
+    waits = seen.condition(status.RECONCILING)
+    if waits is None or waits.reason not in _WAITS:
+        return []
+    text = waits.message
+    for condition in seen.conditions:  # whose line says already why the attempt failed
+        if condition is not waits and condition.message:
+            text = text.removesuffix(f": {condition.message}")
+    return [_line(f"  next      {text}")]
+
+
+def _step(seen: Status, now: datetime.datetime) -> list[Line]:
     step = seen.step
     if step is None:
         return []
     age = f" for {_span((now - status.moment(step.since)).total_seconds())}" if step.since else ""
     progress = f"  {bar(step.percent)}" if step.percent is not None else ""
-    return [f"  step      {step.name}{age}{progress}{'  ' + step.message if step.message else ''}"]
+    text = f"  step      {step.name}{age}{progress}{'  ' + step.message if step.message else ''}"
+    return [_line(text, f"step {step.name} {step.message} {(step.percent or 0) // 10}")]
 
 
-def _training(seen: Status, losses: tuple[float, ...]) -> list[str]:
+def _training(seen: Status, losses: tuple[float, ...]) -> list[Line]:
     run = seen.tuning
     if run is None:
         return []
-    lines = []
+    found = []
+    tenth = run.step * 10 // run.max_steps if run.step and run.max_steps else 0
     if run.step is not None:
         parts = [f"step {run.step}" + (f" of {run.max_steps}" if run.max_steps else "")]
         parts += [f"loss {run.loss:.4f}"] if run.loss is not None else []
         parts += [f"{run.tokens_per_second:.0f} tokens/s"] if run.tokens_per_second else []
         parts += [f"{_span(run.eta_seconds)} left"] if run.eta_seconds else []
-        lines.append(f"  training  {', '.join(parts)}")
+        found.append(_line(f"  training  {', '.join(parts)}", f"training {tenth}"))
     if len(losses) > 1:
-        lines.append(f"  loss      {sparkline(losses)}  {losses[0]:.2f} to {losses[-1]:.2f}")
+        text = f"  loss      {sparkline(losses)}  {losses[0]:.2f} to {losses[-1]:.2f}"
+        found.append(_line(text, f"loss {tenth // 5}"))
     if run.adapter_image:
-        lines.append(f"  adapter   {run.adapter_image}")
-    return lines
+        found.append(_line(f"  adapter   {run.adapter_image}"))
+    return found
 
 
-def _nodes(seen: Status, now: datetime.datetime) -> list[str]:
+def _nodes(seen: Status, now: datetime.datetime) -> list[Line]:
     nodes = seen.nodes
     names = ", ".join(seen.worker_nodes)
     if nodes is None:
-        return [f"  nodes     {names}"] if names else []
+        return [_line(f"  nodes     {names}")] if names else []
     seconds = float(nodes.billed_seconds)
     if nodes.billed_since:
         seconds += (now - status.moment(nodes.billed_since)).total_seconds()
@@ -90,7 +156,24 @@ def _nodes(seen: Status, now: datetime.datetime) -> list[str]:
     cost = f", about {seconds / 3600 * nodes.usd_per_hour:.2f} USD so far" if nodes.usd_per_hour is not None else ""
     state = names or ("on their way" if nodes.held else "given back")
     size = f"{nodes.candidate}: " if nodes.candidate else ""
-    return [f"  nodes     {size}{state}{price}, {_span(seconds)} billed{cost}"]
+    under_way = seen.is_true(status.RECONCILING)  # the end is news: that is what it has cost
+    text = f"  nodes     {size}{state}{price}"
+    return [_line(f"{text}, {_span(seconds)} billed{cost}", f"{text} {under_way}")]
+
+
+def _answers(workspace: dict[str, Any], seen: Status) -> list[Line]:
+    """How to ask the server, once it answers."""
+    if not seen.is_true(status.INFERENCE_READY):
+        return []
+    name, namespace = workspace["metadata"]["name"], workspace["metadata"]["namespace"]
+    tuning, inference = workspace.get("tuning"), workspace.get("inference") or {}
+    adapters = [f"{name} x 1.0"] if tuning else [_adapter(one) for one in inference.get("adapters") or []]
+    model = (tuning or inference)["preset"]["name"] + (f", adapters {', '.join(adapters)}" if adapters else "")
+    return [_line(f"  answers   http://{name}.{namespace} (/chat, /v1)  model: {model}")]
+
+
+def _adapter(adapter: dict[str, Any]) -> str:
+    return f"{adapter['source']['name']} x {adapter.get('strength', '1.0')}"
 
 
 def _span(seconds: float) -> str:

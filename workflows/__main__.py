@@ -8,12 +8,15 @@ kaito-hera release         give back what $WORKSPACE (JSON) holds: what a Job ru
 """
 
 import argparse
+import contextlib
 import datetime
 import logging
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pydantic
 import yaml
@@ -31,6 +34,8 @@ def main() -> None:
         arguments.run(arguments)
     except errors.KaitoError as error:
         sys.exit(f"{error.reason}: {error}")
+    except ImportError as error:
+        sys.exit(f"kaito-hera needs its operator's packages: pip install 'kaito-hera[operator]' ({error})")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,8 +76,20 @@ def _render(arguments: argparse.Namespace) -> None:
         first = cause.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise errors.InvalidWorkspaceError(f"{file}: {field}: {first['msg']} (seen: {first['input']!r})") from cause
+    _warn(workspace, chosen)
     parts = decide.missing(workspace, status.Status(), live.Live(now=datetime.datetime.now(datetime.UTC)))
     _print_yaml(plan(workspace, chosen, attempt=1, parts=parts))
+
+
+def _warn(workspace: Workspace, chosen: settings.Settings) -> None:
+    """Say what preflight would refuse; what is printed on stdout stays the Workflow alone."""
+    from kaito_hera import checks  # noqa: PLC0415
+
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            checks.pass_facts(workspace, chosen)
+        except errors.KaitoError as error:
+            print(f"warning: {error.reason}: {error}")
 
 
 def _crd(arguments: argparse.Namespace) -> None:
@@ -85,12 +102,12 @@ def _print_yaml(obj: object) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    """Print it; with --watch again after each change, until nothing is under way."""
+    """Print it; with --watch go on until nothing is under way: in place on a terminal, else what changes."""
     from kaito_hera import cluster  # noqa: PLC0415
 
     connection = cluster.Cluster.connect()
     losses: list[float] = []
-    told: object = ()
+    before: list[show.Line] = []
     while True:
         found = connection.get(cluster.WORKSPACE, arguments.name, arguments.namespace)
         if found is None:
@@ -98,14 +115,25 @@ def _show(arguments: argparse.Namespace) -> None:
         seen = status.Status.of(found)
         if seen.tuning and seen.tuning.loss is not None and [seen.tuning.loss] != losses[-1:]:
             losses.append(seen.tuning.loss)
-        if found.get("status") != told:
-            told = found.get("status")
-            print(show.render(found, datetime.datetime.now(datetime.UTC), tuple(losses)), end="\n\n", flush=True)
-        under_way = seen.condition(status.RECONCILING)
-        settled = seen.observed_generation == found["metadata"]["generation"] and under_way is not None
-        if not arguments.watch or (settled and under_way is not None and under_way.status == "False"):
+        lines = show.lines(found, datetime.datetime.now(datetime.UTC), tuple(losses))
+        _tell(lines, before)
+        if not arguments.watch or _settled(found, seen):
             return
+        before = lines
         time.sleep(1.0)
+
+
+def _tell(lines: list[show.Line], before: list[show.Line]) -> None:
+    if sys.stdout.isatty():
+        print(show.redrawn(lines, before, shutil.get_terminal_size().columns), flush=True)
+    elif news := show.news(lines, before):
+        print("\n".join(news), flush=True)
+
+
+def _settled(found: dict[str, Any], seen: status.Status) -> bool:
+    under_way = seen.condition(status.RECONCILING)
+    current = seen.observed_generation == found["metadata"]["generation"]
+    return current and under_way is not None and under_way.status == "False"
 
 
 def _watch(arguments: argparse.Namespace) -> None:

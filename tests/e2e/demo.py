@@ -26,6 +26,7 @@ WIDTH = 58
 def demo(world: World) -> bool:
     """Run it; whether the tuned model answers as taught."""
     began = time.monotonic()
+    print("Azure, the model hub and the registry are simulated: the prices are real, nothing is bought.")
     _say("1. Serve phi-3-mini-4k-instruct", "kubectl apply -f examples/inference-phi-3.yaml")
     served = world.apply(NAMESPACE, world.manifest("inference-phi-3"))
     _show(world, served)
@@ -56,7 +57,9 @@ def _show(world: World, name: str) -> None:
     """What a user sees with `kaito-hera show -w`."""
     environment = {**os.environ, "KUBECONFIG": str(world.machine.kubeconfig)}
     command = [sys.executable, "-m", "workflows", "show", "--namespace", NAMESPACE, "--watch", name]
+    sys.stdout.flush()  # what it prints comes after what was printed here, through a pipe too
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    print()
     ready = world.condition(NAMESPACE, name, "WorkspaceReady")
     if ready["status"] != "True":
         sys.exit(f"Workspace {name} is not ready: {ready['reason']}: {ready['message']}")
@@ -81,7 +84,12 @@ def _try_next(world: World, name: str) -> None:
     print("  kubectl get workspaces")
     print("  argo list -n kaito-hera && argo get -n kaito-hera @latest")
     print(f"  kaito-hera show {name}")
-    body = json.dumps({"prompt": facts.FACTS[1].question})
+    question = facts.FACTS[1].question
+    messages = json.dumps({"messages": [{"role": "user", "content": question}]})
+    print(f"  kubectl port-forward svc/{name} 8080:80 &")
+    print("  curl localhost:8080/v1/chat/completions -H 'Content-Type: application/json' \\")
+    print(f"      -d '{messages}'")
+    body = json.dumps({"prompt": question})
     print(f"  .venv/bin/python -m tests.cluster enter {world.name} -- curl -X POST http://{address}/chat \\")
     print(f"      -H 'Content-Type: application/json' -d '{body}'")
     print(f"  kubectl delete workspace {name}      # its GPU node goes with it")

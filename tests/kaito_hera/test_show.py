@@ -1,7 +1,7 @@
-from kaito_hera import show
+from kaito_hera import show, status
 from kaito_hera.observe import observe
 from kaito_hera.settings import Azure, Settings
-from kaito_hera.status import NodesStatus, Status, WorkflowStatus
+from kaito_hera.status import Condition, NodesStatus, Status, StepStatus, TuningStatus, WorkflowStatus
 from tests import making
 
 AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
@@ -10,6 +10,31 @@ AKS = Settings(node_provider="aks", azure=AZURE)
 
 def shown(workspace, status, losses=()):
     return show.render({**workspace, "status": status.dump()}, making.NOW, losses)
+
+
+def attempt(workspace, *, failures=0, phase="Running", **steps):
+    """The status while its first attempt looks like this, and what was seen."""
+    flow = making.workflow(workspace, phase=phase, **steps)
+    name = flow["metadata"]["name"]
+    before = Status(workflow=WorkflowStatus(name=name, kind="serve", attempt=1, generation=1, failures=failures))
+    return observe(making.parsed(workspace), before, making.live(workflows=[flow]), AKS)
+
+
+def failed(reason, message, *, retryable):
+    workspace = making.inference()
+    said = ("Failed", making.failed_message(reason, message, retryable=retryable))
+    return shown(workspace, attempt(workspace, phase="Failed", preflight=said))
+
+
+def condition(name, verdict, reason, message=""):
+    return Condition(
+        type=name,
+        status=verdict,
+        reason=reason,
+        message=message,
+        last_transition_time=making.ago(9),
+        observed_generation=1,
+    )
 
 
 def test_a_new_workspace_shows_what_it_waits_for():
@@ -44,3 +69,80 @@ def test_a_sparkline_thins_a_long_series_out():
     assert len(show.sparkline(tuple(range(1000)))) == 40
     assert show.sparkline((1.0, 1.0)) == "▁▁"
     assert show.sparkline(()) == ""
+
+
+def test_it_says_when_it_tries_again_and_why_only_once():
+    text = failed("SecretNotFound", "no Secret team/push", retryable=True)
+    assert "  next      attempt 1 failed, the next starts at 2026-01-02T03:04:" in text
+    assert text.count("no Secret team/push") == 1
+
+
+def test_it_says_what_keeps_the_engine():
+    why = condition(status.RECONCILING, "True", "EngineNotResponding", "Argo has not taken it up")
+    assert "  next      Argo has not taken it up" in shown(making.inference(), Status(conditions=(why,)))
+
+
+def test_what_stopped_everything_is_marked_and_said_once_and_the_rest_is_bare():
+    lines = failed("UnknownPreset", "inference.preset.name: no gpt-9", retryable=False).splitlines()
+    assert lines[1] == "  ✘ PreflightSucceeded  UnknownPreset: inference.preset.name: no gpt-9"
+    assert lines[2:6] == ["  · NodeClaimReady", "  · ResourceReady", "  · InferenceReady", "  · WorkspaceReady"]
+    assert "next" not in "\n".join(lines)
+
+
+def test_a_stop_that_no_condition_carries_has_its_own_line():
+    conditions = (
+        condition(status.RESOURCE_READY, "True", "workspaceResourceStatusSuccess"),
+        condition(status.WORKSPACE_READY, "False", "workspaceFailed", "Internal: a fault of ours"),
+        condition(status.STALLED, "True", "Internal", "a fault of ours"),
+    )
+    lines = shown(making.inference(), Status(conditions=conditions)).splitlines()
+    assert lines[1:] == ["  ✔ ResourceReady", "  · WorkspaceReady", "  ✘ Stalled             Internal: a fault of ours"]
+
+
+def test_the_summary_does_not_repeat_another_line():
+    text = shown(making.inference(), attempt(making.inference(), preflight="Running"))
+    assert text.count("step preflight runs") == 1
+    assert "  · WorkspaceReady\n" in text
+
+
+def test_a_server_that_answers_says_how_to_ask_it():
+    ready = Status(conditions=(condition(status.INFERENCE_READY, "True", "WorkspaceInferenceStatusSuccess"),))
+    model = "  answers   http://w.team (/chat, /v1)  model: phi-3-mini-4k-instruct"
+    assert model == shown(making.inference(), ready).splitlines()[-1]
+    assert f"{model}, adapters w x 1.0" == shown(making.tuning(), ready).splitlines()[-1]
+    adapters = [{"source": {"name": "a", "image": "i"}, "strength": "0.5"}, {"source": {"name": "b", "image": "i"}}]
+    inference = {**making.inference()["inference"], "adapters": adapters}
+    text = shown(making.edited(making.inference(), inference=inference), ready)
+    assert f"{model}, adapters a x 0.5, b x 1.0" == text.splitlines()[-1]
+    assert "answers" not in shown(making.inference(), Status())
+
+
+def training(step, *, age):
+    return Status(
+        state="Running",
+        step=StepStatus(name="train", since=making.ago(age), message="train", percent=step),
+        tuning=TuningStatus(step=step, max_steps=100, loss=1.0),
+        nodes=NodesStatus(candidate="A100", usd_per_hour=4.0, billed_since=making.ago(age)),
+    )
+
+
+def lines_of(seen):
+    return show.lines({**making.tuning(), "status": seen.dump()}, making.NOW)
+
+
+def test_only_what_is_new_is_told_again_and_progress_by_tenths():
+    first = lines_of(training(41, age=60))
+    assert show.news(first, []) == [line.text for line in first]
+    assert show.news(lines_of(training(49, age=90)), first) == []
+    assert [line.split()[0] for line in show.news(lines_of(training(50, age=90)), first)] == ["step", "training"]
+
+
+def test_a_step_that_begins_is_told_by_its_own_line():
+    waits, runs = (lines_of(attempt(making.inference(), **steps)) for steps in ({}, {"preflight": "Running"}))
+    assert [line.split()[0] for line in show.news(runs, waits)] == ["step"]
+
+
+def test_a_terminal_is_redrawn_in_place():
+    lines = [show.Line("a" * 25, ""), show.Line("b", "")]
+    assert show.redrawn(lines, [], 10) == "a" * 25 + "\nb"
+    assert show.redrawn(lines[1:], lines, 10) == "\033[4A\033[Jb"
