@@ -83,7 +83,7 @@ model-version:
 	@cat Dockerfile requirements/model.txt | sha256sum | cut -c1-12
 
 registry-named:
-	@test -n "$(REGISTRY)" || { echo "say where the images go: make images REGISTRY=myregistry.azurecr.io/kaito" >&2; exit 1; }
+	@test -n "$(REGISTRY)" || { echo "say where the images are: make $(MAKECMDGOALS) REGISTRY=myregistry.azurecr.io/kaito" >&2; exit 1; }
 
 comma := ,
 ADD = - {op: add$(comma) path: $1$(comma) value: $2}
@@ -113,7 +113,8 @@ install: registry-named ## apply argo/ with these images to kubectl's current co
 	@hash="$$($(KUBECTL) kustomize build/install | sha256sum | cut -c1-12)"; \
 	echo "$$KUSTOMIZATION" | sed "s/\"HASH\"/\"$$hash\"/" > build/install/kustomization.yaml
 	$(KUBECTL) apply --server-side --force-conflicts -k build/install
-	$(KUBECTL) -n kaito-hera rollout status deployment/kaito-hera --timeout=300s
+	$(KUBECTL) -n kaito-hera rollout status deployment/kaito-hera --timeout=300s || \
+	  { $(KUBECTL) -n kaito-hera logs -l app.kubernetes.io/name=kaito-hera --tail=3 >&2; exit 1; }
 
 uninstall: ## remove the product; refuses while Workspaces exist, since they hold GPU nodes
 	@crd="$$($(KUBECTL) get crd workspaces.kaito.sh --ignore-not-found -o name)"; \

@@ -8,12 +8,17 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 from pydantic.alias_generators import to_camel
 
+import presets
+
 GROUP = "kaito.sh"
 FINALIZER = "workspace.finalizer.kaito.sh"
 """KAITO's own name, so that a Workspace made under KAITO is released by whoever runs."""
 
 SERVE_ANNOTATION = "kaito.sh/serve"
 """`"false"` on a tuning Workspace: push the adapter, give the nodes back, serve nothing."""
+
+RETRY_ANNOTATION = "kaito.sh/retry"
+"""Another value asks for another attempt where none would follow: what was wrong lay outside the Workspace."""
 
 Text = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=2048)]
 Word = Annotated[
@@ -96,8 +101,7 @@ class Resource(Model):
 class Preset(Model):
     """A model that kaito-hera knows."""
 
-    name: Word
-    """Name of the preset, for example phi-3-mini-4k-instruct."""
+    name: Annotated[Word, pydantic.Field(description=f"Name of the preset: {', '.join(presets.presets())}.")]
 
 
 class AdapterSource(Model):
@@ -214,6 +218,11 @@ class Workspace(Model):
     def serves(self) -> bool:
         """Whether a server is wanted in the end: always for inference, after tuning unless switched off."""
         return self.inference is not None or self.metadata.annotations.get(SERVE_ANNOTATION) != "false"
+
+    @property
+    def retry(self) -> str:
+        """The value of the annotation that asks for another attempt."""
+        return self.metadata.annotations.get(RETRY_ANNOTATION, "")
 
     @property
     def preset_name(self) -> str:

@@ -59,8 +59,10 @@ def _condition(name: str) -> str:
 _INSTANCE = _column("Instance", ".resource.instanceType")
 _RESOURCE = _column("ResourceReady", _condition("ResourceReady"))
 _INFERENCE = _column("InferenceReady", _condition("InferenceReady"))
+_MESSAGE = _column("Message", '.status.conditions[?(@.type=="WorkspaceReady")].message', priority=1)
 _AGE = _column("Age", ".metadata.creationTimestamp", "date")
-_ALPHA_COLUMNS = [_INSTANCE, _RESOURCE, _INFERENCE, _column("WorkspaceReady", _condition("WorkspaceReady")), _AGE]
+_READY = _column("WorkspaceReady", _condition("WorkspaceReady"))
+_ALPHA_COLUMNS = [_INSTANCE, _RESOURCE, _INFERENCE, _READY, _AGE, _MESSAGE]
 _BETA_COLUMNS = [
     _INSTANCE,
     _column("TargetNodeCount", ".status.targetNodeCount", "integer", priority=1),
@@ -72,6 +74,7 @@ _BETA_COLUMNS = [
     _column("Step", ".status.step.name", priority=1),
     _column("Percent", ".status.step.percent", "integer", priority=1),
     _AGE,
+    _MESSAGE,
 ]
 
 
@@ -107,7 +110,7 @@ def _version(name: str, *, storage: bool, columns: list[dict[str, Any]]) -> dict
         "storage": storage,
         "schema": {"openAPIV3Schema": schema},
         "subresources": {"status": {}},
-        "additionalPrinterColumns": columns,
+        "additionalPrinterColumns": [dict(column) for column in columns],
     }
 
 

@@ -134,7 +134,7 @@ def _next(workspace: Workspace, current: Status, seen: Live, workflow: Object | 
     attempt = current.workflow
     parts = missing(workspace, current, seen)
     unwanted = not parts and _is_unwanted(workspace, current, seen)
-    if attempt is None or attempt.generation != workspace.metadata.generation:
+    if attempt is None or not retry.is_current(workspace, attempt):
         return [Start(parts, failures=0)] if parts or unwanted else []
     releasing = attempt.kind == "release"
     if workflow is None and attempt.phase == "":

@@ -8,7 +8,7 @@ from typing import Any
 import pydantic
 
 import presets
-from kaito_hera import conditions, intent, live, names, retry, status
+from kaito_hera import api, conditions, intent, live, names, retry, status
 from kaito_hera.api import Workspace
 from kaito_hera.conditions import Verdict, View
 from kaito_hera.live import Live, Step
@@ -213,7 +213,7 @@ def _summary(view: View, after: Status, facts: dict[str, Verdict]) -> dict[str, 
     return {
         status.WORKSPACE_SUCCEEDED: ("True", "workspaceSucceeded", "") if succeeded else pending,
         status.WORKSPACE_READY: true if ready else pending,
-        status.RECONCILING: _reconciling(view, after, settled=ready or final is not None),
+        status.RECONCILING: _over(view) if final else _reconciling(view, after, settled=ready),
         status.STALLED: ("True", final.reason, final.message) if final else ("False", "NotStalled", ""),
         status.READY: true if ready else pending,
     }
@@ -221,6 +221,12 @@ def _summary(view: View, after: Status, facts: dict[str, Verdict]) -> dict[str, 
 
 def _first_untrue(facts: dict[str, Verdict]) -> str:
     return next((f"{name}: {reason}: {text}" for name, (state, reason, text) in facts.items() if state != "True"), "")
+
+
+def _over(view: View) -> Verdict:
+    asks = f"kubectl -n {view.workspace.metadata.namespace} annotate workspace {view.workspace.metadata.name}"
+    again = f'{asks} --overwrite {api.RETRY_ANNOTATION}="$(date)"'
+    return "False", "Settled", f"edit the Workspace, or, once what is wrong was mended elsewhere: {again}"
 
 
 def _reconciling(view: View, after: Status, *, settled: bool) -> Verdict:

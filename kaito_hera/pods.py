@@ -7,6 +7,7 @@ CA bundle) is copied beside it under the Workspace's name, owned by the Workspac
 import base64
 import dataclasses
 import json
+import re
 from typing import Any
 
 from kaito_hera import cluster as clusters
@@ -18,6 +19,7 @@ USER = 65532
 _CA_FILE = "/etc/kaito/ca/ca.crt"
 _DOCKER = "kubernetes.io/dockerconfigjson"
 _DOCKER_KEY = ".dockerconfigjson"
+_OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,11 +118,14 @@ def apply(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind, 
 
 def secret(cluster: clusters.Cluster, namespace: str, name: str, *, field: str) -> dict[str, str]:
     """The data of a dockerconfigjson Secret; the error names `field`, which named the Secret."""
+    if not _OBJECT.fullmatch(name):
+        raise errors.InvalidWorkspaceError(f"{field}: {name!r} cannot be the name of a Secret; name your own")
     found = cluster.get(clusters.SECRET, name, namespace)
     if found is None:
         raise errors.SecretNotFoundError(
             f"{field}: Secret {namespace}/{name} is missing; make it with"
-            f" `kubectl -n {namespace} create secret docker-registry {name} ...`"
+            f" `kubectl -n {namespace} create secret docker-registry {name} --docker-server=HOST"
+            " --docker-username=USER --docker-password=PASSWORD`, it is looked for again by itself"
         )
     if _DOCKER_KEY not in found.get("data", {}):
         raise errors.SecretInvalidError(

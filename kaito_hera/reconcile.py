@@ -225,6 +225,7 @@ def _started(workspace: Workspace, parts: Parts, attempt: int, failures: int) ->
         kind="tune" if parts.tune else "serve" if parts else "release",
         attempt=attempt,
         generation=workspace.metadata.generation,
+        retry=workspace.retry,
         failures=failures,
     )
 

@@ -5,7 +5,7 @@ import datetime
 from kaito_hera import live, status
 from kaito_hera.api import Workspace
 from kaito_hera.live import Live, Reason
-from kaito_hera.status import Status
+from kaito_hera.status import Status, WorkflowStatus
 
 _FIRST = 10.0  # seconds
 _LONGEST = 600.0
@@ -15,10 +15,15 @@ _UNEXPLAINED = 3
 """Failures that nobody explained are tried so often in a row: what is wrong is likely ours, and GPUs wait meanwhile."""
 
 
+def is_current(workspace: Workspace, attempt: WorkflowStatus) -> bool:
+    """Whether the attempt was made for what is asked now; a new generation, or a user's word, starts afresh."""
+    return attempt.generation == workspace.metadata.generation and attempt.retry == workspace.retry
+
+
 def failure(workspace: Workspace, current: Status, seen: Live) -> Reason | None:
-    """Why the last attempt failed; None if it did not, or was made for an earlier generation."""
+    """Why the last attempt failed; None if it did not, or is not the current one."""
     attempt = current.workflow
-    if attempt is None or attempt.generation != workspace.metadata.generation:
+    if attempt is None or not is_current(workspace, attempt):
         return None
     workflow = seen.workflow(attempt.name)
     return live.failure(workflow) if workflow else None
@@ -28,7 +33,7 @@ def stalled(workspace: Workspace, current: Status, seen: Live) -> Reason | None:
     """Why no attempt follows until the user changes something; None while one may."""
     why = failure(workspace, current, seen)
     attempt = current.workflow
-    if attempt is None:
+    if attempt is None or not is_current(workspace, attempt):
         return None
     gone = attempt.phase in {"Failed", "Error"} and seen.workflow(attempt.name) is None
     if attempt.kind == "release" or gone:  # a release follows an attempt that cannot go on, which still holds

@@ -117,7 +117,8 @@ def wanted(workspace: Workspace) -> Want:
         try:
             size = presets.size(resource.instance_type)
         except presets.UnknownNameError as cause:
-            raise errors.UnknownInstanceTypeError(f"resource.instanceType: {cause}") from cause
+            anew = "(delete the Workspace and apply it anew)"
+            raise errors.UnknownInstanceTypeError(f"resource.instanceType: {cause} {anew}") from cause
     return Want(
         workspace=workspace.key,
         namespace=metadata.namespace,
