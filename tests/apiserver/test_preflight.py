@@ -81,7 +81,8 @@ def test_a_missing_secret_is_told_with_the_command_that_makes_it(preflight, name
         preflight(making.tuning())
     assert str(refused.value) == (
         f"tuning.output.imagePushSecret: Secret {namespace}/push is missing; make it with"
-        f" `kubectl -n {namespace} create secret docker-registry push ...`"
+        f" `kubectl -n {namespace} create secret docker-registry push --docker-server=HOST"
+        " --docker-username=USER --docker-password=PASSWORD`, it is looked for again by itself"
     )
     assert refused.value.retryable, "it may be on its way"
 
