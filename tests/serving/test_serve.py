@@ -95,14 +95,15 @@ def chat(pod, **kwargs):
 
 
 def expected(world, mix, template):
-    """Base and adapters merged by hand, transformers' tokens, the tokenizer's text."""
+    """Base and adapters merged by hand, transformers' tokens, the tokenizer's text as an answer begins and ends."""
     model, own = tiny.merged(world.base, world.adapters, mix), tiny.tokenizer()
     turn = [{"role": "user", "content": PROMPT}]
     prompt = own.apply_chat_template(turn, chat_template=template, add_generation_prompt=True, return_dict=False)
     tokens = tiny.greedy(model, prompt, 12)
     tokens = tokens[: next((at for at, token in enumerate(tokens) if token in (0, 4)), len(tokens))]
     before, whole = [own.decode(each, skip_special_tokens=True) for each in (prompt, prompt + tokens)]
-    return whole.removeprefix(before).rstrip("\N{REPLACEMENT CHARACTER}")  # half a character at the end is not shown
+    answer = whole.removeprefix(before).rstrip("\N{REPLACEMENT CHARACTER}")  # half a character at the end is not shown
+    return answer.lstrip()
 
 
 def test_chat_answers_what_transformers_would_with_the_adapter_at_its_strength(pod, world):
