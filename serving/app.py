@@ -33,7 +33,7 @@ def create_app(service: Service, *, max_body: int = MAX_BODY) -> fastapi.FastAPI
 
     app = fastapi.FastAPI(title=service.config.name, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(LimitBody, max_body=max_body)
-    app.add_middleware(ReadAsJson)
+    app.add_middleware(RequireJson)
     app.add_exception_handler(errors.RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -79,18 +79,24 @@ def _shape(path: str, error: errors.RequestError) -> dict[str, Any]:
     return openai.error_body(error) if path.startswith("/v1/") else {"detail": str(error)}
 
 
-class ReadAsJson:
-    """Every body is JSON here, whatever its header says: `curl -d` without `-H` calls it a form."""
+class RequireJson:
+    """Answers 415 to a body that is not called JSON, as `curl -d` without `-H`.
+
+    A browser asks before it sends JSON to another site; a form it just sends, to a forwarded port too.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
-        if scope["type"] == "http":
-            others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
-            scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
-        await self._app(scope, receive, send)
+        kind = dict(scope.get("headers", [])).get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if scope["type"] != "http" or scope["method"] != "POST" or kind == b"application/json":
+            await self._app(scope, receive, send)
+            return
+        told = "a body is read with the header Content-Type: application/json alone"
+        response = await _http_error(fastapi.Request(scope), HTTPException(415, told, {"Connection": "close"}))
+        await response(scope, receive, send)
 
 
 class LimitBody:

@@ -242,10 +242,13 @@ def test_odd_bodies_are_422(chat, body):
 
 
 @pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain", "odd"])
-def test_body_is_json_whatever_its_header_says(chat, kind):
+def test_a_body_that_is_not_called_json_is_refused_with_the_header_it_needs(chat, kind):
     headers = {"Content-Type": kind} if kind else {}
     response = requests.post(chat.url + "/chat", data=b'{"prompt": "p"}', headers=headers, timeout=60)
-    assert (response.status_code, response.json()) == (200, {"Result": "pfine, thank you"})
+    assert response.status_code == 415
+    assert "Content-Type: application/json" in response.json()["detail"]
+    headers = {"Content-Type": "Application/JSON; charset=utf-8"}
+    assert requests.post(chat.url + "/chat", data=b'{"prompt": "p"}', headers=headers, timeout=60).ok
 
 
 @pytest.mark.parametrize(
@@ -330,5 +333,6 @@ def test_body_that_is_too_long_is_413(tmp_path):
     with fakes.server(tmp_path, max_body=1000) as client:
         assert client.post("/chat", prompt="x" * 2000).status_code == 413
         chunks = (piece for piece in [b'{"prompt": "', b"x" * 2000, b'"}'])
-        assert requests.post(client.url + "/chat", data=chunks, timeout=60).status_code == 413
+        headers = {"Content-Type": "application/json"}
+        assert requests.post(client.url + "/chat", data=chunks, headers=headers, timeout=60).status_code == 413
         assert client.post("/chat", prompt="x").status_code == 200
