@@ -3,6 +3,7 @@
 Both API versions, v1alpha1 and v1beta1, have this schema. The texts under the fields are what `kubectl explain` prints.
 """
 
+import hashlib
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
@@ -38,6 +39,8 @@ Image = Annotated[
 
 _SAME_SIZE = "!has(oldSelf.instanceType) || (has(self.instanceType) && self.instanceType == oldSelf.instanceType)"
 _UNIQUE = "self.all(a, self.exists_one(b, b.source.name == a.source.name))"
+_LONGEST = 60_000
+"""Characters that a Workflow's argument leaves for addresses: a process takes 128 KiB in one."""
 _FIXED = "cannot be changed, since the nodes were made or chosen by it: delete the Workspace and apply it anew"
 
 
@@ -149,6 +152,13 @@ class Inference(Model):
 class Input(Model):
     """The data to learn from."""
 
+    model_config = pydantic.ConfigDict(
+        json_schema_extra=_rule(
+            f"self.urls.map(url, size(url)).sum() <= {_LONGEST}",
+            f"urls have more than {_LONGEST} characters together: put the data into fewer files",
+        )
+    )
+
     name: Annotated[str, pydantic.StringConstraints(min_length=1, max_length=253)] | None = None
     """A name for the data; only for people."""
     urls: Annotated[tuple[Text, ...], pydantic.Field(min_length=1, max_length=64)]
@@ -220,9 +230,10 @@ class Workspace(Model):
         return self.inference is not None or self.metadata.annotations.get(SERVE_ANNOTATION) != "false"
 
     @property
-    def retry(self) -> str:
-        """The value of the annotation that asks for another attempt."""
-        return self.metadata.annotations.get(RETRY_ANNOTATION, "")
+    def annotated(self) -> str:
+        """A hash of the annotations that ask for something, as the generation counts edits; empty without any."""
+        asked = [self.metadata.annotations.get(name, "") for name in (SERVE_ANNOTATION, RETRY_ANNOTATION)]
+        return hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16] if any(asked) else ""
 
     @property
     def preset_name(self) -> str:
@@ -236,11 +247,22 @@ class Workspace(Model):
         """Nodes wanted; tuning uses one."""
         return 1 if self.tuning else self.resource.count
 
+    def identity(self) -> Self:
+        """Who it is, without what it asks for: all that a release needs, however large the rest may be."""
+        return self.model_copy(
+            update={
+                "metadata": self.metadata.model_copy(update={"annotations": {}}),
+                "resource": Resource(label_selector=LabelSelector()),
+                "inference": Inference(preset=Preset(name="nothing")),
+                "tuning": None,
+            }
+        )
+
     def intent(self) -> dict[str, Any]:
         """The object without status and server fields: enough for a step to do its part."""
         m = self.metadata
         metadata: dict[str, Any] = {"name": m.name, "namespace": m.namespace, "uid": m.uid, "generation": m.generation}
-        if SERVE_ANNOTATION in m.annotations:
-            metadata["annotations"] = {SERVE_ANNOTATION: m.annotations[SERVE_ANNOTATION]}
+        if serve := m.annotations.get(SERVE_ANNOTATION, "")[:40]:
+            metadata["annotations"] = {SERVE_ANNOTATION: serve}
         body = self.model_dump(by_alias=True, exclude={"metadata"}, exclude_defaults=True, mode="json")
         return {"apiVersion": self.api_version, "kind": self.kind, "metadata": metadata, **body}

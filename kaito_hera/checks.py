@@ -11,7 +11,7 @@ from typing import Any
 import presets
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, jobs, nodes, pods, rollout
-from kaito_hera.api import Workspace
+from kaito_hera.api import SERVE_ANNOTATION, Workspace
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from presets import memory
@@ -36,6 +36,11 @@ class Wanted:
 
 def pass_facts(workspace: Workspace, settings: Settings) -> None:
     """What follows from the Workspace alone."""
+    serve = workspace.metadata.annotations.get(SERVE_ANNOTATION, "true")
+    if serve not in {"true", "false"}:
+        raise errors.InvalidWorkspaceError(
+            f'metadata.annotations[{SERVE_ANNOTATION}]: {serve[:40]!r} is neither "true" nor "false"'
+        )
     preset(workspace)
     instance_type(workspace, settings)
 

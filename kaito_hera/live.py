@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import gzip
 import json
+import re
 from typing import Any
 
 from kaito_hera import names
@@ -13,6 +14,7 @@ Object = dict[str, Any]
 
 DONE = frozenset({"Succeeded", "Failed", "Error"})
 _JOB = "batch.kubernetes.io/job-name"
+_ATTEMPT = re.compile(r"[0-9]{1,6}")
 _STEP_TYPES = frozenset({"Pod", "Retry", "Skipped"})
 
 
@@ -82,9 +84,9 @@ def phase(workflow: Object) -> str:
 
 
 def attempt(obj: Object) -> int:
-    """The attempt that a Workflow or Job belongs to; 0 for one whose label says nothing."""
+    """The attempt that a Workflow or Job belongs to; 0 for one whose label, which users may edit, says nothing."""
     label = str((obj["metadata"].get("labels") or {}).get(names.ATTEMPT, ""))
-    return int(label) if label.isdecimal() else 0
+    return int(label) if _ATTEMPT.fullmatch(label) else 0
 
 
 def is_done(workflow: Object) -> bool:

@@ -43,13 +43,13 @@ def workflow(workspace: Workspace, attempt: int) -> str:
 
 
 def job(workspace: Workspace, attempt: int) -> str:
-    """The tuning Job of an attempt: the Workspace's own name at first."""
-    return fit(workspace.metadata.name, f"-a{attempt}" if attempt > 1 else "")
+    """The tuning Job of an attempt: the Workspace's own name at first, later one that no Workspace has."""
+    return fit(workspace.metadata.name, f"-{workspace.metadata.uid[:5]}-a{attempt}" if attempt > 1 else "")
 
 
 def check_job(workspace: Workspace, attempt: int) -> str:
     """The small Job that looks at data and registries before a GPU is bought."""
-    return fit(workspace.metadata.name, f"-check-a{attempt}")
+    return fit(workspace.metadata.name, f"-{workspace.metadata.uid[:5]}-check-a{attempt}")
 
 
 def release_job(workspace: Workspace) -> str:

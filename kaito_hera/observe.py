@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
@@ -109,19 +109,22 @@ def _step(view: View) -> StepStatus | None:
     return StepStatus(name=step.name, since=step.started_at, message=message, percent=percent)
 
 
+_Count = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
+
+
 class _Progress(status.Model):
     """A line of the tuning image, copied to its Job; anybody who may edit the Job may have written it."""
 
     model_config = pydantic.ConfigDict(alias_generator=None)
 
-    phase: str = ""
-    percent: int | None = None
-    step: int | None = None
-    max_steps: int | None = None
+    phase: Annotated[str, pydantic.Field(max_length=64)] = ""
+    percent: Annotated[int, pydantic.Field(ge=0, le=100)] | None = None
+    step: _Count | None = None
+    max_steps: _Count | None = None
     epoch: pydantic.FiniteFloat | None = None
     loss: pydantic.FiniteFloat | None = None
     tokens_per_second: pydantic.FiniteFloat | None = None
-    eta_seconds: int | None = None
+    eta_seconds: _Count | None = None
 
 
 def _progress(view: View) -> _Progress | None:

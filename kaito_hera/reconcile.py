@@ -55,9 +55,15 @@ class Reconciler:
             workspace = _unreadable(obj)
         before = Status.of(obj)
         current = observe(workspace, before, seen, self._settings)
-        if current != before and self._write(workspace, current) != workspace:
-            log.info("%s: %s", workspace.key, _story(before, current))
-            return None  # the write comes back as an event, with the version that the next write needs
+        try:
+            if current != before and self._write(workspace, current) != workspace:
+                log.info("%s: %s", workspace.key, _story(before, current))
+                return None  # the write comes back as an event, with the version that the next write needs
+        except clusters.InvalidObjectError:
+            if workspace.metadata.deletion_timestamp is None:
+                raise
+            log.exception("%s: a bug, a status that cannot be stored; released all the same", workspace.key)
+            current = before.model_copy(update={"workflow": current.workflow})
         looks: list[float] = []
         for action in decide.decide(workspace, current, seen, self._settings):
             log.debug("%s: %s", workspace.key, action)
@@ -225,7 +231,7 @@ def _started(workspace: Workspace, parts: Parts, attempt: int, failures: int) ->
         kind="tune" if parts.tune else "serve" if parts else "release",
         attempt=attempt,
         generation=workspace.metadata.generation,
-        retry=workspace.retry,
+        annotated=workspace.annotated,
         failures=failures,
     )
 

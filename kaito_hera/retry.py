@@ -17,7 +17,7 @@ _UNEXPLAINED = 3
 
 def is_current(workspace: Workspace, attempt: WorkflowStatus) -> bool:
     """Whether the attempt was made for what is asked now; a new generation, or a user's word, starts afresh."""
-    return attempt.generation == workspace.metadata.generation and attempt.retry == workspace.retry
+    return attempt.generation == workspace.metadata.generation and attempt.annotated == workspace.annotated
 
 
 def failure(workspace: Workspace, current: Status, seen: Live) -> Reason | None:

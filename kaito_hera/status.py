@@ -83,8 +83,8 @@ class WorkflowStatus(Model):
     """Rises by one with each Workflow of this Workspace."""
     generation: int
     """Generation of the Workspace that it was made for."""
-    retry: str = ""
-    """Value of the annotation kaito.sh/retry that it was made for."""
+    annotated: str = ""
+    """Hash of the annotations that it was made for."""
     phase: str = ""
     """Argo's phase; empty until Argo was seen to have the Workflow."""
     failures: int = 0

@@ -100,7 +100,8 @@ class Watcher:
             try:
                 again = self._look_at(key)
             except errors.KaitoError as cause:
-                level = logging.DEBUG if isinstance(cause, clusters.ConflictError) else logging.WARNING
+                stale = type(cause) in {clusters.ConflictError, clusters.NotFoundError}
+                level = logging.DEBUG if stale else logging.WARNING
                 log.log(level, "%s: %s; again in %.0f s", "/".join(key), cause, self._queue.failed(key))
             except Exception:
                 log.exception("%s: a bug; again in %.0f s", "/".join(key), self._queue.failed(key))

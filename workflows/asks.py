@@ -3,6 +3,7 @@
 The only place that knows both sides: the operator's Workspace and the images' own config models.
 """
 
+import hashlib
 from typing import Any
 
 import presets
@@ -76,10 +77,15 @@ def tuning_config(run: Run) -> tuning.TuningConfig:
         training=training,
         input=tuning.Input(urls=asked.input.urls),
         output=tuning.Output(image=asked.output.image),
-        intent=intent.of(workspace).tune,
+        intent=_mark(intent.of(workspace).tune, text if asked.config else ""),
         allowed_private_cidrs=settings.allowed_private_cidrs,
         require_gpu=_require_gpu(settings),
     )
+
+
+def _mark(tune: str, config: str) -> str:
+    """What the adapter is marked with in the registry: another text of the user's ConfigMap is another adapter."""
+    return hashlib.sha256(f"{tune}\n{config}".encode()).hexdigest()[:16] if config else tune
 
 
 def _require_gpu(settings: Settings) -> bool:

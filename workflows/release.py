@@ -16,4 +16,4 @@ def release(workspace: Workspace, settings: Settings, *, attempt: int) -> dict[s
         with Steps(name=template.ENTRYPOINT):
             steps.release(arguments=template.asked(workflow))
 
-    return template.build("release", workspace, settings, attempt=attempt, fill=fill)
+    return template.build("release", workspace.identity(), settings, attempt=attempt, fill=fill)

@@ -117,7 +117,7 @@ def build(
         annotations={
             names.INTENT: intent.of(workspace).dump(),
             "workflows.argoproj.io/title": f"{kind} {workspace.key}",
-            "workflows.argoproj.io/description": _description(workspace, attempt),
+            "workflows.argoproj.io/description": _description(kind, workspace, attempt),
         },
         arguments={
             "workspace": _inert(json.dumps(workspace.intent())),
@@ -157,8 +157,9 @@ def _inert(text: str) -> str:
     return text.replace("{{", "{\\u007b")
 
 
-def _description(workspace: api.Workspace, attempt: int) -> str:
-    return f"{workspace.preset_name}, generation {workspace.metadata.generation}, attempt {attempt}"
+def _description(kind: Kind, workspace: api.Workspace, attempt: int) -> str:
+    model = "" if kind == "release" else f"{workspace.preset_name}, "
+    return f"{model}generation {workspace.metadata.generation}, attempt {attempt}"
 
 
 def _labels(kind: Kind, workspace: api.Workspace, settings: Settings, attempt: int) -> dict[str, str]:

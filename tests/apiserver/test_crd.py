@@ -130,3 +130,14 @@ def test_users_cannot_write_status_by_an_apply(kubectl, namespace):
     workspace = {**making.inference(), "metadata": {"name": "w"}, "status": {"state": "Ready"}}
     kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(workspace))
     assert "status" not in json.loads(kubectl("get", "-n", namespace, "wk", "w", "-o", "json").stdout)
+
+
+def test_addresses_are_refused_before_they_are_too_long_for_a_workflow(kubectl, namespace):
+    workspace = making.tuning(namespace=namespace)
+    workspace["metadata"] = {"name": "w", "namespace": namespace}
+    workspace["tuning"]["input"]["urls"] = [f"https://example.com/{'x' * 1900}/{number}" for number in range(30)]
+    kubectl("apply", "-f", "-", stdin=json.dumps(workspace))
+    workspace["tuning"]["input"]["urls"] += workspace["tuning"]["input"]["urls"][:2]
+    refused = kubectl("apply", "-f", "-", stdin=json.dumps(workspace), check=False)
+    assert "tuning.input" in refused.stderr
+    assert "put the data into fewer files" in refused.stderr

@@ -223,9 +223,9 @@ def test_a_job_of_an_earlier_workspace_of_this_name_is_about_to_go(cluster, foll
     assert reason == "Conflict"
 
 
-def test_each_attempt_has_a_job_of_its_own(cluster, namespace, node, follow):
+def test_each_attempt_has_a_job_of_its_own(cluster, namespace, node, follow, workspace):
     following = follow(attempt=2)
-    node.end(node.start(job(cluster, namespace, "w-a2")))
+    node.end(node.start(job(cluster, namespace, names.job(workspace, 2))))
     assert following.result(timeout=15) == {}
 
 

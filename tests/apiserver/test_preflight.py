@@ -58,9 +58,10 @@ def checking(cluster, namespace, preflight, node):
     def check(workspace, *, code=0, message="", attempt=1, **changes):
         with concurrent.futures.ThreadPoolExecutor() as pool:
             following = pool.submit(preflight, workspace, attempt=attempt, **changes)
-            name = f"w-check-a{attempt}"
-            until(lambda: following.done() or cluster.get(clusters.JOB, name, namespace), what="the check Job")
-            if job := cluster.get(clusters.JOB, name, namespace):
+            labels = f"{names.ROLE}=check,{names.ATTEMPT}={attempt}"
+            until(lambda: following.done() or cluster.items(clusters.JOB, namespace, labels=labels), what="a check Job")
+            job = next(iter(cluster.items(clusters.JOB, namespace, labels=labels)), None)
+            if job:
                 node.end(node.start(job), code=code, message=message, reason="Error" if code else "Completed")
             return job, following.result(timeout=20)
 
@@ -225,6 +226,18 @@ def test_an_adapter_that_is_there_is_answered_by_digest(checking, secret, cluste
     assert cluster.items(clusters.DEPLOYMENT, namespace) == []
 
 
+def test_another_text_of_the_users_config_is_another_adapter(checking, secret, cluster, namespace):
+    secret()
+    marks = []
+    for attempt, rank in enumerate((8, 16), 1):
+        body = {"data": {"training_config.yaml": f"training_config: {{LoraConfig: {{r: {rank}}}}}"}}
+        cluster.delete(clusters.CONFIG_MAP, "mine", namespace)
+        cluster.create(clusters.CONFIG_MAP, {"metadata": {"name": "mine", "namespace": namespace}, **body})
+        job, _ = checking(tuning_with(config="mine"), message="{}", attempt=attempt)
+        marks.append(json.loads(job["spec"]["template"]["metadata"]["annotations"][names.CONFIG])["intent"])
+    assert marks[0] != marks[1]
+
+
 def test_nothing_to_be_found_is_an_empty_answer(checking, secret):
     secret()
     assert checking(making.tuning(), message="{}")[1] == ""
@@ -250,7 +263,7 @@ def test_each_attempt_checks_anew(checking, secret):
     secret()
     checking(making.tuning(), message="{}")
     job, _ = checking(making.tuning(), message="{}", attempt=2)
-    assert job["metadata"]["name"] == "w-check-a2"
+    assert job["metadata"]["name"] == f"w-{job['metadata']['labels'][names.UID][:5]}-check-a2"
 
 
 def test_adapters_to_serve_are_checked_with_their_secrets(checking, secret, cluster, namespace):

@@ -59,7 +59,7 @@ class Serving:
         return self._cluster.get(clusters.DEPLOYMENT, "w", self._where)
 
     def job(self):
-        return self._cluster.get(clusters.JOB, "w-a2", self._where)
+        return self._cluster.get(clusters.JOB, names.job(self.run.workspace, 2), self._where)
 
 
 @pytest.fixture
@@ -129,5 +129,5 @@ def test_an_edit_comes_before_anything_is_taken_down(cluster, serving, workspace
     with pytest.raises(SystemExit, match="75"):
         steps.train(steps.Trained(workspace=workspace, settings=settings, attempt=2))
     assert serving.deployment() is not None
-    assert names.job(workspace, 2) == "w-a2"
+    assert names.job(workspace, 2) == f"w-{workspace.metadata.uid[:5]}-a2", "a name that no Workspace has"
     assert serving.job() is None

@@ -19,7 +19,13 @@ def satisfied(workspace, *parts):
 def status(workspace, *parts, attempt=1, kind="serve", phase="Running", failures=0, generation=1, **more):
     name = making.workflow(workspace, attempt)["metadata"]["name"]
     current = WorkflowStatus(
-        name=name, kind=kind, attempt=attempt, generation=generation, phase=phase, failures=failures
+        name=name,
+        kind=kind,
+        attempt=attempt,
+        generation=generation,
+        annotated=making.parsed(workspace).annotated,
+        phase=phase,
+        failures=failures,
     )
     return Status(workflow=current, satisfied=satisfied(workspace, *parts), **more)
 

@@ -46,6 +46,12 @@ def test_the_users_manifests_pass_where_the_gpu_check_only_warns(capsys):
             ["resource.instanceType"],
             id="no-size",
         ),
+        pytest.param(
+            making.tuning(annotations={"kaito.sh/serve": "False"}),
+            errors.InvalidWorkspaceError,
+            ["metadata.annotations[kaito.sh/serve]", "'False'", '"true"', '"false"'],
+            id="neither-true-nor-false",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_field_value_and_remedy(workspace, error, words):

@@ -313,28 +313,6 @@ def test_an_edit_back_to_what_was_tuned_first_tunes_again():
     assert missing(making.parsed(back), observe(making.parsed(back), between, nodes, AKS), nodes).tune
 
 
-def test_a_crash_without_a_word_is_tried_three_times():
-    workspace = making.tuning()
-    message = making.failed_message("Crashed", "Job team/w ended with exit code 139", retryable=True)
-    failed = making.workflow(workspace, kind="tune", phase="Failed", train=("Failed", message), age=1000)
-    failed["status"]["finishedAt"] = making.ago(900)
-    seen = making.live(workflows=[failed], nodes=[making.node(workspace)])
-    before = {"kind": "tune", "nodes": NodesStatus(held=True)}
-    again = Start(Parts(tune=True, serve=True), failures=2)
-    assert decided(workspace, status(workspace, "nodes", failures=1, **before), seen) == [again]
-    assert decided(workspace, status(workspace, "nodes", failures=2, **before), seen) == [Start(Parts(), failures=0)]
-
-
-def test_a_stalled_workspace_stays_so_when_its_workflow_is_gone():
-    workspace = making.inference()
-    message = making.failed_message("UnknownPreset", "no such preset", retryable=False)
-    failed = making.workflow(workspace, phase="Failed", preflight=("Failed", message), age=1000)
-    stalled = observe(making.parsed(workspace), status(workspace), making.live(workflows=[failed]), AKS)
-    assert stalled.is_true("Stalled")
-    assert decided(workspace, stalled, making.live()) == []
-    assert observe(making.parsed(workspace), stalled, making.live(), AKS).is_true("Stalled")
-
-
 def test_the_job_of_an_attempt_stays_though_its_workflow_was_not_seen_yet():
     workspace = making.tuning()
     seen = making.live(jobs=[making.job(workspace)], nodes=[making.node(workspace)])
@@ -342,9 +320,10 @@ def test_the_job_of_an_attempt_stays_though_its_workflow_was_not_seen_yet():
     assert DeleteJob("team", "w") not in decided(workspace, before, seen)
 
 
-def test_a_label_that_says_nothing_does_no_harm():
-    workspace = making.tuning()
-    job = making.job(workspace)
-    job["metadata"]["labels"]["kaito.sh/attempt"] = "first"
+@pytest.mark.parametrize("label", ["first", "-1", "9" * 20, "\u0663"])
+def test_a_label_that_says_nothing_does_no_harm(label):
+    workspace, job = making.tuning(), making.job(making.tuning())
+    job["metadata"]["labels"]["kaito.sh/attempt"] = label
+    assert next_attempt(status(workspace), making.live(jobs=[job])) == 2
     seen = making.live(workflows=[making.workflow(workspace, kind="tune", train="Running")], jobs=[job])
     assert decided(workspace, status(workspace, kind="tune"), seen) == [DeleteJob("team", "w")]

@@ -102,7 +102,17 @@ def test_another_intent_forgets_the_earlier_adapter():
     assert observed(after, status).tuning.adapter_image == ""
 
 
-@pytest.mark.parametrize("text", ["oops", "[1]", '{"percent": "many"}', '{"loss": NaN}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "oops",
+        "[1]",
+        '{"percent": "many"}',
+        '{"loss": NaN}',
+        '{"step": 1' + "0" * 30 + "}",
+        '{"phase": "' + "x" * 65 + '"}',
+    ],
+)
 def test_progress_that_cannot_be_read_is_none(text):
     workspace = making.tuning()
     job = making.job(workspace)

@@ -2,6 +2,7 @@ from kaito_hera import api
 from kaito_hera.decide import Start, decide
 from kaito_hera.intent import Parts
 from kaito_hera.observe import observe
+from kaito_hera.status import NodesStatus
 from tests import making
 from tests.kaito_hera.deciding import AKS, decided, status
 
@@ -29,7 +30,8 @@ def test_a_word_of_the_user_starts_another_attempt_once():
     asked = {**workspace, "metadata": {**workspace["metadata"], "annotations": {api.RETRY_ANNOTATION: "now"}}}
     assert decided(asked, current, seen) == [Start(ALL_TO_SERVE, failures=0)]
     assert not observe(making.parsed(asked), current, seen, AKS).is_true("Stalled")
-    again = current.model_copy(update={"workflow": current.workflow.model_copy(update={"retry": "now"})})
+    annotated = making.parsed(asked).annotated
+    again = current.model_copy(update={"workflow": current.workflow.model_copy(update={"annotated": annotated})})
     assert observe(making.parsed(asked), again, seen, AKS).is_true("Stalled")
     assert decide(making.parsed(asked), again, seen, AKS) == []
 
@@ -42,3 +44,35 @@ def test_a_word_of_the_user_disturbs_nothing_that_serves():
         deployments=[making.deployment(workspace)],
     )
     assert decided(workspace, status(workspace, "nodes", "serve", phase="Succeeded"), up) == []
+
+
+def test_serving_that_is_switched_off_is_a_word_too():
+    workspace = making.tuning()
+    message = making.failed_message("InsufficientGPUMemory", "to serve needs 30 GiB", retryable=False)
+    failed = making.workflow(workspace, kind="tune", phase="Failed", preflight=("Failed", message), age=1000)
+    seen = making.live(workflows=[failed])
+    current = observe(making.parsed(workspace), status(workspace, kind="tune"), seen, AKS)
+    assert current.is_true("Stalled")
+    assert decided(making.tuning_only(), current, seen) == [Start(Parts(nodes=True, tune=True), failures=0)]
+
+
+def test_a_crash_without_a_word_is_tried_three_times():
+    workspace = making.tuning()
+    message = making.failed_message("Crashed", "Job team/w ended with exit code 139", retryable=True)
+    failed = making.workflow(workspace, kind="tune", phase="Failed", train=("Failed", message), age=1000)
+    failed["status"]["finishedAt"] = making.ago(900)
+    seen = making.live(workflows=[failed], nodes=[making.node(workspace)])
+    before = {"kind": "tune", "nodes": NodesStatus(held=True)}
+    again = Start(Parts(tune=True, serve=True), failures=2)
+    assert decided(workspace, status(workspace, "nodes", failures=1, **before), seen) == [again]
+    assert decided(workspace, status(workspace, "nodes", failures=2, **before), seen) == [Start(Parts(), failures=0)]
+
+
+def test_a_stalled_workspace_stays_so_when_its_workflow_is_gone():
+    workspace = making.inference()
+    message = making.failed_message("UnknownPreset", "no such preset", retryable=False)
+    failed = making.workflow(workspace, phase="Failed", preflight=("Failed", message), age=1000)
+    stalled = observe(making.parsed(workspace), status(workspace), making.live(workflows=[failed]), AKS)
+    assert stalled.is_true("Stalled")
+    assert decided(workspace, stalled, making.live()) == []
+    assert observe(making.parsed(workspace), stalled, making.live(), AKS).is_true("Stalled")

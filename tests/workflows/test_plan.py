@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from kaito_hera import errors, names
+from kaito_hera import api, errors, names
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Azure, Settings
 from tests import making
@@ -166,3 +166,14 @@ def test_plans_made_in_many_threads_do_not_mix():
         for number, found, name in pool.map(one, range(200)):
             assert name == f"w{number}"
             assert len(found) == (5 if number % 2 else 4)
+
+
+def test_a_release_carries_no_more_than_who_it_is_for():
+    workspace = making.tuning(annotations={"kaito.sh/serve": "x" * 10_000})
+    workspace["tuning"]["input"]["urls"] = ["https://example.com/" + "x" * 2000] * 28
+    given = {p["name"]: p["value"] for p in planned(workspace, None)["spec"]["arguments"]["parameters"]}
+    assert len(given["workspace"]) < 1000
+    identity = api.Workspace.parse(json.loads(given["workspace"]))
+    assert (identity.key, identity.metadata.uid) == ("team/w", making.UID)
+    whole = {p["name"]: p["value"] for p in planned(workspace, Parts(tune=True))["spec"]["arguments"]["parameters"]}
+    assert len(whole["workspace"]) < 65_536, "an argument of a process holds twice as much"
