@@ -1,11 +1,15 @@
 """Waiting until a rolled-out server answers on every replica, with every adapter that is wanted."""
 
+import contextlib
 import hashlib
+import http.client
 import json
+import socket
+import threading
 import time
 from typing import Any
 
-import requests
+import pydantic
 
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, rollout
@@ -15,15 +19,18 @@ from kaito_hera.run import Run
 _HOT = "kaito.sh/hot-config-hash"
 _COLD = "kaito.sh/config-hash"
 
+_BYTES = 2**20
+_CHARACTERS = 2000  # of what a server says of itself
+
 Words = dict[str, errors.KaitoError]
 """What servers said, where trying again cannot help; by who said it when."""
 
 
-def await_answering(run: Run, server: Server, *, look: float = 2.0) -> None:
+def await_answering(run: Run, server: Server, *, look: float = 2.0, patience: float = 10.0) -> None:
     """Return when every replica answers `/health` and lists the wanted adapters as loaded.
 
-    Looks at every change of a pod, and every `look` seconds. Raises what a server says of itself when trying again
-    cannot help, ServerNotReadyError at the timeout.
+    Looks at every change of a pod, and every `look` seconds; a whole answer may take `patience` seconds. Raises what a
+    server says of itself when trying again cannot help, ServerNotReadyError at the timeout.
     """
     cluster, workspace, timeout = run.cluster, run.workspace, run.settings.server_timeout_seconds
     metadata = workspace.metadata
@@ -34,9 +41,9 @@ def await_answering(run: Run, server: Server, *, look: float = 2.0) -> None:
     while True:
         page = cluster.page(clusters.POD, metadata.namespace, labels=labels)
         deployment = cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace)
-        pods = [pod for pod in page["items"] if _counts(pod)]
+        pods = [pod for pod in page["items"] if _counts(pod, metadata.name)]
         _refresh(cluster, pods, server)
-        unloaded, refusals = _ask(pods, server, deployment)
+        unloaded, refusals = _ask(pods, server, deployment, patience)
         words = _final_words(pods) | refusals
         # What was said before this roll-out is about what it replaces: if it still holds, it will be said again.
         earlier = frozenset(words) if earlier is None else earlier
@@ -54,10 +61,14 @@ def await_answering(run: Run, server: Server, *, look: float = 2.0) -> None:
         cluster.await_change(clusters.POD, metadata.namespace, page, labels=labels, seconds=look)
 
 
-def _counts(pod: dict[str, Any]) -> bool:
-    """Neither on its way out nor evicted: those are left lying about."""
-    phase = pod.get("status", {}).get("phase")
-    return not pod["metadata"].get("deletionTimestamp") and phase not in {"Succeeded", "Failed"}
+def _counts(pod: dict[str, Any], deployment: str) -> bool:
+    """Made for our Deployment, neither on its way out nor evicted: those are left lying about."""
+    metadata, phase = pod["metadata"], pod.get("status", {}).get("phase")
+    ours = any(
+        owner.get("controller") and owner["kind"] == "ReplicaSet" and owner["name"].startswith(f"{deployment}-")
+        for owner in metadata.get("ownerReferences", [])
+    )
+    return ours and not metadata.get("deletionTimestamp") and phase not in {"Succeeded", "Failed"}
 
 
 def _final_words(pods: list[dict[str, Any]]) -> Words:
@@ -106,12 +117,14 @@ def _refresh(cluster: clusters.Cluster, pods: list[dict[str, Any]], server: Serv
                 continue  # the pod went away; its successor is seen at the next look
 
 
-def _ask(pods: list[dict[str, Any]], server: Server, deployment: dict[str, Any] | None) -> tuple[str, Words]:
+def _ask(
+    pods: list[dict[str, Any]], server: Server, deployment: dict[str, Any] | None, patience: float
+) -> tuple[str, Words]:
     """Which adapters a replica does not have yet, and which it refuses for good."""
     lacking, refused = "", Words()
     template = deployment["spec"]["template"] if deployment else {}
     for pod in pods:
-        lacks, refuses = _ask_one(pod, server)
+        lacks, refuses = _ask_one(pod, server, patience)
         lacking = lacking or (lacks and f"pod {pod['metadata']['name']}: {lacks}")
         if _cold(pod) == _cold(template):  # one that is to be replaced may have another model
             refused |= {f"{pod['metadata']['uid']} {key}": error for key, error in refuses.items()}
@@ -123,15 +136,55 @@ def _cold(template: dict[str, Any]) -> str:
     return str(template.get("metadata", {}).get("annotations", {}).get(_COLD, ""))
 
 
-def _ask_one(pod: dict[str, Any], server: Server) -> tuple[str, Words]:
+def _ask_one(pod: dict[str, Any], server: Server, patience: float) -> tuple[str, Words]:
     address = pod.get("status", {}).get("podIP", "")
     if not address:
         return "has no address yet", {}
-    host = f"[{address}]" if ":" in address else address
     try:
-        answer = requests.get(f"http://{host}:{server.port}/v1/models", timeout=5, proxies={"http": ""}).json()
-        return server.lacks(answer), server.refusals(answer)
-    except requests.RequestException as cause:  # its text has an address in memory: another one at every look
+        status, body = _get(address, server.port, patience)
+    except (OSError, http.client.HTTPException) as cause:  # its text may quote what was answered
         return f"does not answer /v1/models: {type(cause).__name__}", {}
-    except ValueError as cause:
-        return f"does not answer /v1/models: {cause}", {}
+    try:
+        answer = json.loads(body)
+        return server.lacks(answer)[:_CHARACTERS], server.refusals(answer)
+    except (ValueError, RecursionError) as cause:
+        said = _nonsense(cause) if status == http.HTTPStatus.OK else f"status {status}"
+        return f"answers nonsense on /v1/models: {said}", {}
+
+
+def _get(address: str, port: int, patience: float) -> tuple[int, bytes]:
+    """Status and the beginning of the body, in limited time; follows no redirect and takes no proxy.
+
+    A tenant may have written what answers there, and what it answers is shown to the tenant: we must not be made to
+    ask others for it, nor be kept.
+    """
+    late = threading.Event()
+
+    def hang_up() -> None:
+        late.set()
+        with contextlib.suppress(OSError):  # it is over already
+            connected.shutdown(socket.SHUT_RDWR)
+
+    connection = http.client.HTTPConnection(address, port, timeout=min(5.0, patience))
+    with contextlib.closing(connection):
+        connection.connect()
+        connected = connection.sock
+        end = threading.Timer(patience, hang_up)
+        end.start()
+        try:
+            connection.request("GET", "/v1/models")
+            with connection.getresponse() as answer:
+                found = answer.status, answer.read(_BYTES)
+        finally:
+            end.cancel()
+    if late.is_set():
+        raise TimeoutError
+    return found
+
+
+def _nonsense(cause: Exception) -> str:
+    """What is wrong, without a word of the answer: it may be somebody else's."""
+    if not isinstance(cause, pydantic.ValidationError):
+        return "no JSON of ours"
+    first = cause.errors(include_input=False, include_context=False, include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")[:_CHARACTERS]

@@ -1,137 +1,16 @@
 """Waiting for a server, against a real API server; the test plays Deployment controller, kubelet and server."""
 
-import concurrent.futures
-import contextlib
-import dataclasses
+# ruff: noqa: F811 - fixtures are imported and then asked for by name
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from kaito_hera import answering, errors, nodes, rollout
 from kaito_hera import cluster as clusters
-from kaito_hera.api import Workspace
-from kaito_hera.run import Run
-from tests import making
+from kaito_hera import errors
 from tests.apiserver.conftest import until
-from workflows import asks
+from tests.apiserver.rolled import pending, rolled, served  # noqa: F401
 
-ADAPTERS = [{"source": {"name": "style", "image": "team.azurecr.io/style:1"}, "strength": "0.5"}]
 WORD = {"reason": "DoesNotFit", "message": "the model needs 20 GiB, the GPU has 16", "retryable": False}
-
-
-class Served:
-    """What a server answers on /v1/models."""
-
-    def __init__(self):
-        self.status, self.body = 200, {"ready": True, "adapters": []}
-        self.asked = 0
-
-    def load(self, state, **more):
-        self.body = {
-            "ready": state == "loaded",
-            "adapters": [
-                {"name": "style", "image": "team.azurecr.io/style:1", "strength": 0.5, "state": state, **more}
-            ],
-        }
-
-
-@contextlib.contextmanager
-def answers(served):
-    """The server on a port of its own."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            assert self.path == "/v1/models"
-            served.asked += 1
-            data = served.body if isinstance(served.body, bytes) else json.dumps(served.body).encode()
-            self.send_response(served.status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
-
-
-class Rollout:
-    """A server that was rolled out, and who plays with it."""
-
-    def __init__(self, run, server, pool):
-        self.cluster, self.namespace = run.cluster, run.workspace.metadata.namespace
-        self._run, self._server, self._pool = run, server, pool
-        self._template = None
-
-    def apply(self):
-        rollout.apply(self._run, self._server, nodes.Placement(labels={"a": "b"}))
-        found = self.cluster.get(clusters.DEPLOYMENT, "w", self.namespace)
-        self._template = found["spec"]["template"]
-        return found
-
-    def wait(self, timeout=20):
-        settings = self._run.settings.model_copy(update={"server_timeout_seconds": timeout})
-        run = Run(self.cluster, self._run.workspace, settings, None)
-        return self._pool.submit(answering.await_answering, run, self._server, look=0.2)
-
-    def pod(self, name="p", address="127.0.0.1", **annotations):
-        metadata = {"name": name, "namespace": self.namespace, **self._template["metadata"]}
-        spec = {**self._template["spec"], "nodeName": "somewhere"}
-        metadata["annotations"] = {**metadata["annotations"], **annotations}
-        self.cluster.create(clusters.POD, {"metadata": metadata, "spec": spec})
-        self.report(name, podIP=address, podIPs=[{"ip": address}], phase="Running")
-
-    def report(self, name="p", **status):
-        self.cluster.patch(clusters.POD, name, self.namespace, {"status": status}, subresource="status")
-
-    def crash(self, word, *, at="2026-01-01T00:00:01Z", state="state", name="p"):
-        """The server's container ends with this as its word."""
-        end = {"terminated": {"exitCode": 20, "reason": "Error", "message": word, "finishedAt": at}}
-        container = {"name": "serving", "image": "i", "imageID": "", "ready": False, "restartCount": 1}
-        running = {"state": {"running": {"startedAt": at}}} if state == "lastState" else {}
-        self.report(name, containerStatuses=[{**container, **running, state: end}])
-
-    def settle(self, *, ready=1, replicas=1, updated=None, generation=None):
-        """What the Deployment controller counts."""
-        found = self.cluster.get(clusters.DEPLOYMENT, "w", self.namespace)
-        status = {
-            "observedGeneration": found["metadata"]["generation"] if generation is None else generation,
-            "replicas": replicas,
-            "updatedReplicas": replicas if updated is None else updated,
-            "readyReplicas": ready,
-            "availableReplicas": ready,
-        }
-        self.cluster.patch(clusters.DEPLOYMENT, "w", self.namespace, {"status": status}, subresource="status")
-
-
-@pytest.fixture
-def served():
-    return Served()
-
-
-@pytest.fixture
-def rolled(cluster, apply, settings, served):
-    """A roll-out of one replica with one adapter."""
-    workspace = making.edited(making.inference(), inference={**making.inference()["inference"], "adapters": ADAPTERS})
-    parsed = Workspace.parse(apply(workspace))
-    with answers(served) as port, concurrent.futures.ThreadPoolExecutor() as pool:
-        server = dataclasses.replace(asks.server(parsed, settings, ""), port=port)
-        playing = Rollout(Run(cluster, parsed, settings, None), server, pool)
-        playing.apply()
-        yield playing
-
-
-def pending(waiting, capsys, words):
-    """It waits, and says for what."""
-    until(lambda: words in capsys.readouterr().out, what=words, seconds=10)
-    assert not waiting.done()
 
 
 def test_it_returns_once_every_replica_answers_with_its_adapters(rolled, served, capsys):
@@ -247,7 +126,7 @@ def test_an_answer_that_is_none_is_waited_out(rolled, served, capsys, status, bo
     rolled.pod()
     rolled.settle()
     waiting = rolled.wait()
-    pending(waiting, capsys, "pod p: does not answer /v1/models: ")
+    pending(waiting, capsys, "pod p: answers nonsense on /v1/models: ")
     served.status = 200
     served.load("loaded")
     waiting.result(timeout=10)
