@@ -149,7 +149,10 @@ class AksProvider:
         else:
             return
         still_wanted()
-        self._asked(lambda: pools.begin_create_or_update(*self._where, name, body, polling=False, **guard))  # type: ignore[call-overload]
+        self._asked(
+            lambda: pools.begin_create_or_update(*self._where, name, body, polling=False, **guard),  # type: ignore[call-overload]
+            ordered=True,
+        )
 
     def _delete(self, name: str, still_wanted: Callable[[], None] | None = None) -> None:
         pools = self._client.agent_pools
@@ -187,7 +190,7 @@ class AksProvider:
             else:
                 return
 
-    def _asked(self, call: Callable[[], Any]) -> Any:
+    def _asked(self, call: Callable[[], Any], *, ordered: bool = False) -> Any:
         """Call Azure; what it answers decides, not the exception's class: 409 is both "busy" and "no quota"."""
         try:
             return call()
@@ -197,7 +200,7 @@ class AksProvider:
             raise words.refused(cause, self._azure, _token_file()) from cause
         except HttpResponseError as cause:
             guarded = not isinstance(cause, ResourceModifiedError)
-            raise words.answered(cause, self._azure, made_if_missing=guarded) from cause
+            raise words.answered(cause, self._azure, made_if_missing=guarded, ordered=ordered) from cause
         except AzureError as cause:  # no network
             raise errors.ProvisioningFailedError(f"Azure cannot be asked: {cause.message}") from cause
         except (OSError, ValueError) as cause:  # no token file, an empty id

@@ -17,6 +17,13 @@ _BUSY = re.compile(
 _NO_CLUSTER = re.compile(
     r"ParentResourceNotFound|ResourceGroupNotFound|SubscriptionNotFound|managedClusters/[^/']+' under resource group"
 )
+_PASSING = re.compile(r"quota|capacity|not enough|insufficient|temporar|try again|retry|later", re.IGNORECASE)
+"""What passes, whatever code it comes with."""
+_FIELDS = {
+    "nodelabels": "resource.labelSelector",
+    "node label": "resource.labelSelector",
+    "vmsize": "resource.instanceType",
+}
 _TRACE = re.compile(r"\s*Trace ID: .*", re.DOTALL)  # other each time, and a message is to change when its cause does
 
 
@@ -53,13 +60,22 @@ def refused(cause: Any, azure: Azure, token_file: str) -> Exception:
     )
 
 
-def answered(cause: Any, azure: Azure, *, made_if_missing: bool) -> Exception:
-    """Any other answer; `made_if_missing`: a failed precondition says that what was to be made is there."""
+def answered(cause: Any, azure: Azure, *, made_if_missing: bool, ordered: bool) -> Exception:
+    """Any other answer; `made_if_missing`: a failed precondition says that what was to be made is there.
+
+    `ordered`: the Workspace's own words were sent. Only then can they be what Azure never takes.
+    """
     said = story(cause)
     if cause.status_code == 412 and made_if_missing:
         return ExistsError(said)
     if cause.status_code == 412 or _BUSY.search(said):
         return BusyError(said)
+    if ordered and cause.status_code == 400 and _code(cause) == "InvalidParameter" and not _PASSING.search(said):
+        field = next((ours for word, ours in _FIELDS.items() if word in said.lower()), "resource")
+        return errors.InvalidWorkspaceError(
+            f"{field}: Azure takes no such nodes: {said}; delete the Workspace and apply it anew with a {field} that"
+            " Azure takes"
+        )
     advice = ""
     if "AuthorizationFailed" in said:
         advice = (
@@ -77,6 +93,10 @@ def story(error: Any) -> str:
         parts += [str(text) for text in (getattr(node, "code", None), getattr(node, "message", None)) if text]
         todo += getattr(node, "details", None) or []
     return _TRACE.sub("", ": ".join(dict.fromkeys(parts)) or str(error))
+
+
+def _code(error: Any) -> str:
+    return str(getattr(getattr(error, "error", None), "code", None) or "")
 
 
 def _claims(token_file: str) -> dict[str, Any]:
