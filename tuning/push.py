@@ -12,7 +12,11 @@ from tuning.errors import PushForbidden, RegistryUnavailable, TuningError
 from tuning.eviction import Eviction
 from tuning.report import log
 
-BUDGET_SECONDS = 600.0
+BUDGET_SECONDS = 4 * 3600.0
+"""The node is paid meanwhile, but to train again would cost more, and registries have been away for hours. The Job's
+deadline holds too."""
+_TRY_SECONDS = 1800.0
+"""A copy that hangs is ended and begun anew; what the registry has taken by then is not sent again."""
 
 _STATUS = re.compile(r"(?:HTTP|status)\D{0,25}(\d{3})\b", re.IGNORECASE)
 """skopeo's ways: `HTTP status: 502`, `StatusCode: 403`, `HTTP 413 response body`."""
@@ -64,7 +68,7 @@ def _once(packed: image.Image, to: registry.Registry, intent: str, scratch: Path
     command += ["--dest-tls-verify=false"] if to.base.startswith("http:") else []
     command += [f"oci:{packed.layout}:{image.TAG}", f"docker://{to.reference}"]
     try:
-        left = max(60.0, end - time.monotonic())
+        left = min(max(60.0, end - time.monotonic()), _TRY_SECONDS)
         done = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False)  # noqa: S603
     except subprocess.TimeoutExpired as error:
         raise RegistryUnavailable(f"{credentials.IMAGE}: {to.reference} took no image within {left:.0f} s") from error

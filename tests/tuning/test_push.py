@@ -159,7 +159,7 @@ class Front(servers.TokenRegistry):
         self.reply(request, answer.status_code, answer.content, headers)
 
 
-def test_a_registry_that_comes_back_gets_the_image(tmp_path, go, packed):
+def test_a_registry_that_comes_back_gets_the_image(tmp_path, go, packed, caplog):
     folder = tmp_path / "store"
     folder.mkdir()
     with servers.Registry(folder) as server:
@@ -168,6 +168,9 @@ def test_a_registry_that_comes_back_gets_the_image(tmp_path, go, packed):
         back.start()
         assert go(f"{server.host}/team/adapter:1", budget=30).endswith(packed.digest)
         back.join()
+    told = [record.getMessage() for record in caplog.records if record.name == "tuning"]
+    assert told
+    assert all(server.host in line and "trying again in" in line for line in told), "each try says why"
 
 
 def test_an_upload_that_breaks_is_repeated(registry, go, packed):
