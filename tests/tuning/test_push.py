@@ -168,9 +168,9 @@ def test_a_registry_that_comes_back_gets_the_image(tmp_path, go, packed, caplog)
         back.start()
         assert go(f"{server.host}/team/adapter:1", budget=30).endswith(packed.digest)
         back.join()
-    told = [record.getMessage() for record in caplog.records if record.name == "tuning"]
+    told = [line for line in caplog.messages if server.host in line]
     assert told
-    assert all(server.host in line and "trying again in" in line for line in told), "each try says why"
+    assert all("trying again in" in line for line in told), "each try says why"
 
 
 def test_an_upload_that_breaks_is_repeated(registry, go, packed):
