@@ -15,9 +15,10 @@ def _folders(tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def asleep(*arguments, **environment):
-    command = [sys.executable, "-ISc", "import time; time.sleep(600)", *arguments]
-    with subprocess.Popen(command, env=environment) as process:
+    command = [sys.executable, "-ISc", "import time; print(flush=True); time.sleep(600)", *arguments]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
         try:
+            assert process.stdout.readline(), "it began: its environment can be read"
             yield process.pid
         finally:
             process.kill()
