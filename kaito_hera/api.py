@@ -219,6 +219,16 @@ class Workspace(Model):
         """Read an object of the API server or a manifest, its status left aside; raises pydantic.ValidationError."""
         return cls.model_validate({key: value for key, value in obj.items() if key != "status"})
 
+    @classmethod
+    def bare(cls, metadata: Metadata, api_version: str) -> Self:
+        """A Workspace of which no more is known, or to be told, than who it is."""
+        return cls(
+            api_version=api_version,
+            metadata=metadata,
+            resource=Resource(label_selector=LabelSelector()),
+            inference=Inference(preset=Preset(name="nothing")),
+        )
+
     @property
     def key(self) -> str:
         """`namespace/name`."""
@@ -249,14 +259,7 @@ class Workspace(Model):
 
     def identity(self) -> Self:
         """Who it is, without what it asks for: all that a release needs, however large the rest may be."""
-        return self.model_copy(
-            update={
-                "metadata": self.metadata.model_copy(update={"annotations": {}}),
-                "resource": Resource(label_selector=LabelSelector()),
-                "inference": Inference(preset=Preset(name="nothing")),
-                "tuning": None,
-            }
-        )
+        return self.bare(self.metadata.model_copy(update={"annotations": {}}), self.api_version)
 
     def intent(self) -> dict[str, Any]:
         """The object without status and server fields: enough for a step to do its part."""

@@ -52,7 +52,8 @@ class Reconciler:
             if "deletionTimestamp" not in obj["metadata"]:
                 self._refuse(obj, seen, cause)
                 return None
-            workspace = _unreadable(obj)
+            # Of another version's CRD: who it is is all that a release needs.
+            workspace = Workspace.bare(api.Metadata.model_validate(obj["metadata"]), obj["apiVersion"])
         before = Status.of(obj)
         current = observe(workspace, before, seen, self._settings)
         try:
@@ -215,14 +216,6 @@ def release_job(workspace: Workspace, settings: Settings, manifest: dict[str, An
 def _variable(name: str, value: str) -> dict[str, str]:
     """An environment variable as it is: the kubelet expands `$(NAME)` in one."""
     return {"name": name, "value": value.replace("$(", "$$(")}
-
-
-def _unreadable(obj: Object) -> Workspace:
-    """What is left of a Workspace of another version's CRD: its identity, which is all that a release needs."""
-    kept = {key: obj[key] for key in ("apiVersion", "kind", "metadata")}
-    return Workspace.parse(
-        {**kept, "resource": {"labelSelector": {}}, "inference": {"preset": {"name": "of-another-version"}}}
-    )
 
 
 def _started(workspace: Workspace, parts: Parts, attempt: int, failures: int) -> WorkflowStatus:
