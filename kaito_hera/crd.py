@@ -20,6 +20,7 @@ _KEPT = (
     "maxItems",
     "maxProperties",
     "x-kubernetes-validations",
+    "x-kubernetes-preserve-unknown-fields",
 )
 
 
@@ -92,17 +93,7 @@ def _version(name: str, *, storage: bool, columns: list[dict[str, Any]]) -> dict
             "tuning": _schema(Tuning),
             "status": _schema(Status),
         },
-        "x-kubernetes-validations": [
-            {
-                "rule": "has(self.inference) != has(self.tuning)",
-                "message": "give inference (serve a model) or tuning (tune it, then serve it), exactly one of them",
-            },
-            {
-                "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63",
-                "message": "metadata.name: a Service carries this name, so it must be lower-case letters, digits"
-                " and '-', begin with a letter, and have at most 63 characters",
-            },
-        ],
+        "x-kubernetes-validations": [rule.schema() for rule in Workspace.rules],
     }
     return {
         "name": name,

@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Any
 
-from kaito_hera.api import Workspace
+from kaito_hera.api import Workspace, annotations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,17 +52,49 @@ def of(workspace: Workspace) -> Intent:
         workspace.node_count,
         resource.label_selector.labels(),
         sorted(resource.preferred_nodes),
+        *_given(
+            sizes=resource.instance_types,
+            capacity=resource.capacity,
+            partition=resource.partition and resource.partition.model_dump(),
+            family=workspace.annotation(annotations.IMAGE_FAMILY),
+        ),
     ]
-    tune: list[Any] = []
-    if tuning := workspace.tuning:
-        # The push secret is how the result gets there, not what it is.
-        source = sorted(tuning.input.urls)
-        tune = [tuning.preset.name, tuning.method, tuning.config, source, tuning.output.image]
-    serve: list[Any] = []
-    if workspace.serves:
-        adapters = workspace.inference.adapters if workspace.inference else ()
-        serve = [workspace.preset_name, workspace.node_count, [a.model_dump() for a in adapters], tune]
-    return Intent(nodes=_hash(nodes), tune=_hash(tune), serve=_hash(serve))
+    return Intent(nodes=_hash(nodes), tune=_hash(_tune(workspace)), serve=_hash(_serve(workspace)))
+
+
+def _tune(workspace: Workspace) -> list[Any]:
+    if workspace.tuning is None:
+        return []
+    # The push secret is how the result gets there, not what it is.
+    tuning = workspace.tuning
+    asked = tuning.input
+    given = _given(
+        volume=asked.volume_source and asked.volume_source.pod_volume(),
+        image=asked.image,
+        output=tuning.output.volume_source and tuning.output.volume_source.pod_volume(),
+        weights=tuning.preset.options.image,
+    )
+    return [tuning.preset.name, tuning.method, tuning.config, sorted(asked.urls), tuning.output.image, *given]
+
+
+def _serve(workspace: Workspace) -> list[Any]:
+    if not workspace.serves:
+        return []
+    asked = workspace.inference
+    given = _given(
+        template=asked and asked.template,
+        config=asked and asked.config,
+        weights=workspace.preset and workspace.preset.options.image,
+        lb=workspace.annotation(annotations.ENABLE_LB) == "true",
+    )
+    name = workspace.preset.name if workspace.preset else ""
+    adapters = [a.model_dump(exclude_none=True) for a in workspace.adapters]
+    return [name, workspace.node_count, adapters, _tune(workspace), *given]
+
+
+def _given(**parts: Any) -> list[Any]:
+    """What is given of optional parts, so that one that is new to this version changes no hash of an old Workspace."""
+    return [{name: value for name, value in parts.items() if value}] if any(parts.values()) else []
 
 
 def _hash(value: list[Any]) -> str:

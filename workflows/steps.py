@@ -115,7 +115,7 @@ def train(trained: Trained) -> Adapter:
     run = Run.open(trained.workspace, trained.settings)
     run.still_wanted()
     placement = run.placement(tuple(trained.hostnames))
-    task = asks.tuning_task(run, trained.attempt, placement)
+    task = asks.tuning.task(run, trained.attempt, placement)
     if not jobs.exists(run, task):
         rollout.make_room(run, placement)
     return Adapter(adapter=jobs.run(run, task, read=tuning.Progress.parse)["adapter"])
@@ -126,7 +126,7 @@ def roll_out(trained: Trained) -> None:
     """Serve the model with its adapters; return when every replica answers."""
     run = Run.open(trained.workspace, trained.settings)
     run.still_wanted()
-    server = asks.server(run.workspace, run.settings, trained.adapter)
+    server = asks.serving.server(run.workspace, run.settings, trained.adapter)
     rollout.apply(run, server, run.placement(tuple(trained.hostnames)))
     answering.await_answering(run, server)
 

@@ -53,8 +53,12 @@ def test_explain_prints_the_models_own_texts(kubectl):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        pytest.param({"inference": None}, ["exactly one of them"], id="neither"),
-        pytest.param({"tuning": making.tuning()["tuning"]}, ["exactly one of them"], id="both"),
+        pytest.param({"inference": None}, ["one of them at least"], id="neither"),
+        pytest.param(
+            {"tuning": {**making.tuning()["tuning"], "preset": {"name": "phi-4"}}},
+            ["inference.preset.name: must be tuning.preset.name"],
+            id="two-models",
+        ),
         pytest.param({"resource": {"instanceTypo": "x", "labelSelector": {}}}, ["instanceTypo"], id="slip"),
         pytest.param({"resource": {"instanceType": "x"}}, ["resource.labelSelector"], id="no-selector"),
         pytest.param(

@@ -1,0 +1,90 @@
+"""Annotations that KAITO's users set, each honoured, refused with its reason, or said to have no effect here."""
+
+import dataclasses
+from typing import Literal
+
+SERVE = "kaito.sh/serve"
+"""Ours. `"false"` on a tuning Workspace: push the adapter, give the nodes back, serve nothing."""
+RETRY = "kaito.sh/retry"
+"""Ours. Another value asks for another attempt where none would follow: what was wrong lay outside the Workspace."""
+ENABLE_LB = "kaito.sh/enablelb"
+"""`"True"`: the Service is of type LoadBalancer."""
+BYPASS = "kaito.sh/bypass-resource-checks"
+"""Present, with whatever value: too little GPU memory is a warning, not a refusal."""
+IMAGE_FAMILY = "kaito.sh/node-image-family"
+"""Operating system of new nodes."""
+RUNTIME = "kaito.sh/runtime"
+
+Effect = Literal["honoured", "no effect", "refused"]
+_TRUTH = ("true", "false")
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+    """What one annotation of KAITO's means here."""
+
+    key: str
+    effect: Effect
+    why: str
+    """What it does, why it does nothing, or what to do instead."""
+    values: tuple[str, ...] = ()
+    """Allowed values in lower case; any when empty. Spaces around a value and the case of letters do not matter."""
+    harmless: tuple[str, ...] = ()
+    """Of a refused one: values that ask for nothing."""
+
+
+KNOWN = (
+    Annotation(SERVE, "honoured", "false: serve nothing after tuning", _TRUTH),
+    Annotation(RETRY, "honoured", "another value starts another attempt"),
+    Annotation(ENABLE_LB, "honoured", "True: the Service is of type LoadBalancer", _TRUTH),
+    Annotation(BYPASS, "honoured", "too little GPU memory is a warning"),
+    Annotation(IMAGE_FAMILY, "honoured", "operating system of new nodes", ("ubuntu", "azurelinux")),
+    Annotation(RUNTIME, "no effect", "one engine serves /chat and the OpenAI API together, under vLLM's metric names"),
+    Annotation("kaito.sh/disable-benchmark", "honoured", "no benchmark is ever run after loading"),
+    Annotation("kaito.sh/run-benchmark", "no effect", "no benchmark is run after loading"),
+    Annotation(
+        "kaito.sh/performance-mode",
+        "no effect",
+        "it is an option of vLLM's",
+        ("balanced", "interactivity", "throughput"),
+    ),
+    Annotation("kaito.sh/node-class-name", "no effect", "no NodeClass is used by the node providers here"),
+    Annotation(
+        "kaito.sh/use-local-weights",
+        "refused",
+        "it mounts a folder of the node's; name an image with the weights in preset.presetOptions.image",
+        _TRUTH,
+        harmless=("false",),
+    ),
+    *(
+        Annotation(
+            key,
+            "refused",
+            "weights are not streamed from a mirror here; name an image with the weights in preset.presetOptions.image",
+            harmless=("false", "disabled"),
+        )
+        for key in (
+            "kaito.sh/model-streaming",
+            "kaito.sh/model-mirror-storage-class",
+            "kaito.sh/streaming-service-account",
+            "inference.kaito.sh/static-model-mirror",
+            "inference.kaito.sh/stream-datarefs-url",
+            "inference.kaito.sh/stream-identity-client-id",
+            "inference.kaito.sh/stream-source-type",
+        )
+    ),
+)
+"""All of KAITO's, v0.0.1 to v0.12, and ours."""
+
+EFFECTIVE = (SERVE, ENABLE_LB, BYPASS, IMAGE_FAMILY)
+"""Those that change what is made."""
+
+
+def problem(annotation: Annotation, value: str) -> str:
+    """Why this value is refused; empty when it is not."""
+    said = value.strip().lower()
+    if annotation.values and said not in annotation.values:
+        return f"{value[:40]!r} is not one of {', '.join(annotation.values)}"
+    if annotation.effect == "refused" and said not in annotation.harmless:
+        return f"{value[:40]!r} is refused: {annotation.why}"
+    return ""

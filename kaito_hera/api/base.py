@@ -1,0 +1,88 @@
+"""What all parts of the Workspace share: the strings that may occur, and rules that exist in CEL and in Python."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Self
+
+import pydantic
+from pydantic.alias_generators import to_camel
+
+Text = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=2048)]
+Word = Annotated[
+    str,
+    pydantic.StringConstraints(max_length=253, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9._/]*[A-Za-z0-9])?)?$"),
+]
+"""A label's key, or the name of something outside the cluster; empty is as good as absent."""
+Key = Annotated[
+    str,
+    pydantic.StringConstraints(min_length=1, max_length=317, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._/]*[A-Za-z0-9])?$"),
+]
+"""The key of a label."""
+Name = Annotated[
+    str, pydantic.StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$")
+]
+"""The name of an object. Wider than Kubernetes': preflight tells more about a placeholder like SECRET_HERE."""
+MaybeName = Annotated[
+    str, pydantic.StringConstraints(max_length=253, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?)?$")
+]
+"""The name of an object, or empty, which is as good as absent."""
+Image = Annotated[str, pydantic.StringConstraints(max_length=2048, pattern=r"^([A-Za-z0-9][-A-Za-z0-9._:/@]*)?$")]
+"""An image reference; empty is as good as absent. The admission policy knows its grammar."""
+Seconds = Annotated[int, pydantic.Field(ge=60, le=2_592_000)]
+"""A deadline: from a minute to thirty days."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One rule over several fields, in the API server's language and in ours; a test compares their verdicts."""
+
+    cel: str
+    """True when the rule holds. `self` is the object, `oldSelf` what it was."""
+    message: str
+    """Field, what is allowed, what to do."""
+    holds: Callable[[Any], bool] | None = None
+    """The same in Python; None for a rule about a change, which only the API server sees."""
+    seen: str = ""
+    """CEL that yields the message when it shows values; `message` stands in where it fails."""
+    also_new: bool = False
+    """`oldSelf` is an optional, without a value at creation: such a rule leaves objects in peace that are there."""
+
+    def schema(self) -> dict[str, Any]:
+        """An entry of x-kubernetes-validations."""
+        more: dict[str, Any] = {"messageExpression": self.seen} if self.seen else {}
+        if self.also_new:
+            more["optionalOldSelf"] = True
+        return {"rule": self.cel, "message": self.message, **more}
+
+
+def _with_rules(schema: dict[str, Any], model: type["Model"]) -> None:
+    if model.rules:
+        schema["x-kubernetes-validations"] = [rule.schema() for rule in model.rules]
+
+
+class Model(pydantic.BaseModel):
+    """A frozen part of the API; JSON names are camelCase, unknown ones are errors."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        json_schema_extra=_with_rules,
+    )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @pydantic.model_validator(mode="after")
+    def _keeps_its_rules(self) -> Self:
+        for rule in self.rules:
+            if rule.holds and not rule.holds(self):
+                raise ValueError(rule.message)
+        return self
+
+
+Free = Annotated[
+    dict[str, Any],
+    pydantic.WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+]
+"""An object whose fields Kubernetes knows and we hand on."""

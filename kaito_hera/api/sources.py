@@ -1,0 +1,149 @@
+"""Where data and adapters come from and go to: addresses, images, volumes."""
+
+from typing import Annotated, Any
+
+import pydantic
+from pydantic.alias_generators import to_camel
+
+from kaito_hera.api.base import Free, Image, MaybeName, Model, Name, Rule, Text
+
+_LONGEST = 60_000
+"""Characters that a Workflow's argument leaves for addresses: a process takes 128 KiB in one."""
+
+
+class ClaimSource(Model):
+    """A PersistentVolumeClaim in the Workspace's namespace."""
+
+    claim_name: Name
+    """Name of the claim."""
+    read_only: bool = False
+    """Mount it read-only."""
+
+
+class Volume(Model):
+    """One kind of volume, as in a pod."""
+
+    persistent_volume_claim: ClaimSource | None = None
+    """A claim in the Workspace's namespace."""
+    csi: Free | None = None
+    """A volume of a CSI driver."""
+    ephemeral: Free | None = None
+    """A claim that lives as long as the pod."""
+    nfs: Free | None = None
+    """A share of an NFS server."""
+    azure_file: Free | None = None
+    """A share of Azure Files."""
+    azure_disk: Free | None = None
+    """A disk of Azure."""
+    config_map: Free | None = None
+    """A ConfigMap as files."""
+    secret: Free | None = None
+    """A Secret as files."""
+    image: Free | None = None
+    """An OCI image as files, where the cluster has image volumes."""
+    empty_dir: Free | None = None
+    """Scratch space that dies with the pod."""
+    host_path: Free | None = None
+    """Refused: a folder of the node's is not a tenant's."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that are given, in Kubernetes' words."""
+        return tuple(to_camel(name) for name in type(self).model_fields if getattr(self, name) is not None)
+
+    def pod_volume(self) -> dict[str, Any]:
+        """As it stands in a pod, without its name."""
+        return self.model_dump(by_alias=True, exclude_none=True)
+
+
+_KINDS = ", ".join(to_camel(name) for name in Volume.model_fields if name != "host_path")
+_GIVEN = " + ".join(f"(has(self.{to_camel(name)}) ? 1 : 0)" for name in Volume.model_fields)
+Volume.rules = (
+    Rule(
+        f"{_GIVEN} == 1",
+        f"volumeSource: give exactly one kind of volume, one of {_KINDS}",
+        lambda volume: len(volume.kinds) == 1,
+    ),
+    Rule(
+        "!has(self.hostPath)",
+        f"volumeSource.hostPath: a folder of the node's is never mounted; take one of {_KINDS}",
+        lambda volume: volume.host_path is None,
+    ),
+)
+
+
+class Input(Model):
+    """The data to learn from: exactly one of urls, volumeSource and image."""
+
+    rules = (
+        Rule(
+            "(has(self.urls) && size(self.urls) > 0 ? 1 : 0) + (has(self.volumeSource) ? 1 : 0)"
+            " + (has(self.image) && self.image != '' ? 1 : 0) == 1",
+            "give exactly one of urls, volumeSource and image",
+            lambda i: bool(i.urls) + (i.volume_source is not None) + bool(i.image) == 1,
+        ),
+        Rule(
+            f"!has(self.urls) || self.urls.map(url, size(url)).sum() <= {_LONGEST}",
+            f"urls have more than {_LONGEST} characters together: put the data into fewer files",
+            lambda i: sum(len(url) for url in i.urls) <= _LONGEST,
+        ),
+    )
+
+    name: Annotated[str, pydantic.StringConstraints(max_length=253)] | None = None
+    """A name for the data; only for people."""
+    urls: Annotated[tuple[Text, ...], pydantic.Field(max_length=64)] = ()
+    """http(s) addresses of data files (parquet, jsonl, json, csv); all of them are used."""
+    volume_source: Volume | None = None
+    """A volume with data files."""
+    image: Image | None = None
+    """An image with data files in /data."""
+    image_pull_secrets: Annotated[tuple[Name, ...], pydantic.Field(max_length=10)] = ()
+    """Secrets of type kubernetes.io/dockerconfigjson in the Workspace's namespace, for image."""
+
+
+class Output(Model):
+    """Where the tuned adapter goes: exactly one of image and volumeSource."""
+
+    rules = (
+        Rule(
+            "(has(self.volumeSource) ? 1 : 0) + (has(self.image) && self.image != '' ? 1 : 0) == 1",
+            "give exactly one of image and volumeSource",
+            lambda o: (o.volume_source is not None) + bool(o.image) == 1,
+        ),
+        Rule(
+            "!has(self.image) || self.image == '' || (has(self.imagePushSecret) && self.imagePushSecret != '')",
+            "image needs an imagePushSecret: the name of a Secret of type kubernetes.io/dockerconfigjson",
+            lambda o: not o.image or bool(o.image_push_secret),
+        ),
+    )
+
+    image: Image | None = None
+    """Image reference with a tag, for example myregistry.azurecr.io/my-adapter:0.0.1."""
+    image_push_secret: MaybeName | None = None
+    """Secret of type kubernetes.io/dockerconfigjson in the Workspace's namespace, with the right to push."""
+    volume_source: Volume | None = None
+    """A volume that takes the adapter's files."""
+
+
+class AdapterSource(Model):
+    """Where an adapter comes from: exactly one of image and volumeSource."""
+
+    rules = (
+        Rule(
+            "(has(self.volumeSource) ? 1 : 0) + (has(self.image) && self.image != '' ? 1 : 0) == 1",
+            "give exactly one of image and volumeSource",
+            lambda s: (s.volume_source is not None) + bool(s.image) == 1,
+        ),
+    )
+
+    name: Annotated[
+        str,
+        pydantic.StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$"),
+    ]
+    """Name of the adapter, unique in the Workspace; clients may ask for it as a model."""
+    image: Image | None = None
+    """Image with /data/adapter_config.json and /data/adapter_model.safetensors."""
+    volume_source: Volume | None = None
+    """A volume with adapter_config.json and adapter_model.safetensors at its top."""
+    image_pull_secrets: Annotated[tuple[Name, ...], pydantic.Field(max_length=10)] = ()
+    """Secrets of type kubernetes.io/dockerconfigjson in the Workspace's namespace."""

@@ -1,0 +1,39 @@
+"""What is asked of the two images for a Workspace: their configs, and the pods that run them.
+
+The only place that knows both sides: the operator's Workspace and the images' own config models.
+"""
+
+from typing import Any
+
+import presets
+from kaito_hera import checks, jobs, rollout
+from kaito_hera import cluster as clusters
+from kaito_hera.run import Run
+from presets import memory
+from workflows.asks import frames, serving, tuning
+
+
+def wanted(run: Run, attempt: int) -> checks.Wanted:
+    """What preflight has to find out for a Workspace."""
+    workspace, settings = run.workspace, run.settings
+    objects: list[tuple[clusters.Kind, dict[str, Any]]] = []
+    gpu_gib: dict[str, float] = {}
+    config = None
+    if workspace.tuning:
+        config = tuning.config(run)
+        gpu_gib["tune"] = tuning.gpu_gib(config)
+        objects.append((clusters.JOB, jobs.manifest(workspace, tuning.task_of(run, attempt, config, run.placement()))))
+    if workspace.serves:
+        gpu_gib["serve"] = memory.serving_gib(presets.preset(workspace.preset_name))
+        objects += rollout.objects(workspace, settings, serving.expected(workspace, settings), run.placement()).items()
+    check = None
+    if config:
+        check = tuning.check_task(run, attempt, config)
+    elif workspace.adapters:
+        check = serving.check_task(run, attempt)
+    return checks.Wanted(
+        objects=tuple(objects),
+        gpu_gib=gpu_gib,
+        pull_secrets=frames.pull_secrets(workspace),
+        check=check,
+    )

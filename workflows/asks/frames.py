@@ -1,0 +1,49 @@
+"""What the asks of both images share: the small Job that looks before a GPU is bought, and the Secrets they name."""
+
+from kaito_hera import jobs, names, pods
+from kaito_hera.api import Workspace
+from kaito_hera.settings import Settings
+
+FOLDER = "/etc/kaito/job"
+CONFIG = f"{FOLDER}/config.json"
+_CHECK_SECONDS = 120
+
+
+def require_gpu(settings: Settings) -> bool:
+    """Whether an image ends where it cannot use the GPU; else it works on the CPU, slowly and at the GPU's price."""
+    return settings.gpu_capability_check == "refuse"
+
+
+def check_task(
+    workspace: Workspace,
+    settings: Settings,
+    attempt: int,
+    *,
+    program: str,
+    mounts: tuple[pods.Mount, ...],
+    annotations: dict[str, str],
+) -> jobs.Task:
+    """The small Job that looks at data and asks registries with an image's own code, on any node."""
+    frame = pods.Frame(
+        role="check",
+        image=settings.image("operator"),
+        args=(program, "--check", CONFIG),
+        mounts=mounts,
+        limits={"memory": "512Mi"},
+        requests={"cpu": "50m", "memory": "64Mi"},
+        annotations=annotations,
+    )
+    template = pods.template(workspace, settings, frame)
+    return jobs.Task(names.check_job(workspace, attempt), "check", attempt, template, _CHECK_SECONDS)
+
+
+def pull_secrets(workspace: Workspace) -> tuple[tuple[str, str], ...]:
+    """Docker Secrets that the server pulls with: the Workspace's field and the name in it."""
+    named = [
+        (f"inference.adapters[{at}].source.imagePullSecrets[{nth}]", name)
+        for at, adapter in enumerate(workspace.adapters)
+        for nth, name in enumerate(adapter.source.image_pull_secrets)
+    ]
+    if workspace.tuning and workspace.tuning.output.image_push_secret:
+        named.append(("tuning.output.imagePushSecret", workspace.tuning.output.image_push_secret))
+    return tuple(named)

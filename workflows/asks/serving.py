@@ -1,0 +1,82 @@
+"""What is asked of the serving image: its config, its adapters, what its answers mean."""
+
+import presets
+from kaito_hera import errors, jobs, names, pods, rollout
+from kaito_hera.api import Workspace
+from kaito_hera.rollout import Server
+from kaito_hera.run import Run
+from kaito_hera.settings import Settings
+from serving import config as serving
+from workflows.asks import frames
+
+
+def server(workspace: Workspace, settings: Settings, adapter: str) -> Server:
+    """The server: the preset with the Workspace's adapters, or with the one that was tuned (`adapter`, by digest)."""
+    if workspace.tuning and not adapter:
+        raise errors.InternalError(
+            f"roll-out of {workspace.key}: the adapter that it tuned is not known, and the base model must not be"
+            " served in its place; please report this; deleting and applying the Workspace finds what was pushed"
+        )
+    return expected(workspace, settings, adapter)
+
+
+def expected(workspace: Workspace, settings: Settings, adapter: str = "") -> Server:
+    """The same while nothing is tuned yet: good enough to ask whether it may be made."""
+    model = presets.preset(workspace.preset_name)
+    config = serving.ServingConfig(
+        workspace=workspace.key,
+        name=model.name,
+        model=serving.Model(id=model.hub_id, revision=model.revision),
+        require_gpu=frames.require_gpu(settings),
+    )
+    adapters = _adapters(workspace, adapter)
+    return Server(
+        files={
+            serving.CONFIG_FILE: config.model_dump_json(exclude_defaults=True),
+            serving.ADAPTERS_FILE: serving.Adapters.dump_json(adapters).decode(),
+        },
+        hot=(serving.ADAPTERS_FILE,),
+        pull_secrets=frames.pull_secrets(workspace),
+        registry_auth=str(serving.REGISTRY_AUTH),
+        scratch=str(serving.SCRATCH),
+        port=config.port,
+        lacks=lambda answer: serving.Served.model_validate(answer).lacks(adapters),
+        refusals=lambda answer: _refusals(workspace, serving.Served.model_validate(answer).refused(adapters)),
+    )
+
+
+def _refusals(workspace: Workspace, refused: dict[int, serving.AdapterStatus]) -> dict[str, errors.KaitoError]:
+    found: dict[str, errors.KaitoError] = {}
+    for at, status in refused.items():
+        listed = at < len(workspace.adapters)
+        field = f"inference.adapters[{at}].source.image" if listed else "tuning.output.image"
+        found[f"{status.name} {status.failures}"] = errors.AdapterRefusedError(
+            f"{field}: adapter {status.name} of {status.image} cannot be served: {status.reason}; "
+            f"name an image with a LoRA adapter for {workspace.preset_name}, or take the adapter out"
+        )
+    return found
+
+
+def _adapters(workspace: Workspace, adapter: str) -> tuple[serving.Adapter, ...]:
+    """The user's, then the one that was tuned."""
+    listed = tuple(
+        serving.Adapter(name=a.source.name, image=a.source.image or "", strength=float(a.strength))
+        for a in workspace.adapters
+    )
+    return (*listed, serving.Adapter(name=workspace.metadata.name, image=adapter)) if adapter else listed
+
+
+def check_task(run: Run, attempt: int) -> jobs.Task:
+    """The look at the adapters' registries before a GPU is bought."""
+    workspace = run.workspace
+    files_of = expected(workspace, run.settings).files
+    files = {"config.json": names.CONFIG, serving.ADAPTERS_FILE: names.ADAPTERS}
+    secret = pods.secret_file("registry", rollout.registry_name(workspace), str(serving.REGISTRY_AUTH), optional=True)
+    return frames.check_task(
+        workspace,
+        run.settings,
+        attempt,
+        program="serving",
+        mounts=(pods.annotation_files(frames.FOLDER, files), secret),
+        annotations=dict(zip(files.values(), files_of.values(), strict=True)),
+    )
