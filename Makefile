@@ -141,6 +141,12 @@ cluster-install: up ## build the images and install the product on the one-machi
 demo: cluster-install ## the main job: serve a model, tune it, and ask both the same question
 	@$(PYTHON) -m tests.e2e.demo $(CLUSTER)
 
+apiserver: .venv/.ready ## an API server alone that judges Workspaces; the last line printed is its kubeconfig
+	@$(PYTHON) -m tests.cluster apiserver
+
+apiserver-down: .venv/.ready ## stop that API server and forget what it stored
+	@$(PYTHON) -m tests.cluster apiserver --down
+
 # ---------------------------------------------------------------------- tests
 
 test: packages lint test-plain test-apiserver test-torch test-e2e ## everything

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 import uuid
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,12 +40,7 @@ class Kubectl:
 @pytest.fixture(scope="session")
 def kubeconfig():
     with testing.apiserver() as path:
-        kubectl = Kubectl(path)
-        kubectl("apply", "--server-side", "-f", build.binary("argo").parent / "crds.json")
-        kubectl("apply", "--server-side", "-k", ROOT / "argo")
-        kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-        for kind in ("workspaces", "workflows"):  # established is not yet able to answer
-            until(partial(_answers, kubectl, kind), what=f"an answer for {kind}")
+        testing.install(path, argo=True)
         yield path
 
 
@@ -125,10 +119,6 @@ def watcher(kubeconfig, cluster, tmp_path):
     for process in started:
         process.kill()
         process.wait()
-
-
-def _answers(kubectl, kind):
-    return kubectl("get", kind, "-A", check=False).returncode == 0
 
 
 def until(look, *, what, seconds=30):

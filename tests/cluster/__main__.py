@@ -8,14 +8,16 @@ python -m tests.cluster restart NAME DAEMON...      stop daemons of the control 
 python -m tests.cluster node-image NAME IMAGE...    unpack images from the registry into every future node's disk
 python -m tests.cluster packages                    install the Debian packages that the cluster and the tests need
 python -m tests.cluster binaries                    build the Go programs only (no root needed)
+python -m tests.cluster apiserver [--down]          an API server alone, with the CRD and policies; no root needed
 python -m tests.cluster prune                       forget old programs, kept images, the node image; no cluster may run
 """
 
 import argparse
+import contextlib
 import sys
 import time
 
-from tests.cluster import build, layout, lifecycle, machines, node_image, prerequisites, shell, status
+from tests.cluster import build, layout, lifecycle, machines, node_image, prerequisites, shell, standing, status
 
 
 def main() -> int:
@@ -35,6 +37,8 @@ def main() -> int:
     image.add_argument("images", nargs="+", metavar="IMAGE")
     verbs.add_parser("packages", help="install the Debian packages that are missing")
     verbs.add_parser("binaries", help="build the Go programs only")
+    alone = verbs.add_parser("apiserver", help="an API server alone, with the CRD and policies")
+    alone.add_argument("--down", action="store_true", help="stop it and remove what it stored")
     verbs.add_parser("prune", help="forget old programs, kept images and the node image")
     asked = parser.parse_args()
     try:
@@ -69,6 +73,8 @@ def _run(asked: argparse.Namespace) -> int:  # noqa: C901 - one case a verb
         case "binaries":
             build.ensure()
             print(build.tools())
+        case "apiserver":
+            _apiserver(down=asked.down)
         case "prune":
             lifecycle.prune()
     return 0
@@ -80,6 +86,17 @@ def _up(cluster: layout.Cluster) -> None:
     lifecycle.up(cluster)
     print(f"up after {time.monotonic() - started:.0f} s\n")
     status.point_out(cluster)
+
+
+def _apiserver(*, down: bool) -> None:
+    """On stdout the kubeconfig's path alone, for `$(...)`."""
+    if down:
+        standing.down()
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        kubeconfig = standing.up()
+        print("an API server with the CRD and the admission policies runs; `make apiserver-down` stops it", flush=True)
+    print(kubeconfig)
 
 
 if __name__ == "__main__":

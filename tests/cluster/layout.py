@@ -139,6 +139,16 @@ def clusters() -> list[Cluster]:
     return [Cluster(path.name) for path in sorted(root.glob("*/")) if (path / "pki").is_dir()]
 
 
+def standing() -> Path:
+    """Where the API server that stays keeps everything; no cluster can have this name."""
+    return _folder("KAITO_HERA_STATE", _STATE) / "apiserver.standing"
+
+
+def standing_lock() -> contextlib.AbstractContextManager[None]:
+    """One process at a time starts or stops the API server that stays."""
+    return lock(f"standing-{zlib.crc32(str(standing()).encode()):08x}")
+
+
 def cache() -> Path:
     """What is worth keeping between clusters: programs, images, the node image."""
     return _folder("KAITO_HERA_CACHE", "~/.cache/kaito-hera")

@@ -1,46 +1,121 @@
 """An API server for tests: etcd and kube-apiserver on the loopback, without root, namespaces or nodes.
 
     with testing.apiserver() as kubeconfig:
-        ...
+        testing.install(kubeconfig)
 
 It needs the programs that `make cluster-binaries` builds. Nothing schedules or runs pods and no controller answers, so
-a test decides alone what happens.
+a test decides alone what happens. `standing.py` makes one that outlives its caller of the same parts.
 """
 
 import contextlib
+import json
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster import build, control_plane, layout, pki, progress
 
+PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
+_ARGO = Path(__file__).parents[2] / "argo"
+
+# Admitted by the schema and by no policy: as long as it is admitted, the policies do not hold yet.
+_PROBE = {
+    "apiVersion": "kaito.sh/v1alpha1",
+    "kind": "Workspace",
+    "metadata": {"name": "probe", "namespace": "default"},
+    "resource": {"instanceType": "Standard_NC24ads_A100_v4", "labelSelector": {"matchLabels": {"probe": "true"}}},
+    "inference": {"preset": {"name": "no-such-preset"}},
+}
+
 
 def available() -> bool:
     """The programs are built."""
-    return all(build.binary(name).exists() for name in ("etcd", "kube-apiserver", "kubectl"))
+    return all(build.binary(name).exists() for name in PROGRAMS)
 
 
 @contextlib.contextmanager
 def apiserver(*, flags: Sequence[str] = ()) -> Iterator[Path]:
     """Yield the path of a kubeconfig with every right; `flags` are further ones for kube-apiserver."""
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kaito-hera-")))
-        port, *etcd_ports = _free_ports(3)
-        client, peer = etcd_ports
-        servers = control_plane.Servers(folder / "pki", folder / "etcd", "127.0.0.1", port, (client, peer))
+        parts = Parts.prepare(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kaito-hera-"))))
+        stack.enter_context(_running(parts.etcd, parts.log("etcd")))
+        process = stack.enter_context(_running([*parts.apiserver, *flags], parts.log("apiserver")))
+        parts.await_ready(lambda: process.poll() is None)
+        yield parts.kubeconfig
+
+
+def install(kubeconfig: Path, *, argo: bool = False) -> None:
+    """Apply argo/, with Argo's own CRDs if asked for, and return once its kinds answer and its policies hold."""
+    if argo:
+        kubectl(kubeconfig, "apply", "--server-side", "-f", str(build.binary("argo").parent / "crds.json"))
+    kubectl(kubeconfig, "apply", "--server-side", "--force-conflicts", "-k", str(_ARGO))
+    kubectl(kubeconfig, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    for kind in ("workspaces.kaito.sh", *(["workflows.argoproj.io"] if argo else [])):
+        # established is not yet able to answer
+        _until(lambda kind=kind: _try(kubeconfig, "get", kind, "-A").returncode == 0, f"an answer for {kind}")  # type: ignore[misc]
+    if kubectl(kubeconfig, "get", "validatingadmissionpolicybindings", "-o", "name"):
+        _until(lambda: _refused(kubeconfig), "admission policies that hold")
+
+
+def kubectl(kubeconfig: Path, *arguments: str) -> str:
+    """Standard output; a ClusterError carries what kubectl had to say."""
+    done = _try(kubeconfig, *arguments)
+    if done.returncode:
+        raise layout.ClusterError(f"`kubectl {' '.join(arguments)}` failed: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the two servers of one folder are started with; everything they keep is in there."""
+
+    folder: Path
+    servers: control_plane.Servers
+
+    @classmethod
+    def prepare(cls, folder: Path) -> "Parts":
+        """Certificates, which are kept, and ports that are free now, with a kubeconfig for them."""
+        port, client, peer = _free_ports(3)
+        servers = control_plane.Servers(folder / "certificates", folder / "etcd", "127.0.0.1", port, (client, peer))
         pki.authority(servers.pki, "kaito-hera test")
         pki.issue(servers.pki, "admin", pki.IDENTITIES["admin"], [])
         pki.issue(servers.pki, "apiserver", "/CN=apiserver", pki.SERVERS["apiserver"])
-        kubeconfig = folder / "kubeconfig"
-        pki.kubeconfig(servers.pki, "admin", kubeconfig, f"https://127.0.0.1:{port}")
-        stack.enter_context(_running(servers.etcd(), folder / "etcd.log"))
-        # Nobody makes service accounts here, so pods must do without one.
-        command = [*servers.apiserver(), "--disable-admission-plugins=ServiceAccount", *flags]
-        process = stack.enter_context(_running(command, folder / "apiserver.log"))
-        _await_ready(process, kubeconfig)
-        yield kubeconfig
+        pki.kubeconfig(servers.pki, "admin", folder / "kubeconfig", f"https://127.0.0.1:{port}")
+        return cls(folder, servers)
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "kubeconfig"
+
+    @property
+    def etcd(self) -> list[object]:
+        return self.servers.etcd()
+
+    @property
+    def apiserver(self) -> list[object]:
+        """Nobody makes service accounts here, so pods must do without one."""
+        return [*self.servers.apiserver(), "--disable-admission-plugins=ServiceAccount"]
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def await_ready(self, alive: Callable[[], bool]) -> None:
+        """Wait for the API server's readiness or end; `alive` says whether it still runs."""
+        with contextlib.suppress(TimeoutError):
+            _until(lambda: answers(self.kubeconfig) or not alive(), "a ready API server")
+            if alive():
+                return
+        state = "runs" if alive() else "has ended"
+        end = "\n".join(self.log("apiserver").read_text().splitlines()[-5:])
+        raise layout.ClusterError(f"kube-apiserver did not become ready and {state}; its log ends:\n{end}")
+
+
+def answers(kubeconfig: Path) -> bool:
+    """The API server of a kubeconfig is ready."""
+    return _try(kubeconfig, "get", "--raw", "/readyz").returncode == 0
 
 
 @contextlib.contextmanager
@@ -59,22 +134,18 @@ def _running(command: Sequence[object], log: Path) -> Iterator[subprocess.Popen[
             process.kill()  # what it stored goes with the folder
 
 
-def _await_ready(process: subprocess.Popen[bytes], kubeconfig: Path) -> None:
-    with contextlib.suppress(TimeoutError):
-        progress.until(
-            lambda: process.poll() is not None or _ready(kubeconfig), what="a ready API server", seconds=60, hint=""
-        )
-        if process.poll() is None:
-            return
-    end = "\n".join((kubeconfig.parent / "apiserver.log").read_text().splitlines()[-5:])
-    raise layout.ClusterError(
-        f"kube-apiserver did not become ready (exit status {process.poll()}); its log ends:\n{end}"
-    )
+def _refused(kubeconfig: Path) -> bool:
+    probe = _try(kubeconfig, "create", "--dry-run=server", "-f", "-", stdin=json.dumps(_PROBE))
+    return "ValidatingAdmissionPolicy" in probe.stderr
 
 
-def _ready(kubeconfig: Path) -> bool:
-    command = [str(build.binary("kubectl")), "--kubeconfig", str(kubeconfig), "get", "--raw", "/readyz"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+def _try(kubeconfig: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [str(build.binary("kubectl")), "--kubeconfig", str(kubeconfig), *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+
+
+def _until(reached: Callable[[], bool], what: str) -> None:
+    progress.until(reached, what=what, seconds=60, hint="")
 
 
 def _free_ports(count: int) -> list[int]:
