@@ -32,6 +32,8 @@ class Wanted:
     """Docker Secrets: the Workspace's field and the name in it."""
     check: jobs.Task | None
     """A look at data and registries from where the work will run, if there is anything to look at."""
+    warnings: tuple[str, ...] = ()
+    """What the user should know though it stops nothing."""
 
 
 def pass_facts(workspace: Workspace, settings: Settings) -> None:

@@ -31,6 +31,7 @@ def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings
             "satisfied": view.satisfied,
             "nodes": _nodes(view),
             "tuning": _tuning(view),
+            "warnings": _warnings(view),
         }
     )
     verdicts = _facts(view)
@@ -150,6 +151,15 @@ def _tuning(view: View) -> TuningStatus | None:
     elif any(adapters):
         update["adapter_image"] = adapters[-1] or adapters[0]
     return before.model_copy(update=update)
+
+
+def _warnings(view: View) -> tuple[str, ...]:
+    """What the last preflight had to say."""
+    if not _succeeded(view.steps, "preflight"):
+        return view.before.warnings
+    with contextlib.suppress(ValueError):
+        return tuple(str(text) for text in json.loads(view.steps["preflight"].outputs.get("warnings") or "[]"))
+    return view.before.warnings
 
 
 def _nodes(view: View) -> NodesStatus | None:

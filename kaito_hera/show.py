@@ -32,6 +32,7 @@ def lines(workspace: dict[str, Any], now: datetime.datetime, losses: tuple[float
     metadata = workspace["metadata"]
     head = _line(f"{metadata['namespace']}/{metadata['name']}  {seen.state or 'Pending'}")
     found = [head, *_conditions(seen), *_next(seen), *_step(seen, now), *_training(seen, losses), *_nodes(seen, now)]
+    found += [_line(f"  warning   {text}") for text in seen.warnings]
     if seen.workflow:
         found.append(_line(f"  workflow  {seen.workflow.url or seen.workflow.name}"))
     return found + _answers(workspace, seen)
@@ -167,8 +168,11 @@ def _answers(workspace: dict[str, Any], seen: Status) -> list[Line]:
         return []
     name, namespace = workspace["metadata"]["name"], workspace["metadata"]["namespace"]
     tuning, inference = workspace.get("tuning"), workspace.get("inference") or {}
-    adapters = [f"{name} x 1.0"] if tuning else [_adapter(one) for one in inference.get("adapters") or []]
-    model = (tuning or inference)["preset"]["name"] + (f", adapters {', '.join(adapters)}" if adapters else "")
+    adapters = [_adapter(one) for one in inference.get("adapters") or []] + ([f"{name} x 1.0"] if tuning else [])
+    preset = (tuning or inference).get("preset")
+    if preset is None:
+        return [_line(f"  answers   http://{name}.{namespace}")]
+    model = preset["name"] + (f", adapters {', '.join(adapters)}" if adapters else "")
     return [_line(f"  answers   http://{name}.{namespace} (/chat, /v1)  model: {model}")]
 
 

@@ -166,6 +166,8 @@ class Status(Model):
     """One word for people, as in KAITO."""
     conditions: tuple[Condition, ...] = ()
     """What is true and what is not."""
+    warnings: tuple[_Text, ...] = ()
+    """What works but should be known: a retired GPU size, a setting without effect, a key that was renamed."""
     worker_nodes: tuple[str, ...] = ()
     """Names of the nodes, sorted."""
     target_node_count: int | None = None

@@ -65,6 +65,12 @@ class Adapter(Output):
     adapter: Annotated[str, template.output("adapter", default=""), pydantic.StringConstraints(pattern=_DIGEST)]
 
 
+class Checked(Adapter):
+    """What preflight found: perhaps the adapter, and what the user should know though it stops nothing."""
+
+    warnings: Annotated[list[str], template.output("warnings", default="[]")]
+
+
 class Provisioned(Output):
     """What the provider accepted."""
 
@@ -79,7 +85,7 @@ class Usable(Output):
 
 
 @template.step
-def preflight(asked: Asked) -> Adapter:
+def preflight(asked: Asked) -> Checked:
     """Everything that can be known without a GPU; raises the first reason why this cannot work.
 
     Answers with the adapter if the registry already holds what is to be tuned.
@@ -87,7 +93,8 @@ def preflight(asked: Asked) -> Adapter:
     run = Run.open(asked.workspace, asked.settings)
     run.still_wanted()
     checks.pass_facts(run.workspace, run.settings)
-    return Adapter(adapter=checks.pass_cluster(run, asks.wanted(run, asked.attempt)))
+    wanted = asks.wanted(run, asked.attempt)
+    return Checked(adapter=checks.pass_cluster(run, wanted), warnings=template.inert(wanted.warnings))
 
 
 @template.step

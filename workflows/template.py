@@ -157,8 +157,13 @@ def _inert(text: str) -> str:
     return text.replace("{{", "{\\u007b")
 
 
+def inert(texts: tuple[str, ...]) -> list[str]:
+    """Texts for people, some of them the user's own, in which Argo finds nothing to substitute either."""
+    return [text.replace("{{", "{ {")[:1000] for text in texts[:20]]
+
+
 def _description(kind: Kind, workspace: api.Workspace, attempt: int) -> str:
-    model = "" if kind == "release" else f"{workspace.preset_name}, "
+    model = f"{workspace.preset.name}, " if workspace.preset and kind != "release" else ""
     return f"{model}generation {workspace.metadata.generation}, attempt {attempt}"
 
 
