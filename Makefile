@@ -42,8 +42,9 @@ lint: .venv/.ready ## ruff, mypy strict, the layers of the folders
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-golden: .venv/.ready ## write the generated files anew: the CRD, the examples' Workflows
+golden: .venv/.ready ## write the generated files anew: the CRD and its page, the examples' Workflows
 	.venv/bin/kaito-hera crd > argo/crd.yaml
+	.venv/bin/kaito-hera crd --reference > argo/WORKSPACE.md
 	for file in $$(ls examples/*.yaml | grep -v '\.workflow\.yaml$$'); do \
 	  .venv/bin/kaito-hera render $$file > $${file%.yaml}.workflow.yaml; done
 
@@ -165,6 +166,12 @@ test-torch: .venv/.ready ## tiny real models: training learns, serving answers
 
 test-e2e: cluster-install ## the whole on the one-machine cluster
 	KAITO_HERA_CLUSTER=$(CLUSTER) $(PYTEST) -m e2e
+
+KAITO ?=
+WRITE ?=
+conformance: .venv/.ready ## judge KAITO's own manifests, of every release: make conformance KAITO=a-clone [WRITE=yes]
+	@test -n "$(KAITO)" || { echo "say where a clone of KAITO's repository is: make conformance KAITO=/path/to/kaito.git" >&2; exit 1; }
+	@$(PYTHON) -m tests.conformance $(KAITO) $(if $(WRITE),--write)
 
 bench-pipeline: cluster-install ## apply to first answer, and how much of it is ours
 	@$(PYTHON) -m tests.bench.pipeline $(CLUSTER)

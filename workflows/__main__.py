@@ -21,7 +21,7 @@ from typing import Any
 import pydantic
 import yaml
 
-from kaito_hera import crd, decide, errors, live, settings, show, status
+from kaito_hera import crd, decide, errors, live, reference, settings, show, status
 from kaito_hera.api import Workspace
 
 # What talks to a cluster is imported where it is used: rendering shall be quick.
@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--settings", type=Path, help="a folder with a file per setting (default: all defaults)")
     command.set_defaults(run=_render)
     command = commands.add_parser("crd", help="print the CustomResourceDefinition")
+    command.add_argument("--reference", action="store_true", help="as a page for people")
     command.set_defaults(run=_crd)
     command = commands.add_parser("show", help="how a Workspace is doing")
     command.add_argument("name")
@@ -93,8 +94,10 @@ def _warn(workspace: Workspace, chosen: settings.Settings) -> None:
 
 
 def _crd(arguments: argparse.Namespace) -> None:
-    del arguments
-    _print_yaml(crd.manifest())
+    if arguments.reference:
+        print(reference.markdown(), end="")
+    else:
+        _print_yaml(crd.manifest())
 
 
 def _print_yaml(obj: object) -> None:

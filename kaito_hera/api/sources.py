@@ -16,7 +16,7 @@ class ClaimSource(Model):
 
     claim_name: Name
     """Name of the claim."""
-    read_only: bool = False
+    read_only: bool | None = None
     """Mount it read-only."""
 
 

@@ -37,6 +37,11 @@ def test_the_crd_is_the_one_that_the_models_describe():
     assert kaito_hera("crd").stdout == (ROOT / "argo" / "crd.yaml").read_text(), "make golden, and read the difference"
 
 
+def test_the_page_of_fields_is_the_one_that_the_models_describe():
+    page = (ROOT / "argo" / "WORKSPACE.md").read_text()
+    assert kaito_hera("crd", "--reference").stdout == page, "make golden, and read the difference"
+
+
 def test_a_slip_in_a_manifest_is_named(tmp_path):
     manifest = yaml.safe_load((ROOT / "examples" / "inference-phi-3.yaml").read_text())
     manifest["resource"]["instanceTypo"] = "Standard_NC6s_v3"
