@@ -6,6 +6,7 @@ quotas, Pod Security and admission policies speak.
 
 import contextlib
 import dataclasses
+import datetime
 from typing import Any
 
 import presets
@@ -95,10 +96,15 @@ def unusable(size: presets.Size) -> str:
     """Why the images cannot run on this size; empty when they can."""
     others = f"; take {' or '.join(size.instead)} instead (delete the Workspace and apply it anew)"
     instead = others if size.instead else ""
-    if tuple(int(part) for part in size.capability.split(".")) < MINIMUM_CAPABILITY:
+    if size.compute < MINIMUM_CAPABILITY:
         lowest = ".".join(str(part) for part in MINIMUM_CAPABILITY)
-        return f"{size.name} has {size.gpu}, capability {size.capability}; the images need {lowest} or newer{instead}"
-    return f"{size.name} was retired on {size.retired_on}{instead}" if size.retired_on else ""
+        has = f"{size.gpu}, {f'capability {size.capability}' if size.capability else 'which is not CUDA'}"
+        return f"{size.name} has {has}; the images need CUDA capability {lowest} or newer{instead}"
+    if size.arch != "amd64":
+        return f"{size.name} has hosts of {size.arch}; the images are built for amd64{instead}"
+    if size.retired(datetime.datetime.now(datetime.UTC).date()):
+        return f"{size.name} was retired on {size.retired_on}{instead}"
+    return "" if size.gpu_memory_gib else f"{size.name}: how much GPU memory it has is not known here; take another"
 
 
 def gpu_memory(workspace: Workspace, needs: dict[str, float]) -> None:
@@ -108,13 +114,11 @@ def gpu_memory(workspace: Workspace, needs: dict[str, float]) -> None:
         return  # nodes that were brought may have any GPU; the image's own check follows on the node
     for verb, gib in needs.items():
         if not memory.fits(gib, size):
-            fitting = [
-                other.name for other in presets.sizes().values() if not unusable(other) and memory.fits(gib, other)
-            ]
-            advice = f"; take {fitting[0]} (delete the Workspace and apply it anew)" if fitting else ""
+            fitting = memory.cheapest(gib, minimum=MINIMUM_CAPABILITY, cloud=size.cloud)
+            advice = f"; take {fitting[0].name} (delete the Workspace and apply it anew)" if fitting else ""
             advice += "; or lower per_device_train_batch_size or max_length" if verb == "tune" else ""
             raise errors.InsufficientGPUMemoryError(
-                f"resource.instanceType: {size.name} has {size.gpu_memory_gib / size.gpus:.0f} GiB per GPU,"
+                f"resource.instanceType: {size.name} has {size.gib_per_gpu:.0f} GiB per GPU,"
                 f" to {verb} {workspace.preset_name} needs {gib:.1f} GiB and a margin of 10 %{advice}"
             )
 

@@ -1,46 +1,199 @@
-"""How much GPU memory a model needs, in GiB: to serve it and to tune it. An estimate that errs on the safe side.
+"""How much GPU memory a model needs to be served and to be tuned, part by part, and which sizes have it.
 
-Sources: weights and shapes of models/*.yaml; bytes per parameter of 4-bit weights as bitsandbytes stores them (nf4 with
-double quantisation: 0.516); activation bytes per token and layer fitted on a Llama-type layer with LoRA on all linears.
+Pure arithmetic in GiB that errs on the safe side. Server and trainer use one GPU of one node; `nodes_for` alone is
+about a runtime that spreads a model over several, as KAITO's vLLM does.
 """
 
-import presets
+import dataclasses
+import datetime
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from presets import catalogue
+from presets.facts import Capability, Preset, Shape, Size
 
 _GIB = 2**30
-_USABLE = 0.95
-"""Share of a card that is ours: the driver and other contexts keep the rest."""
+_MARGIN = 1.1
+"""What an estimate may be short of the truth: 11 % against published figures (tests/presets)."""
+_LOADING = 1.02
+"""Weights in memory over weights in files, as KAITO's estimator has it."""
 
 
-def serving_gib(model: presets.Preset, *, tokens: int = 2048) -> float:
-    """GiB on one GPU to serve `model` with a key-value cache for `tokens` tokens."""
-    cache = tokens * _cache_bytes_per_token(model.shape) / _GIB
-    return 1.02 * model.weights_gib + cache + 1.75
+class TooSmallError(ValueError):
+    """Not even many nodes of this size hold the model; the text says what lacks."""
 
 
-def tuning_gib(model: presets.Preset, method: str, *, tokens: int, rank: int, recompute: bool = True) -> float:
-    """GiB on one GPU to tune `model` with micro-batches of `tokens` tokens in all.
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """GiB on one GPU, part by part."""
 
-    `recompute`: activations are computed again for the backward pass, so that one layer's are held at a time.
+    parts: Mapping[str, float]
+
+    @property
+    def gib(self) -> float:
+        """All parts together."""
+        return sum(self.parts.values())
+
+
+def serving(model: Preset, *, context: int = 2048) -> Need:
+    """What one GPU holds to serve `model` with our engine, with a cache for `context` tokens in all.
+
+    Weights as KAITO's estimator counts them; the runtime's part is the CUDA context (0.75) and the activations and
+    logits of a batch (1.0).
     """
-    s = model.shape
-    head = s.hidden // s.heads
-    cache = s.kv_heads * head
-    linear = s.layers * (2 * s.hidden * s.heads * head + 2 * s.hidden * cache + 3 * s.hidden * s.intermediate)
-    embeddings = s.vocabulary * s.hidden * (1 if s.tied_embeddings else 2)
-    per_layer_io = 4 * s.hidden + 2 * (s.hidden + cache) + 3 * (s.hidden + s.intermediate)
-    adapter = s.layers * rank * per_layer_io
-    weights = (0.516 if method == "qlora" else 2) * linear + 2 * embeddings
-    dequantised = 2 * s.hidden * s.intermediate if method == "qlora" else 0
-    boundaries = 2 * s.hidden * s.layers * tokens
-    layer = tokens * (25.5 * s.hidden + 8.5 * s.intermediate + 4 * cache) * (1 if recompute else s.layers)
-    loss = tokens * s.vocabulary * 10  # logits of the whole micro-batch, in both precisions and as gradient
-    return 1.06 * (weights + 16 * adapter + dequantised + boundaries + max(layer, loss)) / _GIB + 0.75
+    weights = model.transformers_gib or model.weights_gib
+    return Need({"weights": _LOADING * weights, "cache": cache_bytes(model, context) / _GIB, "runtime": 1.75})
 
 
-def fits(needed_gib: float, size: presets.Size) -> bool:
+def serving_gib(model: Preset, *, tokens: int = 2048) -> float:
+    """The sum of `serving`."""
+    return serving(model, context=tokens).gib
+
+
+def cache_bytes(model: Preset, context: int) -> float:
+    """Bytes of keys and values of `context` tokens in 16 bits.
+
+    KAITO takes every layer as full attention; layers with a window keep no more than the window's tokens.
+    """
+    shape = model.shape or guess(model.weights_gib)
+    per_token = model.cache_bytes_per_token or 4 * shape.layers * shape.kv_heads * shape.head_size
+    if shape.full_layers is None or shape.window is None:
+        return float(per_token * context)
+    windowed = shape.layers - shape.full_layers
+    return per_token / shape.layers * (shape.full_layers * context + windowed * min(context, shape.window))
+
+
+def tuning(
+    model: Preset,
+    method: str,
+    *,
+    tokens: int,
+    rank: int,
+    recompute: bool = True,
+    head: Literal["whole", "chunked"] = "whole",
+) -> Need:
+    """What one GPU holds to tune `model` with micro-batches of `tokens` tokens in all.
+
+    16-bit weights, or 4-bit ones as bitsandbytes stores them (nf4 with double quantisation: 0.516 bytes a parameter,
+    measured); 16 bytes for each of the adapter's, which is on all linear layers: weight, gradient and two moments in 32
+    bits. Activations are fitted to what a Llama-type layer with LoRA saves for the backward pass.
+    `recompute`: they are computed again then, so that one layer's are held at a time. `head`: the loss over the logits
+    of the whole micro-batch, in both precisions and as a gradient, as the trainer takes it; or chunk by chunk.
+    """
+    s = model.shape if model.shape and model.shape.complete else guess(model.weights_gib)
+    assert s.intermediate is not None
+    assert s.vocabulary is not None
+    linear, wide = linear_parameters(s), s.hidden * s.intermediate
+    layer = tokens * (25.5 * s.hidden + 8.5 * s.intermediate + 4 * s.kv_heads * s.head_size)
+    loss = tokens * s.vocabulary * 10 if head == "whole" else min(tokens, 256) * s.vocabulary * 8
+    held = layer * (1 if recompute else s.layers)
+    parts = {
+        "weights": (0.516 if method == "qlora" else 2) * linear + 2 * (parameters(s) - linear),
+        "adapter": 16.0 * _adapter(s, rank),
+        "dequantised layer": 2.0 * wide if method == "qlora" else 0.0,
+        "layer inputs": 2.0 * s.hidden * s.layers * tokens,
+        "logits" if loss > held else "activations": max(loss, held),
+    }
+    bytes_ = sum(parts.values())
+    return Need({name: part / _GIB for name, part in parts.items()} | {"fragments": 0.06 * bytes_ / _GIB, "CUDA": 0.75})
+
+
+def tuning_gib(model: Preset, method: str, *, tokens: int, rank: int, recompute: bool = True) -> float:
+    """The sum of `tuning`, as the trainer works now."""
+    return tuning(model, method, tokens=tokens, rank=rank, recompute=recompute).gib
+
+
+def guess(weights_gib: float) -> Shape:
+    """A shape for weights of which nothing else is known, chosen to need more than the models that are known.
+
+    As deep as 1/48 of its width, which no model is, with a cache of all heads and the largest vocabulary.
+    """
+    hidden = 128 * max(1, round(math.cbrt(1.5 * weights_gib * _GIB) / 128))
+    return Shape(
+        layers=math.ceil(hidden / 48),
+        hidden=hidden,
+        heads=hidden // 128,
+        kv_heads=hidden // 128,
+        intermediate=4 * hidden,
+        vocabulary=262_144,
+        tied_embeddings=False,
+    )
+
+
+def parameters(shape: Shape) -> int:
+    """Parameters of a complete shape, norms and biases (a thousandth) left out."""
+    assert shape.vocabulary is not None
+    return linear_parameters(shape) + shape.vocabulary * shape.hidden * (1 if shape.tied_embeddings else 2)
+
+
+def linear_parameters(s: Shape) -> int:
+    """Parameters of all linear layers but the head."""
+    assert s.intermediate is not None
+    attention = 2 * s.hidden * s.heads * s.head_size + 2 * s.hidden * s.kv_heads * s.head_size
+    return s.layers * (attention + (3 if s.gated else 2) * s.hidden * s.intermediate)
+
+
+def _adapter(s: Shape, rank: int) -> int:
+    """Parameters of a LoRA adapter on all linear layers."""
+    assert s.intermediate is not None
+    attention = 2 * (s.hidden + s.heads * s.head_size) + 2 * (s.hidden + s.kv_heads * s.head_size)
+    return s.layers * rank * (attention + (3 if s.gated else 2) * (s.hidden + s.intermediate))
+
+
+def fits(needed_gib: float, size: Size) -> bool:
     """Whether `needed_gib` and a margin fit one GPU of `size`: neither server nor trainer spreads over several yet."""
-    return needed_gib * 1.1 <= size.gpu_memory_gib / size.gpus * _USABLE
+    return needed_gib * _MARGIN <= size.gib_per_gpu * size.usable
 
 
-def _cache_bytes_per_token(shape: presets.Shape) -> int:
-    return 2 * 2 * shape.layers * shape.kv_heads * (shape.hidden // shape.heads)
+def cheapest(
+    needed_gib: float,
+    *,
+    region: str | None = None,
+    minimum: Capability = (7, 5),
+    cloud: str = "azure",
+    on: datetime.date | None = None,
+) -> list[Size]:
+    """The sizes of a cloud that hold `needed_gib` on one GPU and can run the images, cheapest first.
+
+    Not those retired on that day (today's, if none is given), below the CUDA capability, of arm64 hosts, or not sold in
+    the region. Sizes without a price come last.
+    """
+    day = on or datetime.datetime.now(datetime.UTC).date()
+    able = [
+        size
+        for size in catalogue.sizes().values()
+        if size.cloud == cloud and size.compute >= minimum and size.arch == "amd64" and not size.retired(day)
+    ]
+    priced = [(size.usd(region), size) for size in able if fits(needed_gib, size)]
+    sold = [(usd, size) for usd, size in priced if usd is not None or region not in size.priced_regions]
+    return [size for _, size in sorted(sold, key=lambda pair: (pair[0] is None, pair[0] or 0, pair[1].gpus))]
+
+
+def nodes_for(model: Preset, size: Size, context: int = 2048) -> int:
+    """Nodes of `size` that hold `model` and a cache of `context` tokens, for a runtime that spreads over all GPUs.
+
+    KAITO's estimator (v0.11 on), with its constants: 84 % of each GPU, of which 2.3 GiB are for activations and what is
+    not the model's, and 5 % for fragments. Better than it in three places:
+    - a cache cannot be divided among more GPUs than it has heads, and a compressed one (MLA) not at all: KAITO divides
+      it by the GPUs of a node whatever their number;
+    - layers with a window keep the window's tokens only;
+    - weights are counted once (KAITO adds up both copies of gpt-oss).
+    Raises TooSmallError.
+    """
+    shape = model.shape or guess(model.weights_gib)
+    shares = 1 if shape.kind == "latent" else max(1, min(size.gpus, shape.kv_heads))
+    reserve = 2.3 + cache_bytes(model, context) / _GIB / shares
+    room = (0.84 * size.gib_per_gpu - reserve) / 1.05
+    if room <= 0:
+        raise TooSmallError(
+            f"{size.name}: a GPU of {size.gib_per_gpu:.0f} GiB has no room for weights of {model.name} beside"
+            f" {reserve:.1f} GiB of cache and activations; take a larger size or a shorter context"
+        )
+    gpus = math.ceil(_LOADING * model.weights_gib / room)
+    nodes = math.ceil(gpus / size.gpus)
+    if nodes > 1 and size.slice < 1:
+        raise TooSmallError(
+            f"{size.name}: slices of a card cannot be joined; {model.name} needs {nodes}; take a whole card"
+        )
+    return nodes

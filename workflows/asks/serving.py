@@ -26,7 +26,7 @@ def expected(workspace: Workspace, settings: Settings, adapter: str = "") -> Ser
     config = serving.ServingConfig(
         workspace=workspace.key,
         name=model.name,
-        model=serving.Model(id=model.hub_id, revision=model.revision),
+        model=serving.Model(id=model.hub_id, revision=model.hub_revision),
         require_gpu=frames.require_gpu(settings),
     )
     adapters = _adapters(workspace, adapter)

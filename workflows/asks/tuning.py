@@ -29,7 +29,7 @@ def config(run: Run) -> tuning.TuningConfig:
     return tuning.TuningConfig(
         workspace=workspace.key,
         preset=model.name,
-        model=tuning.Model(id=model.hub_id, revision=model.revision),
+        model=tuning.Model(id=model.hub_id, revision=model.hub_revision),
         method=asked.method,
         training=training,
         input=tuning.Input(urls=asked.input.urls),
