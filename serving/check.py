@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pydantic
 
-from serving import errors, registry, settings
+from serving import errors, images, settings
 from serving.config import ADAPTERS_FILE, Adapter, Adapters, Exit, ServingConfig
 
 
@@ -45,7 +45,7 @@ def _read(config_file: Path) -> tuple[Adapter, ...]:
 def _check(number: int, adapter: Adapter, surroundings: settings.Settings) -> str:
     field = f"inference.adapters[{number}].source.image"
     try:
-        manifest = registry.inspect(
+        manifest = images.inspect(
             adapter.image, authfile=surroundings.registry_auth, seconds=surroundings.check_seconds
         )
     except errors.Fatal as error:

@@ -1,22 +1,33 @@
 """Adapter images as folders on the scratch volume, one for each digest: pulled once, checked, unpacked, then renamed.
 
-Between `serving.registry`, `serving.unpack` and `serving.adapters`; knows no engine.
+Between `oci` and `serving.adapters`; knows no engine.
 """
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from serving import errors, registry, unpack
+from oci import errors as oci
+from oci import registry, unpack
+from serving import errors
 from serving.adapters import Pulled
 
 ASK_SECONDS = 30.0
 PULL_SECONDS = 1800.0
 PULLING = ".pull-"
 """Prefix of folders in which a pull is under way."""
+
+WANTED: Mapping[str, int] = {
+    "data/adapter_config.json": unpack.MiB,
+    "data/adapter_model.safetensors": 8 * unpack.GiB,
+    "data/chat_template.jinja": unpack.MiB,
+}
+"""Paths in the image, and the most bytes of each."""
+REQUIRED = ("data/adapter_config.json", "data/adapter_model.safetensors")
 
 
 class Images:
@@ -41,7 +52,7 @@ class Images:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _pull(self, image: str) -> Pulled:
-        manifest = registry.inspect(image, authfile=self._authfile, seconds=ASK_SECONDS)
+        manifest = inspect(image, authfile=self._authfile, seconds=ASK_SECONDS)
         folder = self._root / manifest.digest.replace(":", "-")
         with self._locks.setdefault(manifest.digest, threading.Lock()):  # two names may have the same image
             if not folder.is_dir():
@@ -55,6 +66,44 @@ class Images:
         self._root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._root, prefix=PULLING) as temporary:
             blobs, ready = Path(temporary) / "blobs", Path(temporary) / "ready"
-            registry.pull(manifest, blobs, authfile=self._authfile, seconds=PULL_SECONDS)
-            unpack.unpack(blobs, manifest.layers, ready)
-            ready.rename(folder)
+            with _as_adapter_errors():
+                registry.pull(manifest, blobs, authfile=self._authfile, seconds=PULL_SECONDS)
+                unpack_adapter(blobs, manifest.layers, ready)
+            (ready / "data").rename(folder)
+
+
+def inspect(image: str, *, authfile: Path, seconds: float) -> registry.Manifest:
+    """What the registry says of an adapter image; raises an error of `serving.errors`."""
+    with _as_adapter_errors():
+        return registry.inspect(image, authfile=authfile, seconds=seconds)
+
+
+def unpack_adapter(blobs: Path, layers: Iterable[registry.Layer], target: Path) -> None:
+    """Write the adapter's files into the new folder `target`; raises ImageError for what is none."""
+    odd = unpack.unpack(blobs, layers, target, WANTED.get)
+    for name in odd:
+        raise oci.ImageUnusable(f"/{name} in the image is not a regular file")
+    for name in REQUIRED:
+        if not (target / name).is_file():
+            raise oci.ImageUnusable(f"the image has no /{name}")
+
+
+@contextlib.contextmanager
+def _as_adapter_errors() -> Iterator[None]:
+    try:
+        yield
+    except oci.ImageUnusable as error:
+        must = "an adapter is an image with /data/adapter_config.json and /data/adapter_model.safetensors"
+        raise errors.NotAnAdapter(f"{error}; {must}") from error
+    except oci.AccessDenied as error:
+        way_out = "name a pull secret for this registry in inference.adapters[].source.imagePullSecrets"
+        raise errors.RegistryAuthFailed(f"{error}; {way_out}") from error
+    except oci.ImageError as error:
+        raise _PLAIN[type(error)](str(error)) from error
+
+
+_PLAIN: Mapping[type[oci.ImageError], type[errors.Fatal]] = {
+    oci.ImageNotFound: errors.AdapterImageNotFound,
+    oci.RegistryAway: errors.RegistryUnavailable,
+    oci.MachineTrouble: errors.NodeTrouble,
+}

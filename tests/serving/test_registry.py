@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from serving import errors, registry
+from serving import errors
+from serving import images as adapter_images
 from serving.config import parse_termination
 from serving.images import Images
 from tests.serving import registry as hub
@@ -69,7 +70,7 @@ def auth(folder, host, credentials):
 
 
 def inspect(image, authfile, seconds=30):
-    return registry.inspect(image, authfile=authfile, seconds=seconds)
+    return adapter_images.inspect(image, authfile=authfile, seconds=seconds)
 
 
 @pytest.mark.parametrize(("name", "layers"), [("kaito", 1), ("docker", 3)])
@@ -114,6 +115,20 @@ def test_what_a_killed_pull_left_is_removed(tmp_path):
         folder.mkdir(parents=True)
     Images(root, authfile=tmp_path / "none")
     assert list(root.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        pytest.param({"adapter_config.json": b"{}"}, "the image has no /data/adapter_model.safetensors", id="weights"),
+        pytest.param({"adapter_model.safetensors": b""}, "the image has no /data/adapter_config.json", id="config"),
+        pytest.param({"adapter_config.json": bytes(1 << 21)}, "1048576 are allowed", id="large config"),
+    ],
+)
+def test_image_without_an_adapter_is_refused(tmp_path, public, images, files, reason):
+    hub.push(tmp_path, hub.kaito_image(files), f"{public}/team/bad:1")
+    with pytest.raises(errors.NotAnAdapter, match=reason):
+        asyncio.run(Images(tmp_path / "images", authfile=tmp_path / "none").pull(f"{public}/team/bad:1"))
 
 
 def test_private_image_needs_the_mounted_secret(tmp_path, private, images):

@@ -7,8 +7,8 @@ import tarfile
 
 import pytest
 
-from serving import errors, unpack
-from serving.registry import Layer
+from oci import errors, unpack
+from oci.registry import Layer
 
 CONFIG = ("data/adapter_config.json", b"{}")
 WEIGHTS = ("data/adapter_model.safetensors", b"weights")
@@ -42,10 +42,24 @@ def store(folder, *blobs):
     return tuple(layers)
 
 
-def unpacked(tmp_path, *blobs, limit=unpack.MAX_UNPACKED):
+WANTED = {CONFIG[0]: 1 << 20, WEIGHTS[0]: 1 << 20, "data/chat_template.jinja": 1 << 20}.get
+
+
+def below_data(path):
+    return 1 << 20 if path.startswith("data/") else None
+
+
+def unpacked(tmp_path, *blobs, cap=WANTED, limit=unpack.MAX_UNPACKED):
     layers = store(tmp_path / "blobs", *blobs)
-    unpack.unpack(tmp_path / "blobs", layers, tmp_path / "out", limit=limit)
-    return {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    odd = unpack.unpack(tmp_path / "blobs", layers, tmp_path / "out", cap, limit=limit)
+    assert [each.name for each in tmp_path.iterdir() if each.name not in ("blobs", "outside")] == ["out"]
+    out = tmp_path / "out"
+    found = {file.relative_to(out).as_posix().removeprefix("data/"): file.read_bytes() for file in _files(out)}
+    return found | dict.fromkeys(odd, "odd")
+
+
+def _files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def test_kaitos_layout_one_gzip_layer(tmp_path):
@@ -82,33 +96,42 @@ def test_whiteout_of_the_folder_removes_what_lower_layers_had(tmp_path, whiteout
     assert unpacked(tmp_path, first, second) == {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_under_wanted_names_are_told_and_never_made(tmp_path, kind):
+    odd = member(WEIGHTS[0], kind, link="etc/passwd")
+    assert unpacked(tmp_path, archive(WEIGHTS), archive(CONFIG, odd)) == {
+        "adapter_config.json": b"{}",
+        WEIGHTS[0]: "odd",
+    }
+
+
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
-        pytest.param(
-            [CONFIG, member(WEIGHTS[0], tarfile.SYMTYPE, link="/etc/passwd")], "is not a regular file", id="symlink"
-        ),
-        pytest.param(
-            [CONFIG, member(WEIGHTS[0], tarfile.LNKTYPE, link="etc/passwd")], "is not a regular file", id="hardlink"
-        ),
-        pytest.param([CONFIG, member(WEIGHTS[0], tarfile.CHRTYPE)], "is not a regular file", id="device"),
-        pytest.param([CONFIG, member(WEIGHTS[0], tarfile.FIFOTYPE)], "is not a regular file", id="fifo"),
         pytest.param([CONFIG, member("data/../data/x")], "points outside of it", id="dots"),
         pytest.param([CONFIG, ("../../evil", b"x")], "points outside of it", id="dots at the front"),
         pytest.param([CONFIG, ("/data/adapter_model.safetensors", b"x")], "points outside of it", id="absolute"),
-        pytest.param(
-            [member("data", tarfile.SYMTYPE, link="/etc")], "/data in the image is not a folder", id="data link"
-        ),
-        pytest.param([CONFIG], "the image has no /data/adapter_model.safetensors", id="missing"),
-        pytest.param([WEIGHTS], "the image has no /data/adapter_config.json", id="no config"),
-        pytest.param(
-            [("data/adapter_config.json", b" " * (1 << 21)), WEIGHTS], "1048576 are allowed", id="large config"
-        ),
+        pytest.param([("data/adapter_config.json", b" " * (1 << 21))], "1048576 are allowed", id="large"),
+        pytest.param([("data/x", b""), ("data/x/y", b"")], "/data/x/y as a file and as a folder", id="both"),
+        pytest.param([("data/" + 300 * "x", b"")], "a name of 305 characters", id="name"),
+        pytest.param([member("data", tarfile.SYMTYPE, link="/etc")], "/data in the image is not a folder", id="link"),
     ],
 )
-def test_hostile_or_foreign_images_are_refused(tmp_path, members, reason):
-    with pytest.raises(errors.NotAnAdapter, match=reason):
-        unpacked(tmp_path, gzip.compress(archive(*members)))
+def test_hostile_images_are_refused(tmp_path, members, reason):
+    with pytest.raises(errors.ImageUnusable, match=reason):
+        unpacked(tmp_path, gzip.compress(archive(*members)), cap=below_data)
+
+
+def test_folders_are_kept_and_a_later_file_takes_a_folders_place(tmp_path):
+    first = archive(("data/a/1.csv", b"1"), ("data/a/2.csv", b"2"), ("data/b", b"b"), ("top.csv", b"t"))
+    second = archive(("data/a", b"a"), ("data/b/1.csv", b"b1"))
+    assert unpacked(tmp_path, first, second, cap=below_data) == {"a": b"a", "b/1.csv": b"b1"}
+
+
+def test_more_files_than_are_allowed_are_refused(tmp_path):
+    many = archive(*[(f"data/{number}", b"") for number in range(unpack.MAX_FILES + 1)])
+    with pytest.raises(errors.ImageUnusable, match="more than 10000 files"):
+        unpacked(tmp_path, many, cap=below_data)
 
 
 def test_link_beside_the_wanted_names_leads_nowhere(tmp_path):
@@ -123,13 +146,13 @@ def test_link_beside_the_wanted_names_leads_nowhere(tmp_path):
 def test_bomb_is_stopped(tmp_path):
     bomb = gzip.compress(archive(CONFIG, WEIGHTS, ("data/zeros", bytes(20 << 20))))
     assert len(bomb) < 1 << 16
-    with pytest.raises(errors.NotAnAdapter, match="the image when unpacked is larger than 1048576 bytes"):
+    with pytest.raises(errors.ImageUnusable, match="the image when unpacked is larger than 1048576 bytes"):
         unpacked(tmp_path, bomb, limit=1 << 20)
 
 
 def test_bomb_after_the_end_of_the_archive_is_stopped(tmp_path):
     bomb = gzip.compress(archive(CONFIG, WEIGHTS) + bytes(20 << 20))
-    with pytest.raises(errors.NotAnAdapter, match="is larger than"):
+    with pytest.raises(errors.ImageUnusable, match="is larger than"):
         unpacked(tmp_path, bomb, limit=1 << 20)
 
 
@@ -143,7 +166,7 @@ def test_bomb_after_the_end_of_the_archive_is_stopped(tmp_path):
     ],
 )
 def test_what_is_no_archive_is_refused(tmp_path, broken):
-    with pytest.raises(errors.NotAnAdapter, match="layer sha256:"):
+    with pytest.raises(errors.ImageUnusable, match="layer sha256:"):
         unpacked(tmp_path, broken)
 
 
@@ -152,11 +175,11 @@ def test_flipped_byte_is_noticed(tmp_path):
     layers = store(tmp_path / "blobs", good)
     bad = good.replace(b"weights", b"wEights")
     (tmp_path / "blobs" / layers[0].digest.removeprefix("sha256:")).write_bytes(bad)
-    with pytest.raises(errors.NotAnAdapter, match="does not have the digest and size"):
-        unpack.unpack(tmp_path / "blobs", layers, tmp_path / "out")
+    with pytest.raises(errors.ImageUnusable, match="does not have the digest and size"):
+        unpack.unpack(tmp_path / "blobs", layers, tmp_path / "out", WANTED)
 
 
 def test_blob_that_is_longer_than_the_manifest_says_is_refused(tmp_path):
     (layer,) = store(tmp_path / "blobs", archive(CONFIG, WEIGHTS))
-    with pytest.raises(errors.NotAnAdapter, match="is larger than"):
-        unpack.unpack(tmp_path / "blobs", (Layer(layer.digest, 100, ""),), tmp_path / "out")
+    with pytest.raises(errors.ImageUnusable, match="is larger than"):
+        unpack.unpack(tmp_path / "blobs", (Layer(layer.digest, 100, ""),), tmp_path / "out", WANTED)

@@ -1,4 +1,4 @@
-"""Adapter images, through skopeo: what an image is, and its layers on disk.
+"""Asks registries through skopeo: what an image is, and its layers on disk.
 
 As KAITO's puller, it asks without credentials first and then with the mounted ones. Every call is bounded in time; what
 skopeo says becomes one of our errors. Mirrors and registries of plain HTTP are said where they are for all such tools:
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving import errors
+from oci import errors
 
 INDEX_TYPES = frozenset(
     {"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"}
@@ -25,7 +25,7 @@ INDEX_TYPES = frozenset(
 CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
 MAX_LAYERS = 127
 MAX_BYTES = 16 << 30
-"""Of all layers as they are stored."""
+"""Of all layers as they are stored, unless who asks says otherwise."""
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -52,7 +52,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Manifest:
-    """An image that can hold an adapter."""
+    """An image that can be unpacked."""
 
     image: str
     """As it was asked for."""
@@ -66,8 +66,8 @@ class Manifest:
         return f"{_repository(self.image)}@{self.digest}"
 
 
-def inspect(image: str, *, authfile: Path, seconds: float) -> Manifest:
-    """Ask the registry for the manifest and see that it can be an adapter image."""
+def inspect(image: str, *, authfile: Path, seconds: float, limit: int = MAX_BYTES) -> Manifest:
+    """Ask the registry for the manifest and see that it is an image whose layers have at most `limit` bytes."""
     ends = time.monotonic() + seconds
     raw = _skopeo(["inspect", "--raw", f"docker://{image}"], image, authfile=authfile, ends=ends)
     manifest = _json(raw, image)
@@ -75,7 +75,7 @@ def inspect(image: str, *, authfile: Path, seconds: float) -> Manifest:
         pinned = f"{_repository(image)}@{_choose(manifest, image)}"
         raw = _skopeo(["inspect", "--raw", f"docker://{pinned}"], image, authfile=authfile, ends=ends)
         manifest = _json(raw, image)
-    return _checked(image, manifest, "sha256:" + hashlib.sha256(raw).hexdigest())
+    return _checked(image, manifest, "sha256:" + hashlib.sha256(raw).hexdigest(), limit)
 
 
 def pull(manifest: Manifest, folder: Path, *, authfile: Path, seconds: float) -> None:
@@ -89,7 +89,7 @@ def _skopeo(command: list[str], image: str, *, authfile: Path, ends: float) -> b
     try:
         anonymous = "--src-no-creds" if command[0] == "copy" else "--no-creds"
         return _run([command[0], anonymous, *command[1:]], image, given=False, ends=ends)
-    except errors.RegistryAuthFailed:
+    except errors.AccessDenied:
         if not authfile.is_file():
             raise
     return _run([command[0], "--authfile", str(authfile), *command[1:]], image, given=True, ends=ends)
@@ -101,9 +101,9 @@ def _run(arguments: list[str], image: str, *, given: bool, ends: float) -> bytes
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=seconds + 1, env=_environment())  # noqa: S603
     except subprocess.TimeoutExpired as error:
-        raise errors.RegistryUnavailable(f"the registry of {image} did not answer within {seconds:.0f} s") from error
+        raise errors.RegistryAway(f"the registry of {image} did not answer within {seconds:.0f} s") from error
     except FileNotFoundError as error:
-        raise errors.NodeTrouble("skopeo is not installed in this image") from error
+        raise errors.MachineTrouble("skopeo is not installed in this image") from error
     if done.returncode:
         raise _explain(image, done.stderr.decode(errors="replace"), given=given)
     return done.stdout
@@ -120,69 +120,64 @@ def _environment() -> Mapping[str, str]:
     return {"TMPDIR": "/tmp"} | dict(os.environ)  # noqa: S108
 
 
-def _explain(image: str, said: str, *, given: bool) -> errors.Fatal:
+def _explain(image: str, said: str, *, given: bool) -> errors.ImageError:
     """The last words of skopeo as one of our errors; `given` says whether it had credentials."""
     message = WRAPPING.sub("", said.strip().rsplit("\n", 1)[-1]).strip('"').replace('\\"', '"')
     if "no space left" in said:
-        return errors.NodeTrouble(f"the disk is full while pulling {image}: {message}")
+        return errors.MachineTrouble(f"the disk is full while pulling {image}: {message}")
     if BAD_NAME.search(said):
-        return errors.AdapterImageNotFound(f"{image} is not an image reference: {message}")
+        return errors.ImageNotFound(f"{image} is not an image reference: {message}")
     if FORBIDDEN.search(said):
         tried = "without credentials and with the given ones" if given else "without credentials and none are given"
-        return errors.RegistryAuthFailed(
-            f"the registry refuses {image} {tried}: {message}; "
-            "name a pull secret for this registry in inference.adapters[].source.imagePullSecrets"
-        )
+        return errors.AccessDenied(f"the registry refuses {image} {tried}: {message}")
     if NOT_FOUND.search(said):
-        return errors.AdapterImageNotFound(f"the registry has no image {image}: {message}; push it or correct the name")
-    return errors.RegistryUnavailable(f"the registry of {image} does not answer as it should: {message}")
+        return errors.ImageNotFound(f"the registry has no image {image}: {message}; push it or correct the name")
+    return errors.RegistryAway(f"the registry of {image} does not answer as it should: {message}")
 
 
 def _json(raw: bytes, image: str) -> dict[str, Any]:
     try:
         manifest = json.loads(raw)
     except ValueError as error:
-        raise errors.RegistryUnavailable(f"the registry answers no manifest for {image}: {error}") from error
+        raise errors.RegistryAway(f"the registry answers no manifest for {image}: {error}") from error
     if not isinstance(manifest, dict):
-        raise errors.NotAnAdapter(f"{image} has a manifest that is no JSON object")
+        raise errors.ImageUnusable(f"{image} has a manifest that is no JSON object")
     return manifest
 
 
 def _choose(index: Mapping[str, Any], image: str) -> str:
-    """The image of an index for this machine, else the only real one: an adapter runs on any."""
+    """The image of an index for this machine, else the only real one: files are the same on any."""
     architecture = ARCHITECTURES.get(platform.machine(), platform.machine())
     real = [entry for entry in index.get("manifests", ()) if _platform(entry, "architecture") != "unknown"]
     mine = [entry for entry in real if _platform(entry, "architecture") == architecture]
     for entry in (*mine, *real):
         if re.fullmatch(r"sha256:[0-9a-f]{64}", str(entry.get("digest"))):
             return str(entry["digest"])
-    raise errors.NotAnAdapter(f"{image} is an index without an image")
+    raise errors.ImageUnusable(f"{image} is an index without an image")
 
 
 def _platform(entry: Mapping[str, Any], key: str) -> str:
     return str((entry.get("platform") or {}).get(key, ""))
 
 
-def _checked(image: str, manifest: Mapping[str, Any], digest: str) -> Manifest:
+def _checked(image: str, manifest: Mapping[str, Any], digest: str, limit: int) -> Manifest:
     config = manifest.get("config") or {}
     if config.get("mediaType") not in CONFIG_TYPES:
-        raise errors.NotAnAdapter(
-            f"{image} is {config.get('mediaType') or 'not'} and no container image; an adapter is an image with "
-            "/data/adapter_config.json and /data/adapter_model.safetensors"
-        )
+        kind = config.get("mediaType") or "of no known kind"
+        raise errors.ImageUnusable(f"{image} is {kind} and no container image")
     try:
         layers = tuple(
             Layer(str(layer["digest"]), int(layer["size"]), str(layer.get("mediaType", "")))
             for layer in manifest["layers"]
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise errors.NotAnAdapter(f"{image} has a manifest without readable layers") from error
+        raise errors.ImageUnusable(f"{image} has a manifest without readable layers") from error
     if not 0 < len(layers) <= MAX_LAYERS:
-        raise errors.NotAnAdapter(f"{image} has {len(layers)} layers; an adapter image has 1 to {MAX_LAYERS}")
-    if sum(layer.size for layer in layers) > MAX_BYTES:
-        raise errors.NotAnAdapter(f"the layers of {image} are larger than {MAX_BYTES >> 30} GiB together")
+        raise errors.ImageUnusable(f"{image} has {len(layers)} layers; an image has 1 to {MAX_LAYERS}")
+    if sum(layer.size for layer in layers) > limit:
+        raise errors.ImageUnusable(f"the layers of {image} are larger than {limit >> 30} GiB together")
     if not all(re.fullmatch(r"sha256:[0-9a-f]{64}", layer.digest) and layer.size >= 0 for layer in layers):
-        raise errors.NotAnAdapter(f"{image} has a layer without a sha256 digest")
+        raise errors.ImageUnusable(f"{image} has a layer without a sha256 digest")
     return Manifest(image, digest, layers)
 
 
