@@ -51,10 +51,12 @@ class Settings(pydantic.BaseModel):
     azure: Azure | None = None
     """Needed by provider aks."""
     gpu_capability_check: Literal["refuse", "warn"] = "refuse"
-    """What to do with a GPU size that the images have no kernels for, or that the cloud has retired.
+    """What to do with a GPU size that the images have no kernels for.
 
     With warn the images also work on the CPU of a node whose GPU they cannot use; with refuse they end there.
     """
+    retired_sizes: Literal["refuse", "warn"] = "warn"
+    """What to do with a GPU size that the cloud has retired: it may be left over somewhere."""
     allowed_private_cidrs: tuple[str, ...] = pydantic.Field((), alias="allowedPrivateCIDRs")
     """Private ranges that data sets may be fetched from."""
     argo_url: str = ""

@@ -14,7 +14,7 @@ from presets import catalogue
 from presets.facts import Capability, Preset, Shape, Size
 
 _GIB = 2**30
-_MARGIN = 1.1
+MARGIN = 1.1
 """What an estimate may be short of the truth: 11 % against published figures (tests/presets)."""
 _LOADING = 1.02
 """Weights in memory over weights in files, as KAITO's estimator has it."""
@@ -143,7 +143,7 @@ def _adapter(s: Shape, rank: int) -> int:
 
 def fits(needed_gib: float, size: Size) -> bool:
     """Whether `needed_gib` and a margin fit one GPU of `size`: neither server nor trainer spreads over several yet."""
-    return needed_gib * _MARGIN <= size.gib_per_gpu * size.usable
+    return needed_gib * MARGIN <= size.gib_per_gpu * size.usable
 
 
 def cheapest(
