@@ -11,14 +11,10 @@ from typing import Any
 
 import presets
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, jobs, nodes, pods, rollout
+from kaito_hera import errors, findings, jobs, pods, rollout, sizing
 from kaito_hera.api import SERVE_ANNOTATION, Workspace
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
-from presets import memory
-
-MINIMUM_CAPABILITY = (7, 5)
-"""Lowest CUDA compute capability that the images' torch has kernels for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +23,8 @@ class Wanted:
 
     objects: tuple[tuple[clusters.Kind, dict[str, Any]], ...]
     """What will be made in the user's namespace: pods by what will make them."""
-    gpu_gib: dict[str, float]
-    """GiB on one GPU to tune and to serve, whichever is asked for."""
+    demands: tuple[sizing.Demand, ...]
+    """What one GPU must hold, to tune and to serve, whichever is asked for."""
     pull_secrets: tuple[tuple[str, str], ...]
     """Docker Secrets: the Workspace's field and the name in it."""
     check: jobs.Task | None
@@ -37,20 +33,26 @@ class Wanted:
     """What the user should know though it stops nothing."""
 
 
-def pass_facts(workspace: Workspace, settings: Settings) -> None:
-    """What follows from the Workspace alone."""
+def pass_facts(workspace: Workspace, settings: Settings) -> tuple[str, ...]:
+    """What follows from the Workspace alone; answers with what should be known though it stops nothing."""
     serve = workspace.metadata.annotations.get(SERVE_ANNOTATION, "true")
     if serve not in {"true", "false"}:
         raise errors.InvalidWorkspaceError(
             f'metadata.annotations[{SERVE_ANNOTATION}]: {serve[:40]!r} is neither "true" nor "false"'
         )
-    preset(workspace)
-    instance_type(workspace, settings)
+    if workspace.preset:
+        preset(workspace)
+    today = datetime.datetime.now(datetime.UTC).date()
+    return _told(sizing.size_findings(workspace, settings, today))
+
+
+def pass_memory(workspace: Workspace, demands: tuple[sizing.Demand, ...]) -> tuple[str, ...]:
+    """One GPU of each size holds what is to be done with the model; answers as `pass_facts`."""
+    return _told(sizing.memory_findings(workspace, demands))
 
 
 def pass_cluster(run: Run, wanted: Wanted) -> str:
     """What only the cluster, the data's host and the registry can say; the adapter's digest if it is there already."""
-    gpu_memory(run.workspace, wanted.gpu_gib)
     for field, name in wanted.pull_secrets:
         pods.secret(run.cluster, run.workspace.metadata.namespace, name, field=field)
     for kind, obj in wanted.objects:
@@ -60,6 +62,13 @@ def pass_cluster(run: Run, wanted: Wanted) -> str:
     pods.ensure_copies(run.cluster, run.workspace, run.settings)
     rollout.ensure_registry_secret(run.cluster, run.workspace, wanted.pull_secrets)
     return str(jobs.run(run, wanted.check).get("adapter", ""))
+
+
+def _told(found: list[findings.Finding]) -> tuple[str, ...]:
+    warnings = findings.settle(found)
+    for text in warnings:
+        print(f"warning: {text}", flush=True)
+    return warnings
 
 
 def preset(workspace: Workspace) -> presets.Preset:
@@ -73,54 +82,6 @@ def preset(workspace: Workspace) -> presets.Preset:
         able = ", ".join(name for name, model in presets.presets().items() if model.tunable)
         raise errors.PresetNotTunableError(f"{field}: {found.name} cannot be tuned; these can: {able}")
     return found
-
-
-def instance_type(workspace: Workspace, settings: Settings) -> presets.Size | None:
-    """The GPU size is known, is named exactly where nodes are made, and can run the images."""
-    if workspace.resource.instance_type is None:
-        if settings.node_provider != "byo":
-            raise errors.InvalidWorkspaceError(
-                "resource.instanceType: is missing; name the nodes' size, for example Standard_NC24ads_A100_v4"
-            )
-        return None
-    size = nodes.wanted(workspace).size
-    assert size is not None
-    if problem := unusable(size):
-        if settings.gpu_capability_check == "refuse":
-            raise errors.UnsupportedGPUError(f"resource.instanceType: {problem}")
-        print(f"warning: resource.instanceType: {problem}", flush=True)
-    return size
-
-
-def unusable(size: presets.Size) -> str:
-    """Why the images cannot run on this size; empty when they can."""
-    others = f"; take {' or '.join(size.instead)} instead (delete the Workspace and apply it anew)"
-    instead = others if size.instead else ""
-    if size.compute < MINIMUM_CAPABILITY:
-        lowest = ".".join(str(part) for part in MINIMUM_CAPABILITY)
-        has = f"{size.gpu}, {f'capability {size.capability}' if size.capability else 'which is not CUDA'}"
-        return f"{size.name} has {has}; the images need CUDA capability {lowest} or newer{instead}"
-    if size.arch != "amd64":
-        return f"{size.name} has hosts of {size.arch}; the images are built for amd64{instead}"
-    if size.retired(datetime.datetime.now(datetime.UTC).date()):
-        return f"{size.name} was retired on {size.retired_on}{instead}"
-    return "" if size.gpu_memory_gib else f"{size.name}: how much GPU memory it has is not known here; take another"
-
-
-def gpu_memory(workspace: Workspace, needs: dict[str, float]) -> None:
-    """One GPU of the size holds the model for what is to be done with it."""
-    size = nodes.wanted(workspace).size
-    if size is None:
-        return  # nodes that were brought may have any GPU; the image's own check follows on the node
-    for verb, gib in needs.items():
-        if not memory.fits(gib, size):
-            fitting = memory.cheapest(gib, minimum=MINIMUM_CAPABILITY, cloud=size.cloud)
-            advice = f"; take {fitting[0].name} (delete the Workspace and apply it anew)" if fitting else ""
-            advice += "; or lower per_device_train_batch_size or max_length" if verb == "tune" else ""
-            raise errors.InsufficientGPUMemoryError(
-                f"resource.instanceType: {size.name} has {size.gib_per_gpu:.0f} GiB per GPU,"
-                f" to {verb} {workspace.preset_name} needs {gib:.1f} GiB and a margin of 10 %{advice}"
-            )
 
 
 def dry_run(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind, obj: dict[str, Any]) -> None:

@@ -92,9 +92,10 @@ def preflight(asked: Asked) -> Checked:
     """
     run = Run.open(asked.workspace, asked.settings)
     run.still_wanted()
-    checks.pass_facts(run.workspace, run.settings)
+    warnings = checks.pass_facts(run.workspace, run.settings)
     wanted = asks.wanted(run, asked.attempt)
-    return Checked(adapter=checks.pass_cluster(run, wanted), warnings=template.inert(wanted.warnings))
+    warnings += (*checks.pass_memory(run.workspace, wanted.demands), *wanted.warnings)
+    return Checked(adapter=checks.pass_cluster(run, wanted), warnings=template.inert(warnings))
 
 
 @template.step
@@ -130,7 +131,7 @@ def train(trained: Trained) -> Adapter:
 
 @template.step
 def roll_out(trained: Trained) -> None:
-    """Serve the model with its adapters; return when every replica answers."""
+    """Serve the model with its adapters, or the user's own pod; return when every replica answers."""
     run = Run.open(trained.workspace, trained.settings)
     run.still_wanted()
     server = asks.serving.server(run.workspace, run.settings, trained.adapter)

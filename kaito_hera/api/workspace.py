@@ -138,7 +138,10 @@ class Workspace(Model):
     @property
     def annotated(self) -> str:
         """A hash of the annotations that ask for something, as the generation counts edits; empty without any."""
-        asked = [self.metadata.annotations.get(name, "") for name in (*annotations.EFFECTIVE, annotations.RETRY)]
+        given = self.metadata.annotations
+        asked = [given.get(name, "") for name in (*annotations.EFFECTIVE, annotations.RETRY)]
+        if given.get(annotations.BYPASS) == "":  # counts by its presence
+            asked.append(annotations.BYPASS)
         return hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16] if any(asked) else ""
 
     @property
@@ -172,7 +175,7 @@ class Workspace(Model):
         """The object without status and server fields: enough for a step to do its part."""
         m = self.metadata
         metadata: dict[str, Any] = {"name": m.name, "namespace": m.namespace, "uid": m.uid, "generation": m.generation}
-        if asked := {key: m.annotations[key][:40] for key in annotations.EFFECTIVE if m.annotations.get(key)}:
+        if asked := {key: m.annotations[key][:40] for key in annotations.EFFECTIVE if key in m.annotations}:
             metadata["annotations"] = asked
         body = self.model_dump(by_alias=True, exclude={"metadata"}, exclude_defaults=True, mode="json")
         return {"apiVersion": self.api_version, "kind": self.kind, "metadata": metadata, **body}

@@ -1,6 +1,5 @@
 import pytest
 
-import presets
 from kaito_hera import checks, errors
 from kaito_hera.settings import Azure, Settings
 from tests import making
@@ -61,22 +60,5 @@ def test_what_cannot_work_is_refused_with_field_value_and_remedy(workspace, erro
         assert word in str(refused.value)
 
 
-def test_a_gpu_that_is_too_small_is_refused_with_one_that_is_not():
-    workspace = making.parsed(making.edited(making.inference(), instanceType="Standard_NC4as_T4_v3"))
-    checks.gpu_memory(workspace, {"serve": 9.0})
-    with pytest.raises(errors.InsufficientGPUMemoryError) as refused:
-        checks.gpu_memory(workspace, {"serve": 30.0})
-    for word in ("resource.instanceType", "Standard_NC4as_T4_v3", "16 GiB", "serve phi-3-mini-4k-instruct", "take "):
-        assert word in str(refused.value)
-    with pytest.raises(errors.InsufficientGPUMemoryError, match="or lower per_device_train_batch_size"):
-        checks.gpu_memory(workspace, {"tune": 30.0, "serve": 9.0})
-
-
 def test_brought_nodes_need_no_size():
     passed(making.edited(making.inference(), instanceType=None), Settings(node_provider="byo"))
-
-
-def test_every_retired_size_names_what_to_take_instead():
-    for size in presets.sizes().values():
-        for other in size.instead:
-            assert checks.unusable(presets.size(other)) == ""

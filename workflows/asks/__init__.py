@@ -6,10 +6,12 @@ The only place that knows both sides: the operator's Workspace and the images' o
 from typing import Any
 
 import presets
-from kaito_hera import checks, jobs, rollout
+from kaito_hera import checks, jobs, rollout, sizing
 from kaito_hera import cluster as clusters
+from kaito_hera.api import Workspace
 from kaito_hera.run import Run
-from presets import memory
+from tuning.config import TuningConfig
+from workflows import needs
 from workflows.asks import frames, serving, tuning
 
 
@@ -17,14 +19,11 @@ def wanted(run: Run, attempt: int) -> checks.Wanted:
     """What preflight has to find out for a Workspace."""
     workspace, settings = run.workspace, run.settings
     objects: list[tuple[clusters.Kind, dict[str, Any]]] = []
-    gpu_gib: dict[str, float] = {}
     config = None
     if workspace.tuning:
         config = tuning.config(run)
-        gpu_gib["tune"] = tuning.gpu_gib(config)
         objects.append((clusters.JOB, jobs.manifest(workspace, tuning.task_of(run, attempt, config, run.placement()))))
     if workspace.serves:
-        gpu_gib["serve"] = memory.serving_gib(presets.preset(workspace.preset_name))
         objects += rollout.objects(workspace, settings, serving.expected(workspace, settings), run.placement()).items()
     check = None
     if config:
@@ -33,7 +32,14 @@ def wanted(run: Run, attempt: int) -> checks.Wanted:
         check = serving.check_task(run, attempt)
     return checks.Wanted(
         objects=tuple(objects),
-        gpu_gib=gpu_gib,
+        demands=_demands(workspace, config),
         pull_secrets=frames.pull_secrets(workspace),
         check=check,
     )
+
+
+def _demands(workspace: Workspace, config: TuningConfig | None) -> tuple[sizing.Demand, ...]:
+    if workspace.preset is None:
+        return ()
+    model = presets.preset(workspace.preset_name)
+    return sizing.demands(workspace, model, needs.batch(config.training) if config else None)

@@ -9,7 +9,6 @@ from kaito_hera import cluster as clusters
 from kaito_hera.api import Workspace
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
-from presets import memory
 from tuning import config as tuning
 from tuning import training_config
 from workflows.asks import frames
@@ -56,18 +55,6 @@ def _training_text(cluster: clusters.Cluster, workspace: Workspace, settings: Se
         if cluster.get(clusters.CONFIG_MAP, name, namespace) is None:
             return "training_config: {}", field  # the tuning image's own defaults
     return checks.config_map(cluster, namespace, name, key="training_config.yaml", field=field), field
-
-
-def gpu_gib(of: tuning.TuningConfig) -> float:
-    """GiB on one GPU for what is asked; of the rows no more is known than that `max_length` cuts them."""
-    asked = of.training.arguments
-    return memory.tuning_gib(
-        presets.preset(of.preset),
-        of.method,
-        tokens=asked.per_device_train_batch_size * asked.max_length,
-        rank=of.training.lora.r,
-        recompute=asked.activation_checkpointing is not False,
-    )
 
 
 def task(run: Run, attempt: int, placement: nodes.Placement) -> jobs.Task:

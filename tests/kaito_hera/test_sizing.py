@@ -1,0 +1,153 @@
+"""Sizes and memory, judged without a cluster: every finding at once, with field, value and remedy."""
+
+import datetime
+
+import pytest
+
+import presets
+from kaito_hera import errors, findings, sizing
+from kaito_hera.settings import Settings
+from presets import memory
+from tests import making
+
+TODAY = datetime.date(2026, 11, 21)
+AKS = Settings(node_provider="aks")
+SMALL = sizing.Batch(rows=2, length=2048, rank=8)
+
+
+def workspace(body=None, annotations=None, **resource):
+    made = making.tuning(annotations=annotations or {}) if body == "tuning" else making.inference()
+    made["metadata"]["annotations"] = annotations or {}
+    made["resource"] = {"labelSelector": {}, **resource}
+    return made
+
+
+def judged(made, settings=AKS, on=TODAY):
+    return sizing.size_findings(making.parsed(made), settings, on)
+
+
+def needed(made, preset="phi-3-mini-4k-instruct", batch=SMALL):
+    return sizing.demands(making.parsed(made), presets.preset(preset), batch)
+
+
+def test_candidates_are_tried_size_by_size_each_with_every_capacity():
+    made = workspace(instanceTypes=["Standard_NC4as_T4_v3", "standard_nc24ads_a100_v4"], capacity=["spot", "on-demand"])
+    assert [candidate.name for candidate in sizing.candidates(making.parsed(made))] == [
+        "Standard_NC4as_T4_v3/spot",
+        "Standard_NC4as_T4_v3/on-demand",
+        "Standard_NC24ads_A100_v4/spot",
+        "Standard_NC24ads_A100_v4/on-demand",
+    ]
+
+
+def test_brought_nodes_without_a_size_have_no_candidate_and_nothing_against_them():
+    made = workspace()
+    assert sizing.candidates(making.parsed(made)) == ()
+    assert judged(made, Settings()) == []
+    assert sizing.memory_findings(making.parsed(made), needed(made)) == []
+
+
+def test_every_size_that_is_wrong_is_named_not_the_first():
+    made = workspace(instanceTypes=["Standard_Nothing", "Standard_NC6s_v3", "Standard_NC24ads_A100_v4"])
+    found = judged(made)
+    assert [(finding.reason, finding.field, finding.fatal) for finding in found] == [
+        ("UnknownInstanceType", "resource.instanceTypes[0]", True),
+        ("UnsupportedGPU", "resource.instanceTypes[1]", True),
+        ("UnsupportedGPU", "resource.instanceTypes[1]", False),
+    ]
+    assert "capability 7.0; the images need CUDA capability 7.5" in found[1].problem
+    assert "retired on 2025-09-30" in found[2].problem
+    assert found[2].remedy.startswith("take Standard_NC4as_T4_v3 (0.53 USD/h) or ")
+
+
+@pytest.mark.parametrize(
+    ("setting", "fatal"),
+    [
+        ({}, [True, False]),
+        ({"gpu_capability_check": "warn"}, [False, False]),
+        ({"gpu_capability_check": "warn", "retired_sizes": "refuse"}, [False, True]),
+    ],
+)
+def test_the_platform_team_decides_what_an_old_size_is_worth(setting, fatal):
+    found = judged(workspace(instanceType="Standard_NC12s_v3"), AKS.model_copy(update=setting))
+    assert [finding.fatal for finding in found] == fatal
+
+
+def test_a_size_that_will_be_retired_is_a_warning_until_that_day():
+    size = presets.size("Standard_NC6s_v3")
+    made = workspace(instanceType=size.name)
+    before, after = (judged(made, on=size.retired_on + datetime.timedelta(days=d))[-1] for d in (-1, 0))
+    assert "will be retired" in before.problem
+    assert "was retired" in after.problem
+    assert not before.fatal
+    assert not after.fatal
+
+
+def test_an_applied_workspace_learns_that_its_size_is_fixed_and_a_file_does_not():
+    made = workspace(instanceType="Standard_NC6s_v3")
+    assert "(delete the Workspace and apply it anew)" in judged(made)[0].remedy
+    del made["metadata"]["uid"]
+    assert "apply it anew" not in judged(made)[0].remedy
+
+
+def test_every_retired_size_names_what_to_take_instead():
+    for size in presets.sizes().values():
+        for other in size.instead:
+            assert sizing.unusable(presets.size(other)) == ""
+
+
+def test_too_little_memory_is_said_of_each_size_and_each_use_with_one_that_holds_all():
+    made = workspace("tuning", instanceTypes=["Standard_NC4as_T4_v3", "Standard_NC24ads_A100_v4"])
+    made["tuning"]["preset"]["name"] = "phi-4"
+    demands = needed(made, "phi-4")
+    found = sizing.memory_findings(making.parsed(made), demands)
+    assert [(f.field, f.reason, f.fatal) for f in found] == [
+        ("resource.instanceTypes[0]", "InsufficientGPUMemory", True),
+        ("resource.instanceTypes[0]", "InsufficientGPUMemory", True),
+    ]
+    assert "to tune phi-4 (qlora, rank 8, 2 rows of 2,048 tokens) needs" in found[0].problem
+    assert "to serve phi-4 (cache for 2,048 tokens) needs" in found[1].problem
+    assert found[0].remedy.endswith("; or lower per_device_train_batch_size or max_length")
+    taken = presets.size(found[1].remedy.split()[1])
+    assert all(memory.fits(demand.need.gib, taken) for demand in demands)
+
+
+def test_a_model_that_no_single_gpu_holds_has_no_size_to_take():
+    made = workspace(instanceType="Standard_NC24ads_A100_v4")
+    made["inference"]["preset"]["name"] = "deepseek-r1-0528"
+    [finding] = sizing.memory_findings(making.parsed(made), needed(made, "deepseek-r1-0528"))
+    assert "no size here holds it on one GPU" in finding.remedy
+
+
+@pytest.mark.parametrize("value", ["", "true", "no"])
+def test_the_bypass_annotation_makes_memory_a_warning_by_its_presence(value):
+    made = workspace("tuning", {"kaito.sh/bypass-resource-checks": value}, instanceType="Standard_NC4as_T4_v3")
+    parsed = making.parsed(made)
+    found = sizing.memory_findings(parsed, needed(made, "phi-4"))
+    assert [finding.fatal for finding in found] == [False, False]
+    assert sizing.bypassed(making.parsed(parsed.intent()))  # it reaches the step
+    assert parsed.annotated
+
+
+def test_a_slice_of_a_card_holds_what_the_slice_has():
+    partition = {"mode": "mig", "profile": "1g.10gb"}
+    made = workspace(instanceType="Standard_NC24ads_A100_v4", partition=partition)
+    [candidate] = sizing.candidates(making.parsed(made))
+    assert (candidate.gpu_gib, candidate.usable_gib) == (10, 9.5)
+    [finding] = sizing.memory_findings(making.parsed(made), needed(made))
+    assert "10 GiB per GPU" in finding.problem
+
+
+def test_what_holds_here_is_what_presets_say_holds():
+    for size in presets.sizes().values():
+        [candidate] = sizing.candidates(making.parsed(workspace(instanceType=size.name)))
+        demand = sizing.serve(presets.preset("phi-4"))
+        assert candidate.holds(demand) == memory.fits(demand.need.gib, size)
+
+
+def test_the_first_fatal_finding_is_raised_and_the_others_told():
+    small = findings.Finding(errors.UnsupportedGPUError, "a", "is old", "take b", fatal=False)
+    fatal = findings.Finding(errors.InsufficientGPUMemoryError, "c", "is small")
+    assert findings.settle([small]) == ("a: is old; take b",)
+    with pytest.raises(errors.InsufficientGPUMemoryError, match=r"^c: is small$"):
+        findings.settle([small, fatal])
