@@ -1,4 +1,8 @@
-"""Waiting until a rolled-out server answers on every replica, with every adapter that is wanted."""
+"""Waiting until a rolled-out server answers on every replica, with every adapter that is wanted.
+
+A pod of the user's own is asked nothing: it is there when Kubernetes calls every replica ready, by the probes that the
+user wrote, and what it leaves behind as it ends is no word of ours.
+"""
 
 import contextlib
 import hashlib
@@ -12,7 +16,7 @@ from typing import Any
 import pydantic
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, rollout
+from kaito_hera import errors, live, rollout
 from kaito_hera.rollout import Server
 from kaito_hera.run import Run
 
@@ -26,13 +30,13 @@ Words = dict[str, errors.KaitoError]
 """What servers said, where trying again cannot help; by who said it when."""
 
 
-def await_answering(run: Run, server: Server, *, look: float = 2.0, patience: float = 10.0) -> None:
-    """Return when every replica answers `/health` and lists the wanted adapters as loaded.
+def await_answering(run: Run, server: Server | None, *, look: float = 2.0, patience: float = 10.0) -> None:
+    """Return when every replica answers `/health` and lists the wanted adapters as loaded, or is ready (no `server`).
 
     Looks at every change of a pod, and every `look` seconds; a whole answer may take `patience` seconds. Raises what a
     server says of itself when trying again cannot help, ServerNotReadyError at the timeout.
     """
-    cluster, workspace, timeout = run.cluster, run.workspace, run.settings.server_timeout_seconds
+    cluster, workspace, timeout = run.cluster, run.workspace, rollout.deadline(run.workspace, run.settings)
     metadata = workspace.metadata
     labels = clusters.selector(rollout.selector(workspace))
     began = time.monotonic()
@@ -42,15 +46,14 @@ def await_answering(run: Run, server: Server, *, look: float = 2.0, patience: fl
         page = cluster.page(clusters.POD, metadata.namespace, labels=labels)
         deployment = cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace)
         pods = [pod for pod in page["items"] if _counts(pod, metadata.name)]
-        _refresh(cluster, pods, server)
-        unloaded, refusals = _ask(pods, server, deployment, patience)
-        words = _final_words(pods) | refusals
+        unloaded, words = _hear(cluster, pods, server, deployment, patience) if server else (_kept(pods), Words())
         # What was said before this roll-out is about what it replaces: if it still holds, it will be said again.
         earlier = frozenset(words) if earlier is None else earlier
         if new := words.keys() - earlier:
             raise words[min(new)]
+        unready = _unready(deployment, "answer /health" if server else "are ready")
         # A server that is not ready answers /v1/models all the same, and there it says why.
-        waiting = "; ".join(filter(None, (_unready(deployment), unloaded)))
+        waiting = "; ".join(filter(None, (unready, unloaded if server or unready else "")))
         if not waiting:
             return
         if time.monotonic() - began > timeout:
@@ -59,6 +62,27 @@ def await_answering(run: Run, server: Server, *, look: float = 2.0, patience: fl
             told = waiting
             print(told, flush=True)
         cluster.await_change(clusters.POD, metadata.namespace, page, labels=labels, seconds=look)
+
+
+def _hear(
+    cluster: clusters.Cluster,
+    pods: list[dict[str, Any]],
+    server: Server,
+    deployment: dict[str, Any] | None,
+    patience: float,
+) -> tuple[str, Words]:
+    """What the replicas lack, and what they say where trying again cannot help."""
+    _refresh(cluster, pods, server)
+    unloaded, refusals = _ask(pods, server, deployment, patience)
+    return unloaded, _final_words(pods) | refusals
+
+
+def _kept(pods: list[dict[str, Any]]) -> str:
+    """What keeps a pod from running, in the scheduler's or the kubelet's words."""
+    for pod in pods:
+        if why := live.waiting(pod):
+            return f"pod {pod['metadata']['name']}: {why.reason}: {why.message}"
+    return ""
 
 
 def _counts(pod: dict[str, Any], deployment: str) -> bool:
@@ -89,17 +113,18 @@ def _final_words(pods: list[dict[str, Any]]) -> Words:
     return found
 
 
-def _unready(deployment: dict[str, Any] | None) -> str:
-    """What the Deployment still lacks."""
+def _unready(deployment: dict[str, Any] | None, wished: str) -> str:
+    """What the Deployment still lacks; `wished` is what its replicas are to do."""
     if deployment is None:
         return "the Deployment is gone"
     status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
         return "the Deployment is not looked at yet"
     if status.get("updatedReplicas", 0) < wanted or status.get("replicas", 0) > wanted:
-        return f"{status.get('updatedReplicas', 0)} of {wanted} replicas are up to date"
+        refused = live.refused(deployment)
+        return f"{status.get('updatedReplicas', 0)} of {wanted} replicas are up to date{refused and f': {refused}'}"
     if status.get("readyReplicas", 0) < wanted:
-        return f"{status.get('readyReplicas', 0)} of {wanted} replicas answer /health"
+        return f"{status.get('readyReplicas', 0)} of {wanted} replicas {wished}"
     return ""
 
 

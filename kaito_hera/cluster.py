@@ -180,11 +180,11 @@ class Cluster:
         query = {**_STRICT, "dryRun": "All" if dry_run else ""}
         return self._json("POST", _path(kind, obj["metadata"].get("namespace")), query, obj)
 
-    def apply(self, kind: Kind, obj: Object, *, manager: str = FIELD_MANAGER) -> Object:
+    def apply(self, kind: Kind, obj: Object, *, manager: str = FIELD_MANAGER, dry_run: bool = False) -> Object:
         """Server-side apply: fields in `obj` are the manager's and put back, all others are left alone."""
         metadata = obj["metadata"]
         body = {"apiVersion": kind.api_version, "kind": kind.name, **obj}
-        query = {**_STRICT, "fieldManager": manager, "force": "true"}
+        query = {**_STRICT, "fieldManager": manager, "force": "true", "dryRun": "All" if dry_run else ""}
         path = _path(kind, metadata.get("namespace"), metadata["name"])
         return self._json("PATCH", path, query, body, content_type="application/apply-patch+yaml")
 

@@ -93,12 +93,15 @@ def inference_ready(view: View) -> Verdict:
     ready = deployment.get("status", {}).get("readyReplicas", 0)
     if wanted > 0 and ready >= wanted:
         return _true(status.INFERENCE_READY)
+    if ready < wanted and (refused := live.refused(deployment)):
+        return "False", "PodsRefused", f"Deployment {view.workspace.key}: {refused}"
     for pod in view.live.pods_of("serving"):
         if wrong := live.waiting(pod):
             return "False", wrong.reason, f"pod {pod['metadata']['name']}: {wrong.message}"
     if failed := _failed(view, "roll-out"):
         return failed
-    return "False", status.PENDING_REASONS[status.INFERENCE_READY], f"{ready} of {wanted} replicas answer /health"
+    wished = "answer /health" if view.workspace.preset else "are ready"  # by the probes of the user's own pod
+    return "False", status.PENDING_REASONS[status.INFERENCE_READY], f"{ready} of {wanted} replicas {wished}"
 
 
 def _by_step(view: View, name: str, step_name: str, *, passed: bool = True) -> Verdict:

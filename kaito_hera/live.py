@@ -14,6 +14,7 @@ Object = dict[str, Any]
 
 DONE = frozenset({"Succeeded", "Failed", "Error"})
 _JOB = "batch.kubernetes.io/job-name"
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 _ATTEMPT = re.compile(r"[0-9]{1,6}")
 _STEP_TYPES = frozenset({"Pod", "Retry", "Skipped"})
 
@@ -121,9 +122,11 @@ def reason(message: str) -> Reason:
     _, brace, rest = message.partition("{")
     try:
         word = json.loads(brace + rest)
-        return Reason(word["reason"], word["message"], retryable=bool(word["retryable"]))
+        said = Reason(word["reason"], str(word["message"]), retryable=bool(word["retryable"]))
+        known = _WORD.fullmatch(said.reason) is not None  # a user's own pod may say anything
     except (ValueError, KeyError, TypeError):
-        return Reason("StepFailed", message or "no reason given", retryable=True, known=False)
+        known = False
+    return said if known else Reason("StepFailed", message or "no reason given", retryable=True, known=False)
 
 
 def waiting(pod: Object) -> Reason | None:
@@ -136,18 +139,30 @@ def waiting(pod: Object) -> Reason | None:
         state = container.get("state", {}).get("waiting") or {}
         if state.get("reason") in {"ContainerCreating", "PodInitializing", None}:
             continue
-        last = (container.get("lastState", {}).get("terminated") or {}).get("message", "")
-        said = reason(last) if last else Reason("", state.get("message", ""), retryable=True)
+        end = container.get("lastState", {}).get("terminated") or {}
+        last = end.get("message", "")
+        said = reason(last) if last else Reason("", state.get("message", "") + _ending(end), retryable=True)
         if said.known and said.reason:
             return said
         return Reason(_image_reason(state["reason"]), said.message or state["reason"], retryable=True)
     return None
 
 
+def refused(deployment: Object) -> str:
+    """Why a Deployment's pods cannot even be made: a quota, Pod Security, a missing service account."""
+    conditions = {c["type"]: c for c in deployment.get("status", {}).get("conditions", []) if c["status"] == "True"}
+    return str(conditions.get("ReplicaFailure", {}).get("message", ""))
+
+
 def is_ready(obj: Object) -> bool:
     """Whether the condition Ready of a node or pod is True."""
     conditions = obj.get("status", {}).get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _ending(end: Object) -> str:
+    """How a container that left no word ended."""
+    return f"; it ended with exit code {end.get('exitCode')} ({end.get('reason', 'no reason')})" if end else ""
 
 
 def _image_reason(reason: str) -> str:

@@ -2,7 +2,7 @@
 
 Fields that we write are ours and put back; all others are left alone. The number of replicas is ours only at creation,
 since an autoscaler may take it over. Adapters stand in the ConfigMap, never in the pod template, so that they change
-without a restart.
+without a restart. Where the user brings a pod of his own there is no `Server`, and Service and Deployment are all.
 """
 
 import base64
@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, names, nodes, pods
-from kaito_hera.api import Workspace
+from kaito_hera import errors, names, nodes, ownpod, pods
+from kaito_hera.api import Workspace, annotations
 from kaito_hera.nodes import gpus
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
@@ -48,23 +48,30 @@ class Server:
 
 
 def objects(
-    workspace: Workspace, settings: Settings, server: Server, placement: nodes.Placement
+    workspace: Workspace, settings: Settings, server: Server | None, placement: nodes.Placement
 ) -> dict[clusters.Kind, dict[str, Any]]:
     """Everything but the Secrets, in the order in which it is applied."""
+    if server is None:
+        template = ownpod.template(workspace, placement, names.lasting(workspace) | {names.ROLE: ROLE})
+        return {
+            clusters.SERVICE: _service(workspace, ownpod.PORT),
+            clusters.DEPLOYMENT: _deployment(workspace, settings, template),
+        }
     return {
         clusters.CONFIG_MAP: {"metadata": pods.metadata(workspace, config_name(workspace)), "data": server.files},
         clusters.NETWORK_POLICY: _network_policy(workspace, server),
-        clusters.SERVICE: _service(workspace, server),
-        clusters.DEPLOYMENT: _deployment(workspace, settings, server, placement),
+        clusters.SERVICE: _service(workspace, server.port),
+        clusters.DEPLOYMENT: _deployment(workspace, settings, pod_template(workspace, settings, server, placement)),
     }
 
 
-def apply(run: Run, server: Server, placement: nodes.Placement) -> None:
+def apply(run: Run, server: Server | None, placement: nodes.Placement) -> None:
     """Bring the server to what is asked; applying the same again changes nothing."""
     cluster, workspace = run.cluster, run.workspace
-    pods.ensure_copies(cluster, workspace, run.settings)
-    ensure_registry_secret(cluster, workspace, server.pull_secrets)
-    _ensure_token(cluster, workspace)
+    if server:  # a pod of the user's own gets none of the operator's secrets
+        pods.ensure_copies(cluster, workspace, run.settings)
+        ensure_registry_secret(cluster, workspace, server.pull_secrets)
+        _ensure_token(cluster, workspace)
     for kind, obj in objects(workspace, run.settings, server, placement).items():
         pods.apply(cluster, workspace, kind, obj)
     _scale(cluster, workspace)
@@ -102,15 +109,21 @@ def config_name(workspace: Workspace) -> str:
     return names.fit(workspace.metadata.name, "-serving")
 
 
-def _deployment(workspace: Workspace, settings: Settings, server: Server, placement: nodes.Placement) -> dict[str, Any]:
+def deadline(workspace: Workspace, settings: Settings) -> int:
+    """Seconds that a new server may take until it answers."""
+    asked = workspace.inference and workspace.inference.progress_deadline_seconds
+    return asked or settings.server_timeout_seconds
+
+
+def _deployment(workspace: Workspace, settings: Settings, template: dict[str, Any]) -> dict[str, Any]:
     return {
         "metadata": pods.metadata(workspace, workspace.metadata.name, role=ROLE),
         "spec": {
             "selector": {"matchLabels": selector(workspace)},
             # A spare GPU is rare: the old pod goes before the new one comes.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
-            "progressDeadlineSeconds": settings.server_timeout_seconds,
-            "template": pod_template(workspace, settings, server, placement),
+            "progressDeadlineSeconds": deadline(workspace, settings),
+            "template": template,
         },
     }
 
@@ -122,6 +135,8 @@ def pod_template(
     cold = {name: text for name, text in server.files.items() if name not in server.hot}
     digest = hashlib.sha256(json.dumps(cold, sort_keys=True).encode()).hexdigest()[:16]
     health = {"httpGet": {"path": "/health", "port": "http"}}
+    # Only a longer deadline than usual is in the pod: to shorten one must restart nobody.
+    patience = max(settings.server_timeout_seconds, deadline(workspace, settings))
     token = {"secretKeyRef": {"name": _token_name(workspace), "key": "token"}}
     frame = pods.Frame(
         role=ROLE,
@@ -138,7 +153,7 @@ def pod_template(
         container={
             "ports": [{"name": "http", "containerPort": server.port}],
             # Weights may take half an hour; a short period shows a quick start quickly.
-            "startupProbe": {**health, "periodSeconds": 2, "failureThreshold": settings.server_timeout_seconds // 2},
+            "startupProbe": {**health, "periodSeconds": 2, "failureThreshold": patience // 2},
             "readinessProbe": {**health, "periodSeconds": 5, "timeoutSeconds": 5},
             "livenessProbe": {
                 "httpGet": {**health["httpGet"], "path": "/livez"},
@@ -153,14 +168,15 @@ def pod_template(
     return pods.template(workspace, settings, frame)
 
 
-def _service(workspace: Workspace, server: Server) -> dict[str, Any]:
+def _service(workspace: Workspace, port: int) -> dict[str, Any]:
+    public = workspace.annotation(annotations.ENABLE_LB) == "true"
     return {
         "metadata": pods.metadata(workspace, workspace.metadata.name, role=ROLE),
         "spec": {
-            "type": "ClusterIP",
+            "type": "LoadBalancer" if public else "ClusterIP",
             "selector": selector(workspace),
             "ports": [
-                {"name": "http", "port": 80, "targetPort": server.port, "protocol": "TCP"},
+                {"name": "http", "port": 80, "targetPort": port, "protocol": "TCP"},
                 # KAITO's port for torch's rendezvous; kept since users' scripts print and expect it.
                 {"name": "torch", "port": 29500, "targetPort": 29500, "protocol": "TCP"},
             ],

@@ -57,10 +57,14 @@ def _job(obj: Object) -> Object:
 
 
 def _deployment(obj: Object) -> Object:
+    status = obj.get("status", {})
     return {
         "metadata": _metadata(obj),
         "spec": _pick(obj["spec"], ("replicas",)),
-        "status": _pick(obj.get("status", {}), ("replicas", "readyReplicas", "updatedReplicas")),
+        "status": {
+            **_pick(status, ("replicas", "readyReplicas", "updatedReplicas")),
+            "conditions": _conditions(status, "ReplicaFailure"),
+        },
     }
 
 

@@ -10,8 +10,11 @@ from serving import config as serving
 from workflows.asks import frames
 
 
-def server(workspace: Workspace, settings: Settings, adapter: str) -> Server:
-    """The server: the preset with the Workspace's adapters, or with the one that was tuned (`adapter`, by digest)."""
+def server(workspace: Workspace, settings: Settings, adapter: str) -> Server | None:
+    """The server: the preset with the Workspace's adapters, or with the one that was tuned (`adapter`, by digest).
+
+    None where the user brings a pod of his own.
+    """
     if workspace.tuning and not adapter:
         raise errors.InternalError(
             f"roll-out of {workspace.key}: the adapter that it tuned is not known, and the base model must not be"
@@ -20,8 +23,14 @@ def server(workspace: Workspace, settings: Settings, adapter: str) -> Server:
     return expected(workspace, settings, adapter)
 
 
-def expected(workspace: Workspace, settings: Settings, adapter: str = "") -> Server:
+def expected(workspace: Workspace, settings: Settings, adapter: str = "") -> Server | None:
     """The same while nothing is tuned yet: good enough to ask whether it may be made."""
+    if workspace.preset is None:
+        return None
+    return _of_preset(workspace, settings, adapter)
+
+
+def _of_preset(workspace: Workspace, settings: Settings, adapter: str) -> Server:
     model = presets.preset(workspace.preset_name)
     config = serving.ServingConfig(
         workspace=workspace.key,
@@ -69,7 +78,7 @@ def _adapters(workspace: Workspace, adapter: str) -> tuple[serving.Adapter, ...]
 def check_task(run: Run, attempt: int) -> jobs.Task:
     """The look at the adapters' registries before a GPU is bought."""
     workspace = run.workspace
-    files_of = expected(workspace, run.settings).files
+    files_of = _of_preset(workspace, run.settings, "").files
     files = {"config.json": names.CONFIG, serving.ADAPTERS_FILE: names.ADAPTERS}
     secret = pods.secret_file("registry", rollout.registry_name(workspace), str(serving.REGISTRY_AUTH), optional=True)
     return frames.check_task(
