@@ -11,7 +11,7 @@ from typing import Any
 
 import presets
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, findings, jobs, pods, rollout, sizing
+from kaito_hera import errors, findings, jobs, ownpod, pods, rollout, sizing
 from kaito_hera.api import SERVE_ANNOTATION, Workspace
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
@@ -87,20 +87,25 @@ def preset(workspace: Workspace) -> presets.Preset:
 def dry_run(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind, obj: dict[str, Any]) -> None:
     """The API server would take this object, and its pods if it has any; its name is not somebody else's.
 
-    One of ours that is there was let in before. Asked again, a quota that it fills would speak against itself.
+    One of ours that is there was let in before. Asked again, a quota that it fills would speak against itself. Only
+    what the user wrote himself is asked about again, as a change.
     """
     metadata = obj["metadata"]
     found = cluster.get(kind, metadata["name"], metadata["namespace"])
     pods.refuse_foreign(found, workspace, kind.name)
-    if found:
-        return
-    todo = [(kind, obj)]
-    if template := obj.get("spec", {}).get("template"):
-        whole = {"name": metadata["name"], "namespace": metadata["namespace"], **template["metadata"]}
+    template = obj.get("spec", {}).get("template")
+    own = template is not None and workspace.preset is None
+    todo = [] if found else [(kind, obj)]
+    if template and not found:
+        meant = {key: template["metadata"][key] for key in ("labels", "annotations") if key in template["metadata"]}
+        whole = {"name": metadata["name"], "namespace": metadata["namespace"], **meant}
         todo.append((clusters.POD, {"metadata": whole, "spec": template["spec"]}))
     for made, body in todo:
-        with contextlib.suppress(clusters.ConflictError):  # of that very name: the server had nothing else against it
-            cluster.create(made, body, dry_run=True)
+        with contextlib.suppress(clusters.ConflictError), ownpod.in_users_words(made, own=own):
+            cluster.create(made, body, dry_run=True)  # a conflict: the server had nothing against it but its name
+    if own:  # it takes some things in a new object that it takes in no change
+        with ownpod.in_users_words(kind, own=own):
+            cluster.apply(kind, obj, dry_run=True)
 
 
 def config_map(cluster: clusters.Cluster, namespace: str, name: str, *, key: str, field: str) -> str:

@@ -315,7 +315,7 @@ def _error(status: int, answer: Object) -> errors.KaitoError:
     if len(message) > _MESSAGE:  # a refused patch is quoted in full, the reason comes last
         message = f"{message[: _MESSAGE // 2]} ... {message[-_MESSAGE // 2 :]}"
     reason = answer.get("reason", "")
-    if status in {400, 422}:
+    if status in {400, 422} or message.startswith(_UNTYPED):
         return InvalidObjectError(f"{reason}: {message}" if reason else message)
     if status == 404 and not reason:  # not a Status: nothing at all is served there
         return UnknownKindError(f"the API server does not know this kind, is its CRD installed? It says: {message}")
@@ -324,6 +324,8 @@ def _error(status: int, answer: Object) -> errors.KaitoError:
     return errors.ClusterUnavailableError(f"{status} {reason}: {message}")
 
 
+_UNTYPED = "failed to create typed patch object"
+"""How a server-side apply begins, with status 500, when fields are unknown, of a wrong type or there twice."""
 _ERRORS: dict[int, type[errors.KaitoError]] = {
     403: errors.ForbiddenError,
     404: NotFoundError,
