@@ -3,6 +3,7 @@
 The values travel into each Workflow as a parameter, so a run keeps the settings that it began with.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -80,7 +81,12 @@ class Settings(pydantic.BaseModel):
     def load(cls, folder: Path = FOLDER) -> Self:
         """Read a mounted ConfigMap: a file per key, its content a YAML value; raises pydantic.ValidationError."""
         files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
-        return cls.model_validate({file.name: _value(file.read_text(encoding="utf-8")) for file in files})
+        return cls.of({file.name: file.read_text(encoding="utf-8") for file in files})
+
+    @classmethod
+    def of(cls, data: Mapping[str, str]) -> Self:
+        """Read a ConfigMap's data; raises pydantic.ValidationError."""
+        return cls.model_validate({key: _value(text) for key, text in data.items()})
 
     def image(self, role: Literal["operator", "tuning", "serving"]) -> str:
         """The image of one role."""
