@@ -1,4 +1,4 @@
-"""Pods of the users' own (inference.template) against a real API server: what they become, and what is said of bad ones."""
+"""Pods of the users' own (inference.template) against a real API server: what they become, and what is said of them."""
 
 import copy
 
