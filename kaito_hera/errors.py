@@ -5,6 +5,7 @@
     │   ├── InvalidWorkspaceError
     │   ├── UnknownPresetError
     │   ├── PresetNotTunableError
+    │   ├── PresetNotServableError
     │   ├── UnknownInstanceTypeError
     │   ├── InsufficientGPUMemoryError
     │   ├── UnsupportedGPUError
@@ -78,6 +79,10 @@ class UnknownPresetError(TerminalError):
 
 class PresetNotTunableError(TerminalError):
     """The model cannot be tuned."""
+
+
+class PresetNotServableError(TerminalError):
+    """No runtime here can serve the model."""
 
 
 class UnknownInstanceTypeError(TerminalError):
