@@ -57,9 +57,8 @@ def from_hub(hub_id: str, revision: str | None, config: dict[str, Any], weights_
     method = _quantisation(hub_id, config, text)
     architecture, runtimes = _runtimes(hub_id, config, method)
     weights_gib = weights_bytes / _GIB
-    shape = _shape(hub_id, text, weights_gib)
-    family = text.get("model_type") or config.get("model_type")
-    linears = families().linears.get(str(family), ())
+    shape = _shape(hub_id, text, weights_gib * _stored(config, text))
+    linears = families().linears.get(str(config.get("model_type")), ())
     return Preset(
         name=hub_id,
         hub_id=hub_id,
@@ -170,6 +169,8 @@ def _shape(hub_id: str, text: dict[str, Any], weights_gib: float) -> Shape | Non
     heads = _number(hub_id, text, "num_attention_heads", "n_head", "n_heads")
     if layers is None or hidden is None or heads is None:
         return None
+    if heads > hidden:
+        raise UnservableError(f"{hub_id}: config.json has {heads} attention heads in a hidden size of {hidden}")
     full_layers, window = _windows(hub_id, text, layers)
     shape = Shape(
         layers=layers,
@@ -199,7 +200,7 @@ def _kind(text: dict[str, Any]) -> Any:
         return "latent"
     if any(text.get(name) for name in _NO_ATTENTION) or set(_layer_types(text)) & {"linear_attention", "mamba", "conv"}:
         return "hybrid"
-    return "experts" if any((text.get(name) or 0) > 1 for name in _EXPERTS) else "dense"
+    return "experts" if any(text.get(name) not in {None, 0, 1} for name in _EXPERTS) else "dense"
 
 
 def _layer_types(text: dict[str, Any]) -> list[str]:
@@ -235,10 +236,11 @@ def _believable(shape: Shape | None, weights_gib: float) -> bool:
 
 
 def _cache(hub_id: str, text: dict[str, Any], shape: Shape | None) -> int | None:
-    """Bytes of one token's keys and values in all layers."""
+    """Bytes of one token's keys and values in all layers, as the transformers runtime keeps them."""
     if shape is None:
         return None
     rank = _number(hub_id, text, "kv_lora_rank")
     if rank:
         return 2 * shape.layers * (rank + (_number(hub_id, text, "qk_rope_head_dim") or 0))
-    return 4 * shape.layers * shape.kv_heads * shape.head_size
+    kept = shape.heads if text.get("new_decoder_architecture") else shape.kv_heads  # Falcon repeats them first
+    return 4 * shape.layers * kept * shape.head_size

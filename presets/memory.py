@@ -78,25 +78,33 @@ def tuning(
     16-bit weights, or 4-bit ones as bitsandbytes stores them (nf4 with double quantisation: 0.516 bytes a parameter,
     measured); 16 bytes for each of the adapter's, which is on all linear layers: weight, gradient and two moments in 32
     bits. Activations are fitted to what a Llama-type layer with LoRA saves for the backward pass.
-    `recompute`: they are computed again then, so that one layer's are held at a time. `head`: the loss over the logits
-    of the whole micro-batch, in both precisions and as a gradient, as the trainer takes it; or chunk by chunk.
+    `recompute`: they are computed again then, so that one layer's are held at a time. `head`: the loss is taken over
+    the logits of the whole micro-batch, in both precisions and as a gradient, as the trainer does; or chunk by chunk.
+    A model whose shape is not known is taken as the one that needs most.
     """
     s = model.shape if model.shape and model.shape.complete else guess(model.weights_gib)
     assert s.intermediate is not None
-    assert s.vocabulary is not None
-    linear, wide = linear_parameters(s), s.hidden * s.intermediate
-    layer = tokens * (25.5 * s.hidden + 8.5 * s.intermediate + 4 * s.kv_heads * s.head_size)
-    loss = tokens * s.vocabulary * 10 if head == "whole" else min(tokens, 256) * s.vocabulary * 8
-    held = layer * (1 if recompute else s.layers)
+    linear = linear_parameters(s)
     parts = {
         "weights": (0.516 if method == "qlora" else 2) * linear + 2 * (parameters(s) - linear),
         "adapter": 16.0 * _adapter(s, rank),
-        "dequantised layer": 2.0 * wide if method == "qlora" else 0.0,
-        "layer inputs": 2.0 * s.hidden * s.layers * tokens,
-        "logits" if loss > held else "activations": max(loss, held),
+        "dequantised layer": 2.0 * s.hidden * s.intermediate if method == "qlora" else 0.0,
+        **_activations(s, tokens, recompute=recompute, chunked=head == "chunked"),
     }
-    bytes_ = sum(parts.values())
-    return Need({name: part / _GIB for name, part in parts.items()} | {"fragments": 0.06 * bytes_ / _GIB, "CUDA": 0.75})
+    parts["fragments"] = 0.06 * sum(parts.values())
+    return Need({name: part / _GIB for name, part in parts.items()} | {"CUDA": 0.75})
+
+
+def _activations(s: Shape, tokens: int, *, recompute: bool, chunked: bool) -> dict[str, float]:
+    """Bytes that the backward pass needs. A layer that is computed again and the logits are not held together."""
+    assert s.intermediate is not None
+    assert s.vocabulary is not None
+    logits = min(tokens, 256) * s.vocabulary * 8.0 if chunked else tokens * s.vocabulary * 10.0
+    layer = tokens * (25.5 * s.hidden + 8.5 * s.intermediate + 4 * s.kv_heads * s.head_size)
+    if not recompute:
+        return {"activations": s.layers * layer, "logits": logits}
+    largest = {"logits": logits} if logits > layer else {"activations": layer}
+    return {"layer inputs": 2.0 * s.hidden * s.layers * tokens, **largest}
 
 
 def tuning_gib(model: Preset, method: str, *, tokens: int, rank: int, recompute: bool = True) -> float:
