@@ -203,7 +203,7 @@ def _about(
 ) -> list[Finding]:
     found = []
     instead = _take(workspace, field, [presets.size(name) for name in size.instead])
-    if problem := unusable(size):
+    if workspace.preset and (problem := unusable(size)):  # a pod of the user's own has none of our images
         refused = settings.gpu_capability_check == "refuse"
         found.append(Finding(errors.UnsupportedGPUError, field, problem, instead, refused))
     if size.retired(on):

@@ -151,3 +151,10 @@ def test_the_first_fatal_finding_is_raised_and_the_others_told():
     assert findings.settle([small]) == ("a: is old; take b",)
     with pytest.raises(errors.InsufficientGPUMemoryError, match=r"^c: is small$"):
         findings.settle([small, fatal])
+
+
+def test_a_pod_of_the_user_s_own_needs_none_of_what_our_images_need():
+    made = workspace(instanceType="Standard_NC6s_v3")
+    made["inference"] = {"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}
+    assert [(finding.field, finding.fatal) for finding in judged(made)] == [("resource.instanceType", False)]
+    assert "retired" in judged(made)[0].problem
