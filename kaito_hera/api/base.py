@@ -55,6 +55,14 @@ class Rule:
         return {"rule": self.cel, "message": self.message, **more}
 
 
+class BrokenRulesError(ValueError):
+    """Every rule that a part of the API does not keep, by its message."""
+
+    def __init__(self, messages: tuple[str, ...]) -> None:
+        super().__init__("; ".join(messages))
+        self.messages = messages
+
+
 def _with_rules(schema: dict[str, Any], model: type["Model"]) -> None:
     if model.rules:
         schema["x-kubernetes-validations"] = [rule.schema() for rule in model.rules]
@@ -75,9 +83,9 @@ class Model(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _keeps_its_rules(self) -> Self:
-        for rule in self.rules:
-            if rule.holds and not rule.holds(self):
-                raise ValueError(rule.message)
+        broken = tuple(rule.message for rule in self.rules if rule.holds and not rule.holds(self))
+        if broken:
+            raise BrokenRulesError(broken)
         return self
 
 
