@@ -2,7 +2,7 @@
 
 The file's content is what counts: a ConfigMap volume swaps a symlink and keeps times. A change is applied to requests
 that come after it; an adapter that cannot be had leaves everything that already works as it is and is reported with its
-reason. Knows the engine by its Protocol and images as folders that a `Source` makes; no HTTP, no Ray, no torch.
+reason. Knows the engine by its Protocol and adapters as folders that a `Source` has; no HTTP, no Ray, no torch.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ RETRY_SECONDS_MOST = 120.0
 
 @dataclass(frozen=True)
 class Pulled:
-    """An adapter image on disk."""
+    """An adapter's files on disk."""
 
     digest: str
     folder: Path
@@ -40,7 +40,7 @@ class Loaded:
     adapter: Adapter
     digest: str
     template: str | None
-    """The chat template that it was trained with, if its image has one."""
+    """The chat template that it was trained with, if there is one beside it."""
 
     @property
     def id(self) -> str:
@@ -58,10 +58,10 @@ class Failed(NamedTuple):
 
 
 class Source(Protocol):
-    """Where adapter images come from; `serving.images.Images` is one."""
+    """Where adapters come from; `serving.folders.Sources` is one."""
 
-    async def pull(self, image: str) -> Pulled:
-        """The image's files, checked; raises an error of `serving.errors`."""
+    async def pull(self, adapter: Adapter) -> Pulled:
+        """The adapter's files, checked; raises an error of `serving.errors`."""
 
     def keep_only(self, digests: Iterable[str]) -> None:
         """Give back the disk of all other images."""
@@ -152,7 +152,7 @@ class AdapterSet:
     async def _obtain(self, adapter: Adapter, failures: int) -> Loaded | None:
         """The adapter as listed; if that cannot be had, what served under its name before, and a reason."""
         have = self._loaded.get(adapter.name)
-        if have is not None and have.adapter.image == adapter.image:
+        if have is not None and have.adapter.source == adapter.source:
             return Loaded(adapter, have.digest, have.template)
         try:
             return await self._load(adapter, have)
@@ -164,7 +164,7 @@ class AdapterSet:
         return have
 
     async def _load(self, adapter: Adapter, have: Loaded | None) -> Loaded:
-        pulled = await self._source.pull(adapter.image)
+        pulled = await self._source.pull(adapter)
         new = Loaded(adapter, pulled.digest, await asyncio.to_thread(_template, pulled.folder))
         engine = await self._engine()
         if have is None or have.id != new.id:

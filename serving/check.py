@@ -1,7 +1,7 @@
-"""`--check`: whether the adapter images can be had, asked from the user's namespace before a GPU is bought.
+"""`--check`: whether the adapters can be had, asked from the user's namespace before a GPU is bought.
 
 Runs in the operator's image: pydantic and skopeo, no torch and no ray. All images are asked at once and the answer
-comes in less than 15 seconds, also from a registry that does not answer.
+comes in less than 15 seconds, also from a registry that does not answer. A volume is looked into where it is mounted.
 """
 
 import concurrent.futures
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pydantic
 
-from serving import errors, images, settings
+from serving import errors, folders, images, settings
 from serving.config import ADAPTERS_FILE, Adapter, Adapters, Exit, ServingConfig
 
 
@@ -18,9 +18,12 @@ def check(config_file: Path) -> Exit:
     """Ask for every adapter; the first failure in the file's order is the termination message."""
     surroundings = settings.read()
     try:
-        adapters = _read(config_file)
+        config, adapters = _read(config_file)
         with concurrent.futures.ThreadPoolExecutor(max_workers=64) as pool:
-            asked = [pool.submit(_check, number, adapter, surroundings) for number, adapter in enumerate(adapters)]
+            asked = [
+                pool.submit(_check, _field(config, number, adapter), adapter, surroundings)
+                for number, adapter in enumerate(adapters)
+            ]
             found = [future.exception() or future.result() for future in asked]
         _raise_first(found)
     except errors.Fatal as error:
@@ -33,17 +36,26 @@ def check(config_file: Path) -> Exit:
     return Exit.DONE
 
 
-def _read(config_file: Path) -> tuple[Adapter, ...]:
+def _read(config_file: Path) -> tuple[ServingConfig, tuple[Adapter, ...]]:
     file = config_file.with_name(ADAPTERS_FILE)
     try:
-        ServingConfig.model_validate_json(config_file.read_bytes())
-        return Adapters.validate_json(file.read_bytes()) if file.exists() else ()
+        config = ServingConfig.model_validate_json(config_file.read_bytes())
+        return config, Adapters.validate_json(file.read_bytes()) if file.exists() else ()
     except (OSError, pydantic.ValidationError) as error:
         raise errors.BadConfig(f"{config_file} or {file.name} beside it cannot be used: {error}") from error
 
 
-def _check(number: int, adapter: Adapter, surroundings: settings.Settings) -> str:
-    field = f"inference.adapters[{number}].source.image"
+def _field(config: ServingConfig, number: int, adapter: Adapter) -> str:
+    """What of the Workspace names the adapter: the one that it tuned has its own name."""
+    tuned = adapter.name == config.workspace.rpartition("/")[2]
+    return ("tuning.output" if tuned else f"inference.adapters[{number}].source") + (
+        ".volumeSource" if adapter.volume else ".image"
+    )
+
+
+def _check(field: str, adapter: Adapter, surroundings: settings.Settings) -> str:
+    if adapter.volume:
+        return _look(field, adapter)
     try:
         manifest = images.inspect(
             adapter.image, authfile=surroundings.registry_auth, seconds=surroundings.check_seconds
@@ -51,6 +63,15 @@ def _check(number: int, adapter: Adapter, surroundings: settings.Settings) -> st
     except errors.Fatal as error:
         raise type(error)(f"{field}: {error}") from error
     return f"{manifest.pinned}, {len(manifest.layers)} layers, {sum(layer.size for layer in manifest.layers):,} bytes"
+
+
+def _look(field: str, adapter: Adapter) -> str:
+    if not Path(adapter.folder).is_dir():
+        return f"{adapter.volume} is not mounted here: the server looks into it"
+    try:
+        return f"{adapter.volume}, {folders.read(adapter).digest}"
+    except errors.Fatal as error:
+        raise type(error)(f"{field}: {error}") from error
 
 
 def _raise_first(found: list[str | BaseException]) -> None:

@@ -8,7 +8,7 @@ badly, the server's or a check's, leaves a `Failure` as its termination message.
 import enum
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pydantic
 
@@ -70,12 +70,27 @@ class ServingConfig(Strict):
 
 
 class Adapter(Strict):
-    """One adapter beside the base model; a change of the list is no new pod."""
+    """One adapter beside the base model, from an image or from a mounted volume; a change of the list is no new pod."""
 
     name: str
-    image: str
+    image: str = ""
     """An image with /data/adapter_config.json and /data/adapter_model.safetensors."""
+    volume: str = ""
+    """What messages call the volume; with `@sha256:...` only this adapter will do, see `serving.folders`."""
+    folder: str = ""
+    """Where it is mounted: adapter_config.json and adapter_model.safetensors lie at its top."""
     strength: Annotated[float, pydantic.Field(ge=0, le=1)] = 1.0
+
+    @pydantic.model_validator(mode="after")
+    def _comes_from_one_place(self) -> Self:
+        if bool(self.image) == bool(self.volume) or bool(self.volume) != bool(self.folder):
+            raise ValueError(f"adapter {self.name} needs an image, or a volume and the folder where it is mounted")
+        return self
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in one word: the image, or what the volume is called."""
+        return self.image or self.volume
 
 
 def _distinct(adapters: tuple[Adapter, ...]) -> tuple[Adapter, ...]:
@@ -94,11 +109,11 @@ class AdapterStatus(Adapter):
 
     state: Literal["loaded", "loading", "failed"]
     digest: str = ""
-    """Of the image that is served under this name, `sha256:...`; while a change fails, the earlier one's."""
+    """Of the image or files that are served under this name, `sha256:...`; while a change fails, the earlier one's."""
     reason: str = ""
     """Why it failed, or what it waits for."""
     retryable: bool = True
-    """Whether the same image may work another time; the server tries again in any case."""
+    """Whether the same image or volume may work another time; the server tries again in any case."""
     failures: int = 0
     """How often in a row it failed: what is said again is told from what was said before."""
 
@@ -119,7 +134,7 @@ class Served(pydantic.BaseModel):
         seen = {status.name: status for status in self.adapters}
         for adapter in wanted:
             status = seen.pop(adapter.name, None)
-            if status is None or (status.image, status.strength) != (adapter.image, adapter.strength):
+            if status is None or (status.source, status.strength) != (adapter.source, adapter.strength):
                 return f"adapter {adapter.name}: the server has not read this change yet"
             if status.state != "loaded":
                 return f"adapter {adapter.name}: {status.state}{': ' if status.reason else ''}{status.reason}"
@@ -131,7 +146,7 @@ class Served(pydantic.BaseModel):
         return {
             at: failed[adapter.name]
             for at, adapter in enumerate(wanted)
-            if adapter.name in failed and failed[adapter.name].image == adapter.image
+            if adapter.name in failed and failed[adapter.name].source == adapter.source
         }
 
 

@@ -13,8 +13,9 @@ Fatal                     class name = reason; exit code; whether trying again u
 ├── BadConfig               the mounted config
 ├── BadModel                the weights on the hub
 ├── ModelDoesNotFit         not enough memory for the weights
+├── AdapterFilesMissing     a volume without an adapter's files (yet)
 ├── AdapterImageNotFound ┐
-├── NotAnAdapter         ├  an adapter image
+├── NotAnAdapter         ├  an adapter's image or volume
 ├── RegistryAuthFailed   │
 ├── RegistryUnavailable  ┘
 ├── HubUnavailable          network
@@ -117,8 +118,15 @@ class AdapterImageNotFound(Fatal):
     exit = Exit.BAD_ADAPTER
 
 
+class AdapterFilesMissing(Fatal):
+    """The volume has no adapter at its top; whoever mends that does so outside of the Workspace."""
+
+    exit = Exit.BAD_ADAPTER
+    retryable = True
+
+
 class NotAnAdapter(Fatal):
-    """The image is there and is no adapter, or none for this model."""
+    """The image or volume is there and holds no adapter, or none for this model."""
 
     exit = Exit.BAD_ADAPTER
 

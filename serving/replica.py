@@ -20,6 +20,7 @@ from ray.serve.schema import LoggingConfig
 from serving import errors
 from serving.app import create_app
 from serving.config import ServingConfig
+from serving.folders import Sources
 from serving.images import Images
 from serving.link import Link, LinkHandler, obey
 from serving.service import Loaded, Service
@@ -69,7 +70,7 @@ class Server:
             launch.config,
             load=lambda: _load(launch),
             adapters_file=launch.adapters_file,
-            source=Images(launch.scratch / "adapters", authfile=launch.registry_auth),
+            source=Sources(Images(launch.scratch / "adapters", authfile=launch.registry_auth)),
             on_fatal=self._end,
         )
         self._app = create_app(self._service)

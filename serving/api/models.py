@@ -49,7 +49,7 @@ def _entries(service: Service) -> dict[str, Mapping[str, Any]]:
             **common,
             "parent": config.model.id,
             "strengths": {name: each.adapter.strength},
-            "image": each.adapter.image,
+            **({"image": each.adapter.image} if each.adapter.image else {"volume": each.adapter.volume}),
             "digest": each.digest,
         }
     served = {"id": config.name, **common, "parent": None if not loaded else config.model.id, "strengths": strengths}

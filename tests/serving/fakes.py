@@ -142,7 +142,8 @@ class FolderSource:
         self.pulls = []
         self.kept = set()
 
-    async def pull(self, image):
+    async def pull(self, adapter):
+        image = adapter.image
         self.pulls.append(image)
         if image not in self.images:
             raise errors.AdapterImageNotFound(f"the registry has no image {image}")
@@ -185,13 +186,15 @@ class Client:
 
 @contextlib.contextmanager
 def server(
-    folder, *, tokenizer=None, load=None, max_waiting=64, max_body=4 << 20, images=None, adapters="[]", **engine
-):
+    folder, *, tokenizer=None, load=None, max_waiting=64, max_body=4 << 20, images=None, adapters="[]", source=None,
+    **engine,
+):  # fmt: skip
     """The real application on a real port of loopback, with a fake engine behind it."""
     tokenizer = tokenizer or ByteTokenizer()
     fake = FakeEngine(tokenizer, **engine)
-    source = FolderSource(folder / "images")
-    source.images.update(images or {})
+    if source is None:
+        source = FolderSource(folder / "images")
+        source.images.update(images or {})
     (folder / "adapters.json").write_text(adapters)
     fatal = []
     service = Service(

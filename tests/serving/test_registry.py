@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from serving import check as serving_check
 from serving import errors
 from serving import images as adapter_images
 from serving.config import parse_termination
@@ -208,6 +210,17 @@ def test_check_names_the_field_and_ends_with_a_terminal_code(tmp_path, images, i
     assert (done.returncode, left.reason, left.retryable) == (code, reason, False)
     assert left.message.startswith("inference.adapters[2].source.image: ")
     assert image in left.message
+
+
+def test_check_names_what_was_tuned_by_its_own_field(tmp_path, public, images):
+    model = {"id": "acme/tiny", "revision": "1"}
+    (tmp_path / "serving.json").write_text(json.dumps({"workspace": "ns/a0", "name": "tiny", "model": model}))
+    config = Path(tmp_path / "serving.json")
+    (tmp_path / "adapters.json").write_text(json.dumps([{"name": "a0", "image": f"{public}/team/none:1"}]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERMINATION_LOG", str(tmp_path / "termination"))
+        assert serving_check.check(config) == 11
+    assert parse_termination((tmp_path / "termination").read_text()).message.startswith("tuning.output.image: the reg")
 
 
 def test_check_answers_in_time_when_the_registry_does_not(tmp_path):
