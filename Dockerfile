@@ -26,6 +26,7 @@ FROM base AS operator
 COPY --from=installer /opt/python /opt/python
 COPY presets /app/presets
 COPY oci /app/oci
+COPY weights /app/weights
 COPY kaito_hera /app/kaito_hera
 COPY workflows /app/workflows
 COPY tuning /app/tuning
@@ -44,6 +45,7 @@ RUN uv pip install --python "$(command -v python3)" --no-cache --compile-bytecod
 FROM model AS tuning
 COPY presets /app/presets
 COPY oci /app/oci
+COPY weights /app/weights
 COPY tuning /app/tuning
 RUN python3 -m compileall -q /app
 USER 65532:65532
@@ -52,6 +54,7 @@ ENTRYPOINT ["python3", "-m", "tuning"]
 FROM model AS serving
 COPY presets /app/presets
 COPY oci /app/oci
+COPY weights /app/weights
 COPY serving /app/serving
 RUN python3 -m compileall -q /app
 USER 65532:65532

@@ -1,0 +1,52 @@
+"""What can be known of a model before a GPU is bought: may it be had, which commit or digest it is, how large it is.
+
+Needs neither torch nor the hub's client: it runs in the operator's image, in the user's namespace.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import presets
+from weights import errors, hub, image
+from weights.config import Found, Model
+
+
+def check(model: Model, auth: Path) -> Found:
+    """Raise why the model cannot be had; else what it is now."""
+    return _of_image(model, auth) if model.image else _of_hub(model)
+
+
+def _of_hub(model: Model) -> Found:
+    asked = hub.Hub()
+    if model.known:
+        asked.may_read(model)
+        return Found(pinned=_commit(model, asked))
+    pinned = model.model_copy(update={"revision": _commit(model, asked)})
+    weights = asked.weights_bytes(pinned)
+    return Found(pinned=pinned.revision, bytes=weights, preset=_preset(pinned, asked.config(pinned), weights))
+
+
+def _commit(model: Model, asked: hub.Hub) -> str:
+    found = asked.commit(model)
+    if len(found) != hub.COMMIT or not all(digit in "0123456789abcdef" for digit in found):
+        raise errors.HubUnavailable(f"{model.what}: the hub names no commit but {found[:60]!r}; it is asked again")
+    return found
+
+
+def _of_image(model: Model, auth: Path) -> Found:
+    source = image.opened(model, auth)
+    found = image.inspect(source)
+    preset = None
+    if not model.known:
+        with tempfile.TemporaryDirectory() as folder:
+            settings = image.model_config(source, found, Path(folder))
+        preset = _preset(model, settings or hub.Hub().config(model), found.weights_bytes)
+    return Found(pinned=found.digest, bytes=found.weights_bytes, preset=preset)
+
+
+def _preset(model: Model, settings: dict[str, Any], weights: int) -> presets.Preset:
+    try:
+        return presets.from_hub(model.id, None, settings, weights)
+    except presets.UnservableError as error:
+        raise errors.ModelUnusable(f"{model.field}.name: {error}") from error

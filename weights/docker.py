@@ -1,0 +1,134 @@
+"""Image references, and the passwords of registries, read as docker and podman read them. Talks to no registry."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_NAME = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+_HELPER_SECONDS = 30
+
+
+class Reference(NamedTuple):
+    """`host/repository:tag` or `host/repository@digest`."""
+
+    host: str
+    repository: str
+    version: str
+    """Tag or digest."""
+
+    def __str__(self) -> str:
+        return f"{self.name}{'@' if ':' in self.version else ':'}{self.version}"
+
+    @property
+    def name(self) -> str:
+        """Without tag and digest."""
+        return f"{self.host}/{self.repository}"
+
+    @property
+    def api(self) -> str:
+        """The host that speaks the API."""
+        return "registry-1.docker.io" if self.host == "docker.io" else self.host
+
+
+class Credential(NamedTuple):
+    """What there is for one registry."""
+
+    username: str = ""
+    password: str = ""
+    identity_token: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.password or self.identity_token)
+
+    def basic(self) -> str:
+        """The Authorization header with the password."""
+        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+
+
+def parse(image: str) -> Reference:
+    """The parts of an image reference; raises ValueError. A digest beside a tag decides."""
+    rest, _, digest = image.partition("@")
+    name, _, tag = rest.rpartition(":") if ":" in rest.rsplit("/", maxsplit=1)[-1] else (rest, "", "latest")
+    head, _, path = name.partition("/")
+    if path and ("." in head or ":" in head or head == "localhost"):
+        host, repository = head, path
+    else:
+        host, repository = "docker.io", name if path else f"library/{name}"
+    if not _NAME.fullmatch(repository) or not _TAG.fullmatch(tag) or (digest and not _DIGEST.fullmatch(digest)):
+        raise ValueError(f"{image!r} is no image reference; write host/repository:tag, in lower case")
+    return Reference("docker.io" if host in _HUB else host, repository, digest or tag)
+
+
+def find(file: Path | None, reference: Reference) -> Credential:
+    """The file's entry for the image, the most specific one; None is where docker and podman keep theirs."""
+    for path in [file] if file else _places():
+        settings = _read(path)
+        if found := _entry(settings, reference) or _helped(settings, reference):
+            return found
+    return Credential()
+
+
+def _places() -> Iterator[Path]:
+    if named := os.environ.get("REGISTRY_AUTH_FILE"):
+        yield Path(named)
+    yield Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        yield Path(runtime) / "containers/auth.json"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _entry(settings: dict[str, Any], reference: Reference) -> Credential:
+    best: tuple[int, Credential] = (-1, Credential())
+    auths = settings.get("auths")
+    for key, entry in auths.items() if isinstance(auths, dict) else ():
+        host, _, path = re.sub(r"/v[12]$", "", re.sub(r"^https?://", "", key).rstrip("/")).partition("/")
+        same = (host in _HUB and reference.host == "docker.io") or host == reference.host
+        if same and isinstance(entry, dict) and f"{reference.repository}/".startswith(f"{path}/" if path else ""):
+            best = max(best, (len(path), _decoded(entry)), key=lambda found: found[0])
+    return best[1]
+
+
+def _decoded(entry: dict[str, Any]) -> Credential:
+    username, password = str(entry.get("username") or ""), str(entry.get("password") or "")
+    if entry.get("auth"):
+        try:
+            username, _, password = base64.b64decode(str(entry["auth"]), validate=True).decode().partition(":")
+        except ValueError:
+            return Credential()
+    # `az acr login` writes a zero password beside the token
+    return Credential(username, password.strip("\0\n"), str(entry.get("identitytoken") or ""))
+
+
+def _helped(settings: dict[str, Any], reference: Reference) -> Credential:
+    """What a credential helper has, as `docker login` leaves it on most laptops."""
+    helpers = settings.get("credHelpers")
+    own = helpers.get(reference.host) if isinstance(helpers, dict) else None
+    program = shutil.which(f"docker-credential-{own or settings.get('credsStore')}")
+    if program is None:
+        return Credential()
+    server = "https://index.docker.io/v1/" if reference.host == "docker.io" else reference.host
+    done = subprocess.run(  # noqa: S603 -- the helper that the user's own docker config names
+        [program, "get"], input=server, capture_output=True, text=True, timeout=_HELPER_SECONDS, check=False
+    )
+    try:
+        said = json.loads(done.stdout)
+        name, secret = str(said["Username"]), str(said["Secret"])
+    except (ValueError, KeyError, TypeError):
+        return Credential()
+    return Credential(identity_token=secret) if name == "<token>" else Credential(name, secret)

@@ -1,0 +1,203 @@
+"""The hub: what it says of a model, asked without its client, and the model's files, fetched with it.
+
+HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE and proxies mean what they mean to huggingface_hub. The token goes
+to the hub's own host and never along a redirect to another one.
+"""
+
+import errno
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from weights import config, errors
+from weights.config import Model
+
+log = logging.getLogger("weights")
+
+COMMIT = 40
+"""Letters of a commit."""
+
+TIMEOUT = (5.0, 10.0)
+"""Seconds to connect and between bytes."""
+_MOST = 8 << 20
+_PAGES = 20
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
+
+
+class Hub:
+    """The hub of this environment, asked with its token."""
+
+    def __init__(self) -> None:
+        self.endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+        self._token = _token()
+        self._session = requests.Session()
+        self._session.auth = self._sign  # an auth of its own, or requests would look into ~/.netrc
+
+    def may_read(self, model: Model) -> None:
+        """Raise unless the hub gives the model's config.json to this token."""
+        self._get(model, f"/{model.id}/resolve/{quote(model.revision, safe='')}/config.json")
+
+    def commit(self, model: Model) -> str:
+        """The commit that the revision is now."""
+        about = self._json(model, f"/api/models/{model.id}/revision/{quote(model.revision, safe='')}")
+        return str(about.get("sha", "")) if isinstance(about, dict) else ""
+
+    def config(self, model: Model) -> dict[str, Any]:
+        """The model's config.json."""
+        found = self._json(model, f"/{model.id}/resolve/{model.revision}/config.json")
+        if not isinstance(found, dict):
+            raise errors.ModelUnusable(f"{model.what}: its config.json is no JSON object")
+        return found
+
+    def weights_bytes(self, model: Model) -> int:
+        """The size of the safetensors files that would be fetched."""
+        path, query, total = f"/api/models/{model.id}/tree/{model.revision}", "", 0
+        for _ in range(_PAGES):
+            body, query = self._get(model, path + query)
+            for entry in _parsed(model, body):
+                if config.is_wanted(entry["path"]) and entry["path"].endswith(".safetensors"):
+                    total += int(entry["size"])
+            if not query:
+                break
+        return total
+
+    def _json(self, model: Model, path: str) -> Any:
+        return _parsed(model, self._get(model, path)[0])
+
+    def _get(self, model: Model, path: str) -> tuple[bytes, str]:
+        """The body, as far as it may go, and the query of the next page."""
+        body = b""
+        try:
+            with self._session.get(self.endpoint + path, timeout=TIMEOUT, stream=True) as answer:
+                for piece in answer.iter_content(1 << 16):
+                    body += piece
+                    if len(body) > _MOST:
+                        break
+        except requests.RequestException as error:
+            raise errors.HubUnavailable(
+                f"{model.what}: the hub {self.endpoint} does not answer ({type(error).__name__}); it is asked again"
+            ) from error
+        if answer.status_code != requests.codes.ok:
+            raise refusal(model, answer.status_code, answer.headers.get("X-Error-Code", ""), given=bool(self._token))
+        following = urlsplit(answer.links.get("next", {}).get("url", "")).query
+        return body, f"?{following}" if following else ""
+
+    def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """The token, for the hub's own address: requests takes it off before it follows a redirect elsewhere."""
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _parsed(model: Model, body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise errors.HubUnavailable(f"{model.what}: the hub's answer is no JSON: {body[:80]!r}") from error
+
+
+def _token() -> str:
+    if token := os.environ.get("HF_TOKEN", "").strip():
+        return token
+    try:
+        return Path(os.environ.get("HF_TOKEN_PATH", "")).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def refusal(model: Model, status: int, code: str, *, given: bool) -> errors.WeightsError:
+    """What a status that is not 200, and the hub's word for it, mean to the user; `given` says whether with a token."""
+    options = f"{model.field}.presetOptions"
+    secret = f"Secret {model.secret}" if model.secret else config.TOKEN_KEY
+    if code == "RevisionNotFound":
+        return errors.ModelNotFound(f"{model.what}: the hub has the model, but not this revision")
+    if code == "EntryNotFound":
+        return errors.ModelUnusable(f"{model.what}: the repository has no config.json; it is no model of transformers")
+    if status == requests.codes.not_found or code == "RepoNotFound":
+        why = f"the token in {secret} may not see it" if given else "it is private and needs a modelAccessSecret"
+        return errors.ModelNotFound(f"{model.what}: is not on the hub, or {why}; correct {model.field}.name")
+    if status not in {401, 403}:
+        return errors.HubUnavailable(f"{model.what}: the hub answers {status}; it is asked again")
+    if given:
+        return errors.GatedModel(
+            f"{model.what}: the hub refuses the token in {secret} ({status}{' ' if code else ''}{code}); see that it is"
+            " valid and may read gated repositories, and accept the model's terms on the hub with its account"
+        )
+    return errors.GatedModel(
+        f"{model.what}: is gated ({status}); accept its terms on the hub, put a token of that account as"
+        f" {config.TOKEN_KEY} into a Secret and name it in {options}.modelAccessSecret, or name an image that has its"
+        f" files in {options}.image"
+    )
+
+
+def fetch(model: Model, cache: Path, *, patience: float = 0.0) -> Path:
+    """The folder with the model's files, all of them; a hub that does not answer is asked for `patience` seconds."""
+    since, pause = time.monotonic(), 1.0
+    while True:
+        try:
+            folder = download(model, cache)
+        except errors.HubUnavailable as error:
+            if time.monotonic() + pause - since > patience:
+                raise
+            log.warning("%s; trying again in %.0f s", error, pause)
+            time.sleep(pause)
+            pause = min(2 * pause, 15)
+        else:
+            return complete(model, folder)
+
+
+def complete(model: Model, folder: Path) -> Path:
+    """The folder, if it has what a model needs."""
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise errors.ModelUnusable(
+            f"{model.what}: has no config.json or no .safetensors files; other formats may run code and are not loaded"
+        )
+    return folder
+
+
+def download(model: Model, cache: Path | None) -> Path:
+    """One try, with the hub's client; None is its own cache, where a person's models are."""
+    import huggingface_hub  # noqa: PLC0415 -- not in the operator's image
+
+    allowed, ignored = config.patterns()
+    try:
+        found = huggingface_hub.snapshot_download(
+            model.id,
+            revision=model.revision,
+            cache_dir=cache and str(cache),
+            allow_patterns=allowed,
+            ignore_patterns=ignored,
+        )
+    except Exception as error:
+        raise _explained(model, error) from error
+    return Path(found)
+
+
+def _explained(model: Model, error: Exception) -> Exception:
+    """The client's many errors as ours; what is not known may pass."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in _DISK:
+            return errors.StorageTrouble(f"{model.what}: could not be stored: {cause}; give the volume more room")
+        if type(cause).__name__ == "DisabledRepoError":
+            return errors.ModelUnusable(f"{model.what}: is disabled on the hub; choose another model")
+        if type(cause).__name__ == "HFValidationError":
+            return errors.ModelNotFound(f"{model.what}: is no name of the hub's; write ORGANISATION/MODEL")
+        answer = getattr(cause, "response", None)
+        if answer is not None:
+            return refusal(model, answer.status_code, answer.headers.get("X-Error-Code", ""), given=bool(_token()))
+    line = str(error).strip().partition("\n")[0][:400]
+    return errors.HubUnavailable(f"{model.what}: could not be fetched: {type(error).__name__}: {line}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__

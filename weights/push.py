@@ -1,0 +1,190 @@
+"""`kaito-hera model push`: a model's files as an image, one plain layer a file, the same bytes for the same files.
+
+Nothing is written to the disk but what the hub's own client keeps in its cache. What the registry has is not sent
+again, so a push that was cut is begun anew without loss. The files lie in /models, where KServe too looks for them.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from weights import errors, hub, image, layers, registry
+from weights.config import Model
+
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+_FOLDER = "models"
+_AT_ONCE = 3
+_PIECE = 4 << 20
+_TRIES = 5
+_ANEW = "\r\x1b[K"
+"""Back to the line's beginning, and wipe it."""
+
+
+class Pushed(NamedTuple):
+    """An image that is in its registry."""
+
+    image: str
+    """By digest."""
+    bytes: int
+    sent: int
+    """Of these, what the registry did not have."""
+
+
+def push(
+    model: Model, target: str, *, folder: Path | None = None, auth: Path | None = None, out: TextIO = sys.stderr
+) -> Pushed:
+    """Make the image of the model, whose files are in `folder` or come from the hub, and push it."""
+    to = registry.Registry(target, auth, field="IMAGE", push=True)
+    if ":" in to.reference.version:
+        raise errors.ModelNotFound(f"IMAGE: {target}: a push gives a tag; leave the digest out")
+    files = image.local(_source(model, folder))
+    progress = _Progress(sum(file.stat().st_size for file in files.values()), out)
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        doing = [pool.submit(_layer, to, name, file, progress) for name, file in files.items()]
+        try:
+            made = [future.result() for future in doing]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    revision = {} if folder else {image.REVISION: model.revision}
+    manifest = _manifest(to, made, {image.MODEL: model.id, **revision})
+    to.tag(manifest)
+    progress.end()
+    digest = hashlib.sha256(manifest).hexdigest()
+    return Pushed(f"{to.reference.name}@sha256:{digest}", sum(layer["size"] for layer in made), progress.sent)
+
+
+def _source(model: Model, folder: Path | None) -> Path:
+    if folder is None:
+        return hub.complete(model, hub.download(model, None))
+    if not folder.is_dir():
+        raise errors.ModelNotFound(f"--folder {folder}: is no folder")
+    return hub.complete(model.model_copy(update={"field": f"--folder {folder}"}), folder)
+
+
+def _layer(to: registry.Registry, name: str, file: Path, progress: "_Progress") -> dict[str, Any]:
+    """One file's layer, in the registry; its descriptor."""
+    size = file.stat().st_size
+
+    def pieces(told: Callable[[int], None]) -> Iterator[bytes]:
+        return layers.single_file(f"{_FOLDER}/{name}", size, _read(file, told))
+
+    hashed = hashlib.sha256()
+    whole = 0
+    for piece in pieces(lambda _count: None):
+        hashed.update(piece)
+        whole += len(piece)
+    digest = f"sha256:{hashed.hexdigest()}"
+    if _absent(to, digest):
+        _send(to, digest, registry.Body(whole, lambda: pieces(progress.sending)), progress)
+        progress.say(f"{name}: sent, {size / 1e9:.2f} GB")
+    else:
+        progress.there(size)
+        progress.say(f"{name}: there already")
+    return {"mediaType": LAYER, "digest": digest, "size": whole, "annotations": {image.FILE: name}}
+
+
+def _absent(to: registry.Registry, digest: str) -> bool:
+    return not to.has(digest)
+
+
+def _send(to: registry.Registry, digest: str, body: registry.Body, progress: "_Progress") -> None:
+    pause = 1.0
+    for number in range(_TRIES):
+        try:
+            to.upload(digest, body)
+        except errors.RegistryUnavailable as error:
+            if number + 1 == _TRIES:
+                raise
+            progress.say(f"{error}; trying again in {pause:.0f} s")
+            time.sleep(pause)
+            pause *= 2
+        else:
+            return
+
+
+def _read(file: Path, told: Callable[[int], None]) -> Iterator[bytes]:
+    with file.open("rb") as source:
+        while piece := source.read(_PIECE):
+            yield piece
+            told(len(piece))
+
+
+def _manifest(to: registry.Registry, made: list[dict[str, Any]], annotations: dict[str, str]) -> bytes:
+    """The image's manifest; its config is pushed."""
+    diffs = [layer["digest"] for layer in made]  # the layers are not compressed
+    settings = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": diffs},
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "kaito-hera model push"}] * len(made),
+    }
+    data = _json(settings)
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    if _absent(to, digest):
+        to.upload(digest, registry.Body(len(data), lambda: iter([data])))
+    config = {"mediaType": CONFIG, "digest": digest, "size": len(data)}
+    body = {"schemaVersion": 2, "mediaType": registry.MANIFEST, "config": config, "layers": made}
+    return _json(body | {"annotations": annotations})
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":"), sort_keys=True).encode()
+
+
+class _Progress:
+    """One line that is written over on a terminal; elsewhere a line for each file."""
+
+    def __init__(self, total: int, out: TextIO) -> None:
+        self._total = max(total, 1)
+        self._out = out
+        self._terminal = out.isatty()
+        self._lock = threading.Lock()
+        self._began = time.monotonic()
+        self._drawn = 0.0
+        self._there = 0
+        self.sent = 0
+
+    def sending(self, count: int) -> None:
+        """So many bytes more were sent."""
+        with self._lock:
+            self.sent += count
+            self._draw()
+
+    def there(self, count: int) -> None:
+        """So many bytes need not be sent."""
+        with self._lock:
+            self._there += count
+            self._draw()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        with self._lock:
+            self._out.write(f"{_ANEW if self._terminal else ''}{text}\n")
+            self._draw(now=True)
+            self._out.flush()
+
+    def end(self) -> None:
+        """Nothing more is drawn."""
+        if self._terminal:
+            self._out.write(_ANEW)
+            self._out.flush()
+
+    def _draw(self, *, now: bool = False) -> None:
+        moment = time.monotonic()
+        if not self._terminal or not (now or moment - self._drawn > 0.2):
+            return
+        self._drawn = moment
+        share = min(1.0, (self.sent + self._there) / self._total)
+        speed = self.sent / max(moment - self._began, 0.001)
+        bar = "#" * int(24 * share)
+        self._out.write(f"{_ANEW}[{bar:.<24}] {100 * share:3.0f} %  {speed / 1e6:.0f} MB/s")
+        self._out.flush()
