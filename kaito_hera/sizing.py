@@ -35,6 +35,8 @@ class Batch:
     rank: int
     recompute: bool = True
     """Activations are computed again for the backward pass."""
+    stored: str | None = None
+    """In how many bits qlora keeps the base model, as a key of memory.BYTES; None for its own default."""
 
     @property
     def tokens(self) -> int:
@@ -110,7 +112,8 @@ def demands(workspace: Workspace, model: presets.Preset, batch: Batch | None, co
 
 def tune(model: presets.Preset, method: str, batch: Batch) -> Demand:
     """The demand of a tuning run."""
-    need = memory.tuning(model, method, tokens=batch.tokens, rank=batch.rank, recompute=batch.recompute)
+    stored = batch.stored if method == "qlora" else None
+    need = memory.tuning(model, method, tokens=batch.tokens, rank=batch.rank, recompute=batch.recompute, stored=stored)
     rows = f"{batch.rows} row{'s' if batch.rows > 1 else ''} of {batch.length:,} tokens"
     kept = "" if batch.recompute else ", activations kept"
     return Demand("tune", f"{method}, rank {batch.rank}, {rows}{kept}", need)

@@ -142,6 +142,9 @@ class Size(Facts):
     """What to take in its place, nearest first."""
     note: str = ""
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     @property
     def usd_per_hour(self) -> float | None:
         """The lowest price of all regions, an indication and not a bill; None where not known."""

@@ -16,6 +16,8 @@ from presets.facts import Capability, Preset, Shape, Size
 _GIB = 2**30
 MARGIN = 1.1
 """What an estimate may be short of the truth: 11 % against published figures (tests/presets)."""
+BYTES: Mapping[str, float] = {"16 bits": 2.0, "8 bits": 1.0, "4 bits": 0.5625, "4 bits twice": 0.516}
+"""Of one parameter as bitsandbytes stores it, measured; twice: the scales of 4-bit blocks are quantised too."""
 _LOADING = 1.02
 """Weights in memory over weights in files, as KAITO's estimator has it."""
 
@@ -72,12 +74,13 @@ def tuning(
     rank: int,
     recompute: bool = True,
     head: Literal["whole", "chunked"] = "whole",
+    stored: str | None = None,
 ) -> Need:
     """What one GPU holds to tune `model` with micro-batches of `tokens` tokens in all.
 
-    16-bit weights, or 4-bit ones as bitsandbytes stores them (nf4 with double quantisation: 0.516 bytes a parameter,
-    measured); 16 bytes for each of the adapter's, which is on all linear layers: weight, gradient and two moments in 32
-    bits. Activations are fitted to what a Llama-type layer with LoRA saves for the backward pass.
+    Linear layers as `stored` (a key of BYTES; by default what the method is known for), the rest in 16 bits; 16 bytes
+    for each parameter of the adapter, which is on all linear layers: weight, gradient and two moments in 32 bits.
+    Activations are fitted to what a Llama-type layer with LoRA saves for the backward pass.
     `recompute`: they are computed again then, so that one layer's are held at a time. `head`: the loss is taken over
     the logits of the whole micro-batch, in both precisions and as a gradient, as the trainer does; or chunk by chunk.
     A model whose shape is not known is taken as the one that needs most.
@@ -85,10 +88,11 @@ def tuning(
     s = model.shape if model.shape and model.shape.complete else guess(model.weights_gib)
     assert s.intermediate is not None
     linear = linear_parameters(s)
+    each = BYTES[stored or ("4 bits twice" if method == "qlora" else "16 bits")]
     parts = {
-        "weights": (0.516 if method == "qlora" else 2) * linear + 2 * (parameters(s) - linear),
+        "weights": each * linear + 2 * (parameters(s) - linear),
         "adapter": 16.0 * _adapter(s, rank),
-        "dequantised layer": 2.0 * s.hidden * s.intermediate if method == "qlora" else 0.0,
+        "dequantised layer": 2.0 * s.hidden * s.intermediate if each < 2 else 0.0,
         **_activations(s, tokens, recompute=recompute, chunked=head == "chunked"),
     }
     parts["fragments"] = 0.06 * sum(parts.values())
@@ -115,7 +119,7 @@ def tuning_gib(model: Preset, method: str, *, tokens: int, rank: int, recompute:
 def guess(weights_gib: float) -> Shape:
     """A shape for weights of which nothing else is known, chosen to need more than the models that are known.
 
-    As deep as 1/48 of its width, which no model is, with a cache of all heads and the largest vocabulary.
+    Deeper for its width than any of them, with keys and values of every head and the largest vocabulary.
     """
     hidden = 128 * max(1, round(math.cbrt(1.5 * weights_gib * _GIB) / 128))
     return Shape(

@@ -109,6 +109,15 @@ def test_memory_to_tune_grows_with_what_is_asked():
     assert memory.tuning_gib(base, "qlora", tokens=2048, rank=8, recompute=False) > small + 5
 
 
+def test_weights_may_be_stored_in_more_bits_than_qlora_is_known_for():
+    needed = [
+        memory.tuning(PHI_4, "qlora", tokens=2048, rank=8, stored=stored).parts["weights"]
+        for stored in (None, "4 bits twice", "4 bits", "8 bits", "16 bits")
+    ]
+    assert needed[0] == needed[1] < needed[2] < needed[3] < needed[4]
+    assert needed[3] == pytest.approx(14.6, abs=0.3), "13.6 billion parameters, and embeddings of 16 bits"
+
+
 def test_the_parts_are_named_and_add_up():
     needed = memory.tuning(PHI_4, "qlora", tokens=2048, rank=8)
     assert list(needed.parts) == [
