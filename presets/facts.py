@@ -136,6 +136,8 @@ class Size(Facts):
     priced_regions: tuple[str, ...] = ()
     """Regions whose price was looked up: one that is missing in `prices` does not sell this size."""
     priced_on: datetime.date | None = None
+    preview: bool = False
+    """Not for everybody yet, and not proposed to anybody."""
     retired_on: datetime.date | None = None
     """The last day, also one to come, in the public cloud."""
     instead: tuple[str, ...] = ()

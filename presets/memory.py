@@ -168,14 +168,15 @@ def cheapest(
 ) -> list[Size]:
     """The sizes of a cloud that hold `needed_gib` on one GPU and can run the images, cheapest first.
 
-    Not those retired on that day (today's, if none is given), below the CUDA capability, of arm64 hosts, or not sold in
-    the region. Sizes without a price come last.
+    Not those retired on that day (today's, if none is given), in preview, below the CUDA capability, of arm64 hosts, or
+    not sold in the region. Sizes without a price come last.
     """
     day = on or datetime.datetime.now(datetime.UTC).date()
     able = [
         size
         for size in catalogue.sizes().values()
-        if size.cloud == cloud and size.compute >= minimum and size.arch == "amd64" and not size.retired(day)
+        if size.cloud == cloud and size.compute >= minimum and size.arch == "amd64"
+        if not size.preview and not size.retired(day)
     ]
     priced = [(size.usd(region), size) for size in able if fits(needed_gib, size)]
     sold = [(usd, size) for usd, size in priced if usd is not None or region not in size.priced_regions]

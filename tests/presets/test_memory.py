@@ -176,7 +176,7 @@ def test_the_cheapest_size_is_first_and_none_is_retired_or_foreign():
     prices = [size.usd_per_hour for size in found if size.usd_per_hour]
     assert prices == sorted(prices)
     assert {(size.cloud, size.vendor, size.arch) for size in found} == {("azure", "nvidia", "amd64")}
-    assert not any(size.retired(NOW) for size in found)
+    assert not any(size.retired(NOW) or size.preview for size in found)
 
 
 def test_the_cheapest_size_follows_region_capability_and_cloud():

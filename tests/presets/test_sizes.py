@@ -70,3 +70,7 @@ def test_a_size_with_a_slip_suggests_the_right_one():
         presets.size("Standard_NC24ads_A100")
     with pytest.raises(presets.UnknownNameError, match="NVIDIA"):
         presets.size("zzzzzz")
+
+
+def test_what_is_in_preview_is_known_and_marked():
+    assert {size.gpu for size in ALL if size.preview} == {"NVIDIA RTX PRO 6000 Blackwell Server Edition 96GB"}
