@@ -58,7 +58,7 @@ def from_hub(hub_id: str, revision: str | None, config: dict[str, Any], weights_
     architecture, runtimes = _runtimes(hub_id, config, method)
     weights_gib = weights_bytes / _GIB
     shape = _shape(hub_id, text, weights_gib * _stored(config, text))
-    linears = families().linears.get(str(config.get("model_type")), ())
+    linears = families().linears.get(_model_type(config), ())
     return Preset(
         name=hub_id,
         hub_id=hub_id,
@@ -98,7 +98,7 @@ def _runtimes(hub_id: str, config: dict[str, Any], method: str | None) -> tuple[
     named = config.get("architectures")
     if not isinstance(named, list) or not named or not isinstance(named[0], str):
         raise UnservableError(f"{hub_id}: config.json names no architectures; it is no language model of transformers")
-    architecture, model_type = named[0], config.get("model_type")
+    architecture, model_type = named[0], _model_type(config)
     if not architecture.endswith(_GENERATES):
         raise UnservableError(
             f"{hub_id} is a {architecture}, which writes no text; name one whose architecture ends in ForCausalLM"
@@ -114,6 +114,10 @@ def _runtimes(hub_id: str, config: dict[str, Any], method: str | None) -> tuple[
         raise UnservableError(f"{hub_id}: no kernels here for {method} weights; name the model with 16-bit weights")
     why = "needs code of its own, which is not run here" if "auto_map" in config else "is not known here"
     raise UnservableError(f"{hub_id}: {architecture} (model_type {model_type}) {why}; name a model of a known family")
+
+
+def _model_type(part: dict[str, Any]) -> str:
+    return str(part.get("model_type"))
 
 
 def _text(config: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +185,7 @@ def _shape(hub_id: str, text: dict[str, Any], weights_gib: float) -> Shape | Non
         intermediate=_number(hub_id, text, "intermediate_size", "ffn_hidden_size", "n_inner") or 4 * hidden,
         vocabulary=_number(hub_id, text, "vocab_size"),
         kind=_kind(text),
-        gated=text.get("model_type") not in families().ungated,
+        gated=_model_type(text) not in families().ungated,
         full_layers=full_layers,
         window=window,
     )
@@ -200,7 +204,8 @@ def _kind(text: dict[str, Any]) -> Any:
         return "latent"
     if any(text.get(name) for name in _NO_ATTENTION) or set(_layer_types(text)) & {"linear_attention", "mamba", "conv"}:
         return "hybrid"
-    return "experts" if any(text.get(name) not in {None, 0, 1} for name in _EXPERTS) else "dense"
+    experts = [text.get(name) for name in _EXPERTS]
+    return "experts" if any(isinstance(count, int) and count > 1 for count in experts) else "dense"
 
 
 def _layer_types(text: dict[str, Any]) -> list[str]:

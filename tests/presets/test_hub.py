@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import random
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,26 @@ def test_what_cannot_be_served_is_refused_with_the_models_own_words(config, gib,
         presets.from_hub("someone/something", None, config, int(gib * GIB))
     for word in ("someone/something", *words):
         assert word in str(refused.value)
+
+
+def test_no_config_breaks_more_than_itself():
+    """Whatever stands in a config: there is a preset that can be reckoned with, or it is refused in words."""
+    chance = random.Random(4)
+    configs = [LLAMA, FALCON_40B, FALCON_7B, GPT_2, GEMMA_3, DEEPSEEK, MIXTRAL]
+    keys = sorted({key for config in configs for key in config} | {"layer_types", "num_experts", "dtype", "auto_map"})
+    values = [None, 0, 1, -1, 2**70, 0.5, "x", "", True, [], {}, [1], {"a": 1}, ["full_attention"] * 32]
+    outcomes = set()
+    for _ in range(3000):
+        config = chance.choice(configs) | {chance.choice(keys): chance.choice(values) for _ in range(3)}
+        try:
+            model = presets.from_hub("someone/something", None, config, chance.choice([1, 10**9, 10**12]))
+        except presets.UnservableError:
+            outcomes.add("refused")
+        else:
+            assert memory.serving_gib(model) > 0
+            assert memory.tuning_gib(model, "qlora", tokens=2048, rank=8) > 0
+            outcomes.add("made")
+    assert outcomes == {"refused", "made"}
 
 
 @pytest.mark.parametrize("name", ["someone/some-thing_1.5B", "a/b", "Qwen/Qwen9-0.5B"])
