@@ -57,8 +57,10 @@ def from_hub(hub_id: str, revision: str | None, config: dict[str, Any], weights_
     method = _quantisation(hub_id, config, text)
     architecture, runtimes = _runtimes(hub_id, config, method)
     weights_gib = weights_bytes / _GIB
-    shape = _shape(hub_id, text, weights_gib * _stored(config, text))
+    in_16_bits = weights_gib * _stored(config, text)
+    shape = _shape(hub_id, text, in_16_bits)
     linears = families().linears.get(_model_type(config), ())
+    untunable = _untunable(linears, method, shape, in_16_bits)
     return Preset(
         name=hub_id,
         hub_id=hub_id,
@@ -73,9 +75,10 @@ def from_hub(hub_id: str, revision: str | None, config: dict[str, Any], weights_
         cache_bytes_per_token=_cache(hub_id, text, shape),
         quantisation=method,
         runtimes=runtimes,
-        tunable=bool(linears) and method is None and _believable(shape, weights_gib * _stored(config, text)),
+        tunable=not untunable,
         lora_targets=linears,
         shape=shape,
+        limits=(*_unserved(architecture, method, runtimes), *untunable),
     )
 
 
@@ -233,11 +236,27 @@ def _tied(shape: Shape, weights_gib: float) -> bool | None:
     return min(errors, key=lambda tied: errors[tied])
 
 
-def _believable(shape: Shape | None, weights_gib: float) -> bool:
-    """Whether shape and weights tell the same story: what else the files hold could not be tuned."""
-    if shape is None or not shape.complete:
-        return False
-    return abs(memory.parameters(shape) * 2 / _GIB / weights_gib - 1) < _SAME_STORY
+def _unserved(architecture: str, method: str | None, runtimes: tuple[Runtime, ...]) -> list[str]:
+    """Why our engine cannot serve it, if it cannot."""
+    if "transformers" in runtimes:
+        return []
+    lacks = f"has no kernels for its {method} weights" if method else f"does not know {architecture}"
+    return [f"the transformers runtime {lacks}"]
+
+
+def _untunable(linears: tuple[str, ...], method: str | None, shape: Shape | None, weights_gib: float) -> list[str]:
+    """Why it cannot be tuned, if it cannot: what else the files hold than the shape says would not be sized."""
+    if method:
+        why = f"its weights are stored quantised ({method})"
+    elif not linears:
+        why = "its linear layers are not known here"
+    elif shape is None or not shape.complete:
+        why = "config.json does not give its shape"
+    elif abs(memory.parameters(shape) * 2 / _GIB / weights_gib - 1) >= _SAME_STORY:
+        why = f"its weights ({weights_gib:.1f} GiB in 16 bits) are not those of the shape in config.json"
+    else:
+        return []
+    return [f"cannot be tuned: {why}"]
 
 
 def _cache(hub_id: str, text: dict[str, Any], shape: Shape | None) -> int | None:

@@ -1,6 +1,7 @@
 """Presets made from a model's config.json; the configs are those of the hub, cut to what decides."""
 
 import ast
+import functools
 import importlib.util
 import random
 from pathlib import Path
@@ -128,6 +129,7 @@ def test_a_config_gives_what_the_file_of_that_model_says(name, config, gib):
 def test_a_model_of_a_known_family_is_sized_and_tuned_as_the_one_in_the_catalogue():
     found, known = made(LLAMA, 14.96), presets.preset("llama-3.1-8b-instruct")
     assert found.lora_targets == known.lora_targets
+    assert found.limits == ()
     assert memory.tuning_gib(found, "qlora", tokens=2048, rank=8) == memory.tuning_gib(
         known, "qlora", tokens=2048, rank=8
     )
@@ -150,7 +152,9 @@ def test_tied_embeddings_are_told_from_the_weights_where_the_config_is_silent(gi
 
 
 def test_what_shape_and_weights_tell_differently_cannot_be_tuned():
-    assert not made(LLAMA, 20.0).tunable
+    found = made(LLAMA, 20.0)
+    assert not found.tunable
+    assert "20.0 GiB" in found.limits[0]
 
 
 def test_weights_of_32_bits_are_served_in_16():
@@ -182,6 +186,10 @@ def test_a_quantised_model_is_for_vllm_alone_where_the_engine_has_no_kernels():
     awq = {"quantization_config": {"quant_method": "awq", "bits": 4}}
     found = made(LLAMA, 5.3, **awq)
     assert (found.quantisation, found.runtimes, found.tunable) == ("awq", ("vllm",), False)
+    assert found.limits == (
+        "the transformers runtime has no kernels for its awq weights",
+        "cannot be tuned: its weights are stored quantised (awq)",
+    )
     assert made(LLAMA, 5.3, quantization_config={"quant_method": "bitsandbytes"}).runtimes == ("transformers", "vllm")
 
 
@@ -276,6 +284,7 @@ def test_anything_else_is_no_hub_id(name):
     assert not presets.is_hub_id(name)
 
 
+@functools.cache
 def of_transformers():
     """model_type -> class, of causal language models and of those that read images, in the pinned transformers."""
     spec = importlib.util.find_spec("transformers")
