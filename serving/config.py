@@ -62,11 +62,17 @@ class ServingConfig(Strict):
     workspace: str
     """`namespace/name`, for messages."""
     name: str
-    """The name that clients ask for: the preset's."""
+    """The name that clients ask for: the preset's, or the user's."""
     model: Model
     port: int = PORT
     require_gpu: bool = False
     """End rather than serve on the CPU, where a pod that pays for a GPU cannot use it."""
+    context: Annotated[int, pydantic.Field(ge=2)] | None = None
+    """Most tokens of prompt and answer together; None, or more than the model takes: as many as it takes."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number type of the weights; `auto` is what the hardware computes in."""
+    chat_template: str | None = None
+    """A Jinja template in place of the model's own and the adapters'."""
 
 
 class Adapter(Strict):

@@ -24,7 +24,7 @@ from serving.folders import Sources
 from serving.images import Images
 from serving.link import Link, LinkHandler, obey
 from serving.service import Loaded, Service
-from serving.text.chat import Chat
+from serving.text.chat import Chat, TextRefused
 
 MAX_ONGOING = 4096
 """HAProxy's own limit: ours answers long before, with 429."""
@@ -100,8 +100,25 @@ def _load(launch: Launch) -> Loaded:
     """Engine and text side; imports torch and transformers only now, beside the start of HAProxy."""
     engine = importlib.import_module("serving.engine.sequential").SequentialEngine
     tokenizer = importlib.import_module("serving.text.checkpoint").CheckpointTokenizer(launch.weights)
-    model = engine.load(launch.weights, threads=launch.threads, require_gpu=launch.config.require_gpu)
-    return Loaded(model, Chat(tokenizer))
+    config, chat = launch.config, Chat(tokenizer)
+    if config.chat_template is not None:
+        _try_template(chat, config.chat_template)
+    model = engine.load(
+        launch.weights,
+        threads=launch.threads,
+        require_gpu=config.require_gpu,
+        dtype=config.dtype,
+        context=config.context,
+    )
+    return Loaded(model, chat)
+
+
+def _try_template(chat: Chat, template: str) -> None:
+    """A template that takes no message at all would fail every request: better to say so before loading."""
+    try:
+        chat.conversation([{"role": "user", "content": "Hello"}], template)
+    except TextRefused as error:
+        raise errors.BadConfig(f"inference_config.yaml: vllm.chat-template: {error}; correct the template") from error
 
 
 def _log_to(link: Link) -> None:

@@ -132,7 +132,7 @@ class Service:
         """The adapters that a model's name stands for; raises ModelNotFound.
 
         The served name (or none) is the weighted sum of all adapters, the hub's id the bare base, an adapter's name
-        that adapter at its strength.
+        that adapter at its strength. A template that the user gave stands in place of all others.
         """
         listed = self.adapters.loaded()
         base = self.require().chat.tokenizer.template
@@ -147,7 +147,8 @@ class Service:
             raise errors.ModelNotFound(f"model {model!r} is not served; there are {', '.join(names)}", param="model")
         strengths = {each.id: each.adapter.strength for each in chosen}
         active = [each for each in chosen if each.adapter.strength > 0]
-        return Mix(strengths, self._agreed([each.template for each in active]) or base)
+        template = self.config.chat_template or self._agreed([each.template for each in active]) or base
+        return Mix(strengths, template)
 
     async def stream(self, request: Request, *, stops: tuple[str, ...] = ()) -> AsyncGenerator[Piece, None]:
         """Run one request that was let in; closing the generator cancels it. Raises an error of `serving.errors`."""

@@ -134,7 +134,7 @@ def roll_out(trained: Trained) -> None:
     """Serve the model with its adapters, or the user's own pod; return when every replica answers."""
     run = Run.open(trained.workspace, trained.settings)
     run.still_wanted()
-    server = asks.serving.server(run.workspace, run.settings, trained.adapter)
+    server = asks.serving.server(run, trained.adapter)
     rollout.apply(run, server, run.placement(tuple(trained.hostnames)))
     answering.await_answering(run, server)
 

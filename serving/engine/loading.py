@@ -13,14 +13,18 @@ import transformers
 from serving import errors
 
 
-def load_model(folder: Path, *, threads: int, require_gpu: bool = False) -> Any:
-    """The model in `folder`, on the GPU if there is one or it is required, after its first run."""
+def load_model(folder: Path, *, threads: int, require_gpu: bool = False, wanted: str = "auto") -> Any:
+    """The model in `folder`, on the GPU if there is one or it is required, after its first run.
+
+    `wanted` is its number type by torch's name; `auto` leaves it to `number_type`.
+    """
     if require_gpu and not torch.cuda.is_available():
         raise errors.NodeTrouble(_no_gpu())
+    _refuse_slow(wanted)
     torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    dtype = number_type(_stored_type(folder))
+    dtype = number_type(_stored_type(folder)) if wanted == "auto" else getattr(torch, wanted)
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
@@ -40,6 +44,15 @@ def run_once(model: Any) -> Any:
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise errors.ModelDoesNotFit(f"the weights leave no room to run: {error}; take a larger GPU") from error
     return model
+
+
+def _refuse_slow(wanted: str) -> None:
+    """A GPU without bfloat16 emulates it, many times slower than it could."""
+    if wanted == "bfloat16" and torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
+        name = torch.cuda.get_device_name()
+        raise errors.BadConfig(
+            f"inference_config.yaml: vllm.dtype: 'bfloat16' is not computed by a {name}; write auto or float16"
+        )
 
 
 def _no_gpu() -> str:

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,7 +43,7 @@ class Job:
 class SequentialEngine:
     """An `Engine` over one transformers model."""
 
-    def __init__(self, model: Any, *, threads: int) -> None:
+    def __init__(self, model: Any, *, threads: int, context: int | None = None) -> None:
         self._model = model
         self._threads = threads
         self._adapters = lora.Adapters(model)
@@ -51,14 +51,24 @@ class SequentialEngine:
         self._fatal = ""
         self._last_sign = time.monotonic()
         self._current: Job | None = None
-        self.info: ModelInfo = generation.describe(model, kind="sequential", concurrency=1)
+        info = generation.describe(model, kind="sequential", concurrency=1)
+        self.info: ModelInfo = replace(info, context=min(context or info.context, info.context))
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     @classmethod
-    def load(cls, folder: Path, *, threads: int, require_gpu: bool = False) -> Self:
-        """Load a checkpoint and run it once; takes as long as that takes."""
-        return cls(load_model(folder, threads=threads, require_gpu=require_gpu), threads=threads)
+    def load(
+        cls,
+        folder: Path,
+        *,
+        threads: int,
+        require_gpu: bool = False,
+        dtype: str = "auto",
+        context: int | None = None,
+    ) -> Self:
+        """Load a checkpoint and run it once; takes as long as that takes. `context` may only lower the model's."""
+        model = load_model(folder, threads=threads, require_gpu=require_gpu, wanted=dtype)
+        return cls(model, threads=threads, context=context)
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""

@@ -136,7 +136,7 @@ def rolled(cluster, apply, settings, served):
     workspace = making.edited(making.inference(), inference={**making.inference()["inference"], "adapters": ADAPTERS})
     parsed = Workspace.parse(apply(workspace))
     with answers(served) as port, concurrent.futures.ThreadPoolExecutor() as pool:
-        server = dataclasses.replace(asks.serving.server(parsed, settings, ""), port=port)
+        server = dataclasses.replace(asks.serving.expected(parsed, settings), port=port)
         playing = Rollout(Run(cluster, parsed, settings, None), server, pool)
         playing.apply()
         yield playing

@@ -63,7 +63,7 @@ def rolled_out(cluster, settings):
     def roll_out(stored, placement=PLACEMENT):
         parsed = Workspace.parse(stored)
         run = Run(cluster, parsed, settings, provider=None)
-        rollout.apply(run, asks.serving.server(parsed, settings, ""), placement)
+        rollout.apply(run, asks.serving.server(run, ""), placement)
         return cluster.get(clusters.DEPLOYMENT, "w", parsed.metadata.namespace)
 
     return roll_out

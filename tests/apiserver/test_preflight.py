@@ -173,7 +173,7 @@ def test_a_quota_speaks_before_a_gpu_is_bought(preflight, secret, cluster, names
 def test_what_is_there_already_is_not_counted_twice(preflight, cluster, apply, settings, namespace):
     workspace = Workspace.parse(apply(making.inference()))
     run = Run(cluster, workspace, settings, runs.provider(cluster, settings))
-    rollout.apply(run, asks.serving.server(workspace, settings, ""), run.placement())
+    rollout.apply(run, asks.serving.server(run, ""), run.placement())
     quota(cluster, namespace, **{"services": "0", "requests.nvidia.com/gpu": "0"})
     assert preflight(making.inference()) == ""
 

@@ -18,7 +18,7 @@ def rolled_out(cluster, settings):
     def roll_out(stored, adapter=""):
         workspace = Workspace.parse(stored)
         run = Run(cluster, workspace, settings, provider=None)
-        rollout.apply(run, asks.serving.server(workspace, settings, adapter), PLACEMENT)
+        rollout.apply(run, asks.serving.server(run, adapter), PLACEMENT)
         return cluster.get(clusters.DEPLOYMENT, workspace.metadata.name, workspace.metadata.namespace)
 
     return roll_out
@@ -128,7 +128,7 @@ def test_a_base_model_is_never_served_in_place_of_a_tuned_one(cluster, apply, ro
 def test_a_gpu_is_required_unless_its_lack_was_accepted(cluster, apply, settings, check, required):
     workspace = Workspace.parse(apply(making.tuning()))
     run = Run(cluster, workspace, settings.model_copy(update={"gpu_capability_check": check}), provider=None)
-    files = asks.serving.server(workspace, run.settings, "team.azurecr.io/a@sha256:1").files
+    files = asks.serving.server(run, "team.azurecr.io/a@sha256:1").files
     assert json.loads(files["serving.json"]).get("require_gpu", False) is required
     assert asks.tuning.config(run).require_gpu is required
 

@@ -49,7 +49,7 @@ class Serving:
         ready = {"type": "Ready", "status": "True"}
         status = {"conditions": [ready], "allocatable": {nodes.GPU: str(gpus)}}
         self._cluster.patch(clusters.NODE, self._node.node, None, {"status": status}, subresource="status")
-        rollout.apply(self.run, asks.serving.server(self.run.workspace, self.run.settings, OLD), self.run.placement())
+        rollout.apply(self.run, asks.serving.server(self.run, OLD), self.run.placement())
         template = self.deployment()["spec"]["template"]
         metadata = {"name": f"w-{uuid.uuid4().hex[:5]}", "namespace": self._where, **template["metadata"]}
         spec = {**template["spec"], **({"nodeName": self._node.node} if placed else {})}

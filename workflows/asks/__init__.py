@@ -10,21 +10,24 @@ from kaito_hera import checks, jobs, rollout, sizing
 from kaito_hera import cluster as clusters
 from kaito_hera.api import Workspace
 from kaito_hera.run import Run
+from serving.inference_config import InferenceConfig
 from tuning.config import TuningConfig
 from workflows import needs
-from workflows.asks import frames, serving, tuning
+from workflows.asks import frames, inference, serving, tuning
 
 
 def wanted(run: Run, attempt: int) -> checks.Wanted:
     """What preflight has to find out for a Workspace."""
     workspace, settings = run.workspace, run.settings
     objects: list[tuple[clusters.Kind, dict[str, Any]]] = []
+    chosen, warnings = inference.read(run)
     config = None
     if workspace.tuning:
         config = tuning.config(run)
         objects.append((clusters.JOB, jobs.manifest(workspace, tuning.task_of(run, attempt, config, run.placement()))))
     if workspace.serves:
-        objects += rollout.objects(workspace, settings, serving.expected(workspace, settings), run.placement()).items()
+        server = serving.expected(workspace, settings, chosen)
+        objects += rollout.objects(workspace, settings, server, run.placement()).items()
     check = None
     if config:
         check = tuning.check_task(run, attempt, config)
@@ -32,14 +35,16 @@ def wanted(run: Run, attempt: int) -> checks.Wanted:
         check = serving.check_task(run, attempt)
     return checks.Wanted(
         objects=tuple(objects),
-        demands=_demands(workspace, config),
+        demands=_demands(workspace, config, chosen),
         pull_secrets=frames.pull_secrets(workspace),
         check=check,
+        warnings=warnings,
     )
 
 
-def _demands(workspace: Workspace, config: TuningConfig | None) -> tuple[sizing.Demand, ...]:
+def _demands(workspace: Workspace, config: TuningConfig | None, chosen: InferenceConfig) -> tuple[sizing.Demand, ...]:
     if workspace.preset is None:
         return ()
-    model = presets.preset(workspace.preset_name)
-    return sizing.demands(workspace, model, needs.batch(config.training) if config else None)
+    model = inference.as_loaded(presets.preset(workspace.preset_name), chosen)
+    batch = needs.batch(config.training) if config else None
+    return sizing.demands(workspace, model, batch, chosen.max_model_len or 0)

@@ -7,36 +7,44 @@ from kaito_hera.rollout import Server
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from serving import config as serving
-from workflows.asks import frames
+from serving.inference_config import InferenceConfig
+from workflows.asks import frames, inference
 
 
-def server(workspace: Workspace, settings: Settings, adapter: str) -> Server | None:
+def server(run: Run, adapter: str) -> Server | None:
     """The server: the preset with the Workspace's adapters, or with the one that was tuned (`adapter`, by digest).
 
-    None where the user brings a pod of his own.
+    None where the user brings a pod of his own. Reads the user's inference_config.yaml as it is now.
     """
+    workspace = run.workspace
     if workspace.tuning and not adapter:
         raise errors.InternalError(
             f"roll-out of {workspace.key}: the adapter that it tuned is not known, and the base model must not be"
             " served in its place; please report this; deleting and applying the Workspace finds what was pushed"
         )
-    return expected(workspace, settings, adapter)
+    chosen, _ = inference.read(run)
+    return expected(workspace, run.settings, chosen, adapter=adapter)
 
 
-def expected(workspace: Workspace, settings: Settings, adapter: str = "") -> Server | None:
+def expected(
+    workspace: Workspace, settings: Settings, chosen: InferenceConfig | None = None, *, adapter: str = ""
+) -> Server | None:
     """The same while nothing is tuned yet: good enough to ask whether it may be made."""
     if workspace.preset is None:
         return None
-    return _of_preset(workspace, settings, adapter)
+    return _of_preset(workspace, settings, chosen or InferenceConfig(), adapter)
 
 
-def _of_preset(workspace: Workspace, settings: Settings, adapter: str) -> Server:
+def _of_preset(workspace: Workspace, settings: Settings, chosen: InferenceConfig, adapter: str) -> Server:
     model = presets.preset(workspace.preset_name)
     config = serving.ServingConfig(
         workspace=workspace.key,
-        name=model.name,
+        name=chosen.served_model_name or model.name,
         model=serving.Model(id=model.hub_id, revision=model.hub_revision),
         require_gpu=frames.require_gpu(settings),
+        context=chosen.max_model_len,
+        dtype=chosen.dtype,
+        chat_template=chosen.chat_template,
     )
     adapters = _adapters(workspace, adapter)
     return Server(
@@ -78,7 +86,7 @@ def _adapters(workspace: Workspace, adapter: str) -> tuple[serving.Adapter, ...]
 def check_task(run: Run, attempt: int) -> jobs.Task:
     """The look at the adapters' registries before a GPU is bought."""
     workspace = run.workspace
-    files_of = _of_preset(workspace, run.settings, "").files
+    files_of = _of_preset(workspace, run.settings, InferenceConfig(), "").files
     files = {"config.json": names.CONFIG, serving.ADAPTERS_FILE: names.ADAPTERS}
     secret = pods.secret_file("registry", rollout.registry_name(workspace), str(serving.REGISTRY_AUTH), optional=True)
     return frames.check_task(
