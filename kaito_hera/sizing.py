@@ -26,13 +26,13 @@ _MIG_USABLE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """The numbers of a training_config that memory follows from."""
+    """The numbers of a training_config that memory follows from; by default those of an empty one."""
 
-    rows: int
+    rows: int = 2
     """Rows at once."""
-    length: int
+    length: int = 2048
     """Tokens that a row is cut at."""
-    rank: int
+    rank: int = 8
     recompute: bool = True
     """Activations are computed again for the backward pass."""
     stored: str | None = None
@@ -125,8 +125,17 @@ def serve(model: presets.Preset, context: int = 0) -> Demand:
     return Demand("serve", f"cache for {tokens:,} tokens", memory.serving(model, context=tokens))
 
 
-def size_findings(workspace: Workspace, settings: Settings, on: datetime.date) -> list[Finding]:
-    """What speaks against the sizes as such: missing, unknown, without kernels, retired by that day."""
+def size_findings(
+    workspace: Workspace,
+    settings: Settings,
+    on: datetime.date,
+    needs: tuple[Demand, ...] = (),
+    region: str | None = None,
+) -> list[Finding]:
+    """What speaks against the sizes as such: missing, unknown, without kernels, retired by that day.
+
+    What is advised in their place holds the `needs`; prices are the region's.
+    """
     named = _named(workspace)
     if not named and settings.node_provider != "byo":
         example = "name the nodes' size, for example Standard_NC24ads_A100_v4"
@@ -139,15 +148,16 @@ def size_findings(workspace: Workspace, settings: Settings, on: datetime.date) -
             anew = "" if _is_list(field) or not _applied(workspace) else "delete the Workspace and apply it anew"
             found.append(Finding(errors.UnknownInstanceTypeError, field, str(cause), anew))
         else:
-            found += _about(workspace, settings, size, field=field, on=on)
+            able = [other for other in map(presets.size, size.instead) if memory.fits(_most(needs), other)]
+            instead = _take(workspace, field, able or _cheapest(_most(needs), size.cloud, region)[:1], region)
+            ours = workspace.preset is not None  # a pod of the user's own has none of our images
+            found += _about(settings, size, field=field, instead=instead, on=on, ours=ours)
     return found
 
 
-def memory_findings(workspace: Workspace, needs: tuple[Demand, ...]) -> list[Finding]:
+def memory_findings(workspace: Workspace, needs: tuple[Demand, ...], region: str | None = None) -> list[Finding]:
     """Sizes of which one GPU does not hold what it must; warnings where the user's annotation says so."""
     found: dict[tuple[str, str], Finding] = {}
-    fatal = not bypassed(workspace)
-    most = max((demand.gib for demand in needs), default=0.0)
     for candidate in candidates(workspace):
         for demand in needs:
             if candidate.gpu_gib and not candidate.holds(demand):
@@ -156,8 +166,8 @@ def memory_findings(workspace: Workspace, needs: tuple[Demand, ...]) -> list[Fin
                     candidate.field,
                     f"{candidate.size.name} has {candidate.gpu_gib:.0f} GiB per GPU, {candidate.usable_gib:.1f} of them"
                     f" usable; to {demand.verb} {workspace.preset_name} ({demand.basis}) needs {demand.gib:.1f} GiB",
-                    _roomier(workspace, candidate, most, demand.verb),
-                    fatal,
+                    _roomier(workspace, candidate, needs, demand.verb, region),
+                    not bypassed(workspace),
                 )
     return list(found.values())
 
@@ -201,12 +211,20 @@ def _device(workspace: Workspace, size: presets.Size) -> tuple[float, float]:
     return size.gib_per_gpu, size.gib_per_gpu * size.usable
 
 
+def _most(needs: tuple[Demand, ...]) -> float:
+    """GiB of the largest, without the margin."""
+    return max((demand.need.gib for demand in needs), default=0.0)
+
+
+def _cheapest(gib: float, cloud: str, region: str | None) -> list[presets.Size]:
+    return memory.cheapest(gib, region=region, minimum=MINIMUM_CAPABILITY, cloud=cloud)
+
+
 def _about(
-    workspace: Workspace, settings: Settings, size: presets.Size, *, field: str, on: datetime.date
+    settings: Settings, size: presets.Size, *, field: str, instead: str, on: datetime.date, ours: bool
 ) -> list[Finding]:
     found = []
-    instead = _take(workspace, field, [presets.size(name) for name in size.instead])
-    if workspace.preset and (problem := unusable(size)):  # a pod of the user's own has none of our images
+    if ours and (problem := unusable(size)):
         refused = settings.gpu_capability_check == "refuse"
         found.append(Finding(errors.UnsupportedGPUError, field, problem, instead, refused))
     if size.retired(on):
@@ -219,20 +237,22 @@ def _about(
     return found
 
 
-def _roomier(workspace: Workspace, candidate: Candidate, gib: float, verb: str) -> str:
-    able = memory.cheapest(gib / MARGIN, minimum=MINIMUM_CAPABILITY, cloud=candidate.size.cloud)
-    advice = [_take(workspace, candidate.field, able[:1])] if able else []
+def _roomier(
+    workspace: Workspace, candidate: Candidate, needs: tuple[Demand, ...], verb: str, region: str | None
+) -> str:
+    able = _cheapest(_most(needs), candidate.size.cloud, region)
+    advice = [_take(workspace, candidate.field, able[:1], region)] if able else []
     advice += ["lower per_device_train_batch_size or max_length"] if verb == "tune" else []
     if not able:
         advice.append("no size here holds it on one GPU, and one is all that is used; take a smaller model")
     return "; or ".join(advice)
 
 
-def _take(workspace: Workspace, field: str, sizes: list[presets.Size]) -> str:
+def _take(workspace: Workspace, field: str, sizes: list[presets.Size], region: str | None) -> str:
     """Name other sizes; where the Workspace stands already, say how they can be had."""
     if not sizes:
         return ""
-    named = " or ".join(f"{size.name}{price(size)}" for size in sizes)
+    named = " or ".join(f"{size.name}{price(size, region)}" for size in sizes)
     anew = " (delete the Workspace and apply it anew)" if _applied(workspace) and not _is_list(field) else ""
     return f"take {named} instead{anew}"
 

@@ -112,6 +112,25 @@ def test_too_little_memory_is_said_of_each_size_and_each_use_with_one_that_holds
     assert all(memory.fits(demand.need.gib, taken) for demand in demands)
 
 
+def test_what_a_size_names_in_its_place_is_advised_only_if_it_holds_the_model():
+    made = workspace(instanceType="Standard_NC6s_v3")
+    assert "Standard_NC4as_T4_v3" in judged(made)[0].remedy
+    needs = (sizing.serve(presets.preset("phi-4")),)
+    advised = sizing.size_findings(making.parsed(made), AKS, TODAY, needs)[0].remedy
+    assert "Standard_NC24ads_A100_v4" in advised
+    assert "Standard_NC4as_T4_v3" not in advised
+
+
+def test_prices_are_those_of_the_region():
+    made = workspace(instanceType="Standard_NC6s_v3")
+    for region, usd in ((None, "3.67"), ("westeurope", "4.78"), ("nowhere", "3.67")):
+        needs = (sizing.serve(presets.preset("phi-4")),)
+        assert f"Standard_NC24ads_A100_v4 ({usd} USD/h)" in (
+            sizing.size_findings(making.parsed(made), AKS, TODAY, needs, region)[0].remedy
+        )
+        assert "(" in sizing.memory_findings(making.parsed(made), needs, region)[0].remedy
+
+
 def test_a_model_that_no_single_gpu_holds_has_no_size_to_take():
     made = workspace(instanceType="Standard_NC24ads_A100_v4")
     made["inference"]["preset"]["name"] = "deepseek-r1-0528"
