@@ -13,8 +13,10 @@ import presets
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, findings, jobs, ownpod, pods, rollout, sizing
 from kaito_hera.api import SERVE_ANNOTATION, Workspace
+from kaito_hera.nodes import fitting
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
+from kaito_hera.status import Refusal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +44,21 @@ def pass_facts(workspace: Workspace, settings: Settings) -> tuple[str, ...]:
         )
     if workspace.preset:
         preset(workspace)
-    today = datetime.datetime.now(datetime.UTC).date()
-    return _told(sizing.size_findings(workspace, settings, today))
+    return _told(fitting.mild(workspace, _of_sizes(workspace, settings)))
 
 
-def pass_memory(workspace: Workspace, demands: tuple[sizing.Demand, ...]) -> tuple[str, ...]:
-    """One GPU of each size holds what is to be done with the model; answers as `pass_facts`."""
-    return _told(sizing.memory_findings(workspace, demands))
+def pass_memory(
+    workspace: Workspace, settings: Settings, demands: tuple[sizing.Demand, ...]
+) -> tuple[tuple[str, ...], tuple[Refusal, ...]]:
+    """One GPU of some size holds what is to be done with the model; answers as `pass_facts`, and with the others."""
+    memory = sizing.memory_findings(workspace, demands)
+    found = [*_of_sizes(workspace, settings), *memory]
+    findings.settle(fitting.mild(workspace, found))  # each size may fail for another reason
+    return _told(fitting.mild(workspace, memory)), fitting.left_out(workspace, settings, found)
+
+
+def _of_sizes(workspace: Workspace, settings: Settings) -> list[findings.Finding]:
+    return sizing.size_findings(workspace, settings, datetime.datetime.now(datetime.UTC).date())
 
 
 def pass_cluster(run: Run, wanted: Wanted) -> str:

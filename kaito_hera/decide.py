@@ -157,12 +157,17 @@ def _is_unwanted(workspace: Workspace, current: Status, seen: Live) -> bool:
 
 
 def _costs_for_nothing(current: Status) -> bool:
-    """Whether nodes are held for a Workspace that cannot go on and serves nobody."""
-    return _holds_nodes(current) and not current.is_true(status.INFERENCE_READY)
+    """Whether nodes are held for a Workspace that cannot go on and serves nobody; until ours serves, KAITO's may."""
+    theirs = _is_inherited(current) and not (current.satisfied.serve or current.satisfied.tune)
+    return _holds_nodes(current) and not current.is_true(status.INFERENCE_READY) and not theirs
 
 
 def _holds_nodes(current: Status) -> bool:
     return current.nodes is not None and current.nodes.held
+
+
+def _is_inherited(current: Status) -> bool:
+    return current.nodes is not None and current.nodes.inherited
 
 
 def _calm(workspace: Workspace, current: Status) -> datetime.datetime:
@@ -212,7 +217,8 @@ def _deleting(workspace: Workspace, current: Status, seen: Live, settings: Setti
         RemoveFinalizer(),
     ]
     untouched = attempt is None and not seen.workflows and not seen.nodes and not _holds_nodes(current)
-    if untouched or settings.node_provider == "byo" or _released(release, seen):
+    nothing = (untouched or settings.node_provider == "byo") and not _is_inherited(current)
+    if nothing or _released(release, seen):
         return [*cleaning, *done]
     earlier = [DeleteWorkflow(_name(w)) for w in seen.workflows if w is not release and _is_over(w, seen)]
     return [*cleaning, *earlier, *_release(workspace, current, seen, settings)]

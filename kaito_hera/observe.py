@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 import pydantic
 
-import presets
-from kaito_hera import api, conditions, intent, live, names, retry, status
+from kaito_hera import api, conditions, held, intent, live, names, retry, status
 from kaito_hera.api import Workspace
 from kaito_hera.conditions import Verdict, View
 from kaito_hera.live import Live, Step
 from kaito_hera.settings import Settings
-from kaito_hera.status import Condition, NodesStatus, Satisfied, Status, StepStatus, TuningStatus, WorkflowStatus
+from kaito_hera.status import Condition, Satisfied, Status, StepStatus, TuningStatus, WorkflowStatus
 
 
 def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings) -> Status:
@@ -29,7 +28,7 @@ def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings
             "workflow": _workflow(view),
             "step": _step(view),
             "satisfied": view.satisfied,
-            "nodes": _nodes(view),
+            "nodes": held.nodes(view),
             "tuning": _tuning(view),
             "warnings": _warnings(view),
         }
@@ -160,37 +159,6 @@ def _warnings(view: View) -> tuple[str, ...]:
     with contextlib.suppress(ValueError):
         return tuple(str(text) for text in json.loads(view.steps["preflight"].outputs.get("warnings") or "[]"))
     return view.before.warnings
-
-
-def _nodes(view: View) -> NodesStatus | None:
-    """What was asked for, and what it costs: from the first node on, until a release has ended."""
-    before, asked, released = view.before.nodes, view.steps.get("provision-nodes"), view.steps.get("release")
-    if view.settings.node_provider == "byo":
-        return None
-    if released and released.phase == "Succeeded":
-        if before is None or not before.billed_since:
-            return before and before.model_copy(update={"held": False})
-        interval = status.moment(released.finished_at) - status.moment(before.billed_since)
-        seconds = before.billed_seconds + int(interval.total_seconds())
-        return before.model_copy(update={"held": False, "billed_since": "", "billed_seconds": seconds})
-    if asked is None or asked.phase == "Skipped":
-        return before
-    before = before or NodesStatus()
-    update: dict[str, Any] = {"held": True}
-    if not before.billed_since and (view.live.nodes or asked.phase == "Succeeded"):
-        made = [node["metadata"]["creationTimestamp"] for node in view.live.nodes]
-        update["billed_since"] = min(made, default=asked.finished_at)
-    if candidate := asked.outputs.get("candidate"):
-        update |= {"candidate": candidate, "usd_per_hour": _usd_per_hour(view.workspace)}
-    return before.model_copy(update=update)
-
-
-def _usd_per_hour(workspace: Workspace) -> float | None:
-    try:
-        price = presets.size(workspace.resource.instance_type or "").usd_per_hour
-    except presets.UnknownNameError:
-        return None
-    return None if price is None else round(price * workspace.node_count, 4)
 
 
 def _facts(view: View) -> dict[str, Verdict]:

@@ -16,7 +16,7 @@ from kaito_hera.intent import Parts
 from kaito_hera.live import Live, Object
 from kaito_hera.observe import observe
 from kaito_hera.settings import Settings
-from kaito_hera.status import Condition, Status, WorkflowStatus
+from kaito_hera.status import Condition, NodesStatus, Status, WorkflowStatus
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,14 @@ class Planner(Protocol):
     """`workflows.plan.plan`: the manifest of an attempt. Handed in, since imports point down."""
 
     def __call__(
-        self, workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts | None, adapter: str = ""
+        self,
+        workspace: Workspace,
+        settings: Settings,
+        *,
+        attempt: int,
+        parts: Parts | None,
+        adapter: str = "",
+        nodes: NodesStatus | None = None,
     ) -> dict[str, Any]:
         """The Workflow for these parts; None is a release."""
 
@@ -106,7 +113,9 @@ class Reconciler:
         assert recorded is not None
         adapter = current.tuning.adapter_image if current.tuning else ""
         todo = None if recorded.kind == "release" else parts
-        manifest = self._plan(workspace, self._settings, attempt=recorded.attempt, parts=todo, adapter=adapter)
+        manifest = self._plan(
+            workspace, self._settings, attempt=recorded.attempt, parts=todo, adapter=adapter, nodes=current.nodes
+        )
         try:
             self._cluster.create(clusters.WORKFLOW, manifest)
         except clusters.ConflictError:

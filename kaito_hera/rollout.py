@@ -92,12 +92,13 @@ def make_room(run: Run, placement: nodes.Placement) -> None:
     own = gpus.running(run.cluster.items(clusters.POD, workspace.metadata.namespace, labels=labels))
     if not own:
         return
-    held = gpus.taken(gpus.running(run.cluster.items(clusters.POD)))
+    device = placement.device
+    held = gpus.taken(gpus.running(run.cluster.items(clusters.POD)), device)
     found = run.cluster.items(clusters.NODE, labels=clusters.selector(placement.labels))
     usable = [node for node in found if placement.allows(node) and not nodes.unusable(node, run.want)]
-    free = sum(gpus.free(node, held) for node in usable)
+    free = sum(gpus.free(node, held, device) for node in usable)
     # A replica without a node takes the next GPU that is free.
-    if free > sum(1 for pod in own if "nodeName" not in pod["spec"]):
+    if free >= placement.share * (1 + sum(1 for pod in own if "nodeName" not in pod["spec"])):
         print(f"a GPU is free: the server of {workspace.key} goes on answering", flush=True)
         return
     print(f"no GPU is free: the server of {workspace.key} is taken down until the roll-out", flush=True)
@@ -149,7 +150,7 @@ def pod_template(
             pods.Mount("/dev/shm", "shm", {"emptyDir": {"medium": "Memory", "sizeLimit": "256Mi"}}, read_only=False),  # noqa: S108
         ),
         env=({"name": "RAY_AUTH_TOKEN", "valueFrom": token},),
-        limits={nodes.GPU: "1"},
+        limits=placement.limits,
         container={
             "ports": [{"name": "http", "containerPort": server.port}],
             # Weights may take half an hour; a short period shows a quick start quickly.

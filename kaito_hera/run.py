@@ -19,17 +19,24 @@ class Run:
     workspace: Workspace
     settings: Settings
     provider: nodes.Provider
+    candidate: str = ""
+    """Which kind of node was launched; empty before that, or where there is but one."""
 
     @classmethod
-    def open(cls, workspace: Workspace, settings: Settings) -> "Run":
+    def open(cls, workspace: Workspace, settings: Settings, candidate: str = "") -> "Run":
         """Connect, and choose the node provider by the settings."""
         cluster = clusters.Cluster.connect()
-        return cls(cluster, workspace, settings, provider(cluster, settings))
+        return cls(cluster, workspace, settings, provider(cluster, settings), candidate)
+
+    @property
+    def candidates(self) -> tuple[nodes.Want, ...]:
+        """The kinds of node that would do, in the user's order."""
+        return nodes.candidates(self.workspace, nodes.ON_DEMAND if self.provider.makes_nodes else "")
 
     @property
     def want(self) -> nodes.Want:
         """The nodes that the Workspace needs."""
-        return nodes.wanted(self.workspace)
+        return nodes.wanted(self.workspace, self.candidate)
 
     def placement(self, hostnames: tuple[str, ...] = ()) -> nodes.Placement:
         """Where its pods may run."""

@@ -127,15 +127,30 @@ class TuningStatus(Model):
     """The pushed adapter by digest."""
 
 
+class Refusal(Model):
+    """A kind of node that could not be had."""
+
+    candidate: str
+    """GPU size and kind of capacity."""
+    reason: _Text
+    """Why not, in the words of whoever refused it."""
+    held_until: str = ""
+    """It was launched and gave no usable nodes: until then (RFC 3339) it is tried last. Empty where it was refused."""
+
+
 class NodesStatus(Model):
     """The nodes that were asked for, and what they cost."""
 
     candidate: str = ""
     """GPU size and kind of capacity."""
+    refused: tuple[Refusal, ...] = ()
+    """What was tried before, or does not fit the model, and why."""
     usd_per_hour: float | None = None
-    """List price of all nodes together while they run: an indication, not a bill."""
+    """List price of all nodes together while they run: an indication, not a bill. None where not known: of spot."""
     held: bool = False
     """Whether nodes were asked for and not given back since: something may be billed."""
+    inherited: bool = False
+    """KAITO's controller had this Workspace first: nodes that it made, and a server, may be there."""
     billed_since: str = ""
     """Since when nodes are running; empty when none are."""
     billed_seconds: int = 0

@@ -6,23 +6,30 @@ from kaito_hera import errors
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
+from kaito_hera.status import NodesStatus
 from workflows.release import release
 from workflows.serve import serve
 from workflows.tune import tune
 
 
 def plan(
-    workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts | None, adapter: str = ""
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    attempt: int,
+    parts: Parts | None,
+    adapter: str = "",
+    nodes: NodesStatus | None = None,
 ) -> dict[str, Any]:
     """The manifest for the parts that are not satisfied: tune if there is tuning to do; None gives everything back.
 
-    `adapter` is the tuned adapter by digest, where tuning is done already. Raises InternalError when there is nothing
-    to do: a release takes the server down, so it has to be asked for.
+    `adapter` is the tuned adapter by digest, where tuning is done already, `nodes` what status says of them. Raises
+    InternalError when there is nothing to do: a release takes the server down, so it has to be asked for.
     """
     if parts is None:
         return release(workspace, settings, attempt=attempt)
     if parts.tune:
-        return tune(workspace, settings, attempt=attempt, parts=parts)
+        return tune(workspace, settings, attempt=attempt, parts=parts, nodes=nodes)
     if parts:
-        return serve(workspace, settings, attempt=attempt, parts=parts, adapter=adapter)
+        return serve(workspace, settings, attempt=attempt, parts=parts, adapter=adapter, nodes=nodes)
     raise errors.InternalError(f"attempt {attempt} of {workspace.key} has nothing to do; please report this")

@@ -7,17 +7,29 @@ from hera.workflows import Steps, Workflow
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
+from kaito_hera.status import NodesStatus
 from workflows import place, steps, template
 
 
-def serve(workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts, adapter: str = "") -> dict[str, Any]:
-    """The Workflow of one attempt; `adapter` is the tuned one, by digest, where there is one."""
+def serve(
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    attempt: int,
+    parts: Parts,
+    adapter: str = "",
+    nodes: NodesStatus | None = None,
+) -> dict[str, Any]:
+    """The Workflow of one attempt; `adapter` is the tuned one, by digest, where there is one.
+
+    `nodes` is what status says of them.
+    """
 
     def fill(workflow: Workflow) -> None:
         asked = template.asked(workflow)
         with Steps(name=template.ENTRYPOINT):
-            steps.preflight(arguments=asked)
-            asked = place.place(asked, settings, parts)
+            checked = steps.preflight(arguments=asked)
+            asked = place.place(asked, settings, parts, choice=place.choice(workspace, checked, nodes))
             if parts.serve:
                 steps.roll_out(arguments=asked | {"adapter": adapter})
 

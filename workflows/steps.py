@@ -4,8 +4,6 @@ A step is a function: its Input is what it needs, its Output what later steps ge
 Argo runs a step, and every step may run twice.
 """
 
-import dataclasses
-from functools import partial
 from typing import Annotated
 
 import pydantic
@@ -13,9 +11,10 @@ from hera.workflows.io import Input, Output
 
 from kaito_hera import answering, checks, jobs, nodes, rollout
 from kaito_hera.api import Workspace
-from kaito_hera.nodes import readiness
+from kaito_hera.nodes import ordering, readiness
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
+from kaito_hera.status import Refusal
 from tuning import config as tuning
 from workflows import asks, template
 
@@ -41,11 +40,16 @@ class Ordered(Asked):
 
     keep: bool = False
     """Nodes were chosen already: those that are in use stay, whichever are preferred by now."""
+    refused: list[Refusal] = []
+    """What earlier attempts found, where several kinds of node would do."""
+    left_out: list[Refusal] = []
+    """What preflight found not to fit."""
 
 
 class Placed(Asked):
-    """After provisioning: where pods go, if names are known beforehand."""
+    """After provisioning: which kind of node it became, if several would do, and names that are known beforehand."""
 
+    candidate: str = ""
     hostnames: list[str] = []
 
 
@@ -69,12 +73,15 @@ class Checked(Adapter):
     """What preflight found: perhaps the adapter, and what the user should know though it stops nothing."""
 
     warnings: Annotated[list[str], template.output("warnings", default="[]")]
+    left_out: Annotated[list[Refusal], template.output("left-out", default="[]")]
+    """Kinds of node that do not fit, where others do."""
 
 
 class Provisioned(Output):
     """What the provider accepted."""
 
     candidate: Annotated[str, template.output("candidate", default="")]
+    refused: Annotated[list[Refusal], template.output("refused", default="[]")]
     hostnames: Annotated[list[str], template.output("hostnames", default="[]")]
 
 
@@ -94,24 +101,29 @@ def preflight(asked: Asked) -> Checked:
     run.still_wanted()
     warnings = checks.pass_facts(run.workspace, run.settings)
     wanted = asks.wanted(run, asked.attempt)
-    warnings += (*checks.pass_memory(run.workspace, wanted.demands), *wanted.warnings)
-    return Checked(adapter=checks.pass_cluster(run, wanted), warnings=template.inert(warnings))
+    more, left_out = checks.pass_memory(run.workspace, run.settings, wanted.demands)
+    if run.workspace.serves:
+        ordering.expect(run)
+    adapter = checks.pass_cluster(run, wanted)
+    return Checked(
+        adapter=adapter, warnings=template.inert((*warnings, *more, *wanted.warnings)), left_out=list(left_out)
+    )
 
 
 @template.step
 def provision_nodes(ordered: Ordered) -> Provisioned:
-    """Ask for the nodes; asking again for nodes that exist changes nothing."""
+    """Ask for the nodes, of the first kind that can be had; asking again for nodes that exist changes nothing."""
     run = Run.open(ordered.workspace, ordered.settings)
     run.still_wanted()
-    want = dataclasses.replace(run.want, preferred=()) if ordered.keep else run.want
-    order = run.provider.order(want, still_wanted=run.still_wanted, any_ready=partial(readiness.any_ready, run))
-    return Provisioned(candidate=order.candidate, hostnames=list(order.hostnames))
+    done = ordering.order(run, known=tuple(ordered.refused), left_out=tuple(ordered.left_out), keep=ordered.keep)
+    order, refused = done.order, list(done.refused)
+    return Provisioned(candidate=order.candidate, refused=refused, hostnames=list(order.hostnames))
 
 
 @template.step
 def await_nodes(placed: Placed) -> Usable:
     """Return once every node is Ready and offers its GPUs, or raise NodesNotReady naming those that do not."""
-    run = Run.open(placed.workspace, placed.settings)
+    run = Run.open(placed.workspace, placed.settings, placed.candidate)
     return Usable(nodes=readiness.await_ready(run, tuple(placed.hostnames)))
 
 
@@ -120,7 +132,7 @@ def train(trained: Trained) -> Adapter:
     """Run the tuning Job in the user's namespace, or find the one that runs, and follow it to its end."""
     if trained.adapter:
         return Adapter(adapter=trained.adapter)
-    run = Run.open(trained.workspace, trained.settings)
+    run = Run.open(trained.workspace, trained.settings, trained.candidate)
     run.still_wanted()
     placement = run.placement(tuple(trained.hostnames))
     task = asks.tuning.task(run, trained.attempt, placement)
@@ -132,11 +144,12 @@ def train(trained: Trained) -> Adapter:
 @template.step
 def roll_out(trained: Trained) -> None:
     """Serve the model with its adapters, or the user's own pod; return when every replica answers."""
-    run = Run.open(trained.workspace, trained.settings)
+    run = Run.open(trained.workspace, trained.settings, trained.candidate)
     run.still_wanted()
     server = asks.serving.server(run, trained.adapter)
     rollout.apply(run, server, run.placement(tuple(trained.hostnames)))
     answering.await_answering(run, server)
+    ordering.tidy(run)
 
 
 @template.step

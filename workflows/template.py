@@ -103,6 +103,11 @@ def placed(arguments: dict[str, Any], provisioned: Any) -> dict[str, Any]:
     return arguments | {"hostnames": provisioned.get_parameter("hostnames")}
 
 
+def candidate(provisioned: Any) -> dict[str, Any]:
+    """Which kind of node it became, as a further argument."""
+    return {"candidate": provisioned.get_parameter("candidate")}
+
+
 def build(
     kind: Kind, workspace: api.Workspace, settings: Settings, *, attempt: int, fill: Callable[[Workflow], None]
 ) -> dict[str, Any]:
@@ -120,8 +125,8 @@ def build(
             "workflows.argoproj.io/description": _description(kind, workspace, attempt),
         },
         arguments={
-            "workspace": _inert(json.dumps(workspace.intent())),
-            "settings": _inert(settings.dump()),
+            "workspace": inert_json(json.dumps(workspace.intent())),
+            "settings": inert_json(settings.dump()),
             "attempt": str(attempt),
             "operator-image": settings.image("operator"),
         },
@@ -152,7 +157,7 @@ def _fill(workflow: Workflow, fill: Callable[[Workflow], None]) -> None:
         fill(workflow)
 
 
-def _inert(text: str) -> str:
+def inert_json(text: str) -> str:
     """JSON in which Argo finds nothing to substitute: `{{` stands only inside strings, where it may be written so."""
     return text.replace("{{", "{\\u007b")
 

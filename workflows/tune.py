@@ -7,18 +7,25 @@ from hera.workflows import Steps, Workflow
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
+from kaito_hera.status import NodesStatus
 from workflows import place, steps, template
 
 
-def tune(workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts) -> dict[str, Any]:
-    """The Workflow of one attempt. Where nothing is to be served, no node is asked for if the adapter is there."""
+def tune(
+    workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts, nodes: NodesStatus | None = None
+) -> dict[str, Any]:
+    """The Workflow of one attempt. Where nothing is to be served, no node is asked for if the adapter is there.
+
+    `nodes` is what status says of them.
+    """
 
     def fill(workflow: Workflow) -> None:
         asked = template.asked(workflow)
         with Steps(name=template.ENTRYPOINT):
-            found = steps.preflight(arguments=asked).get_parameter("adapter")
+            checked = steps.preflight(arguments=asked)
+            found = checked.get_parameter("adapter")
             needed = None if workspace.serves else f"'{found}' == ''"
-            asked = place.place(asked, settings, parts, when=needed)
+            asked = place.place(asked, settings, parts, choice=place.choice(workspace, checked, nodes), when=needed)
             trained = steps.train(arguments=asked | {"adapter": found}, when=needed)
             if workspace.serves:
                 steps.roll_out(arguments=asked | {"adapter": trained.get_parameter("adapter")})

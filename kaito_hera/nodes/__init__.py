@@ -10,17 +10,29 @@ from typing import Any, Protocol
 
 import presets
 from kaito_hera import errors, names
-from kaito_hera.api import Workspace
+from kaito_hera.api import Workspace, annotations
 
 GPU = "nvidia.com/gpu"
 SIZE = "node.kubernetes.io/instance-type"
 """The label that says which GPU size a node is."""
+POOL = "kaito.sh/pool"
+"""On nodes that are not as usual: spot, or of another image family. Usual ones carry no such label, as ever."""
+ON_DEMAND = "on-demand"
 TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
+
+
+class RefusedError(errors.ProvisioningFailedError):
+    """A kind of node that cannot be had now; perhaps another one can."""
+
+    @property
+    def reason(self) -> str:
+        """As for every other failure to get nodes."""
+        return errors.ProvisioningFailedError("").reason
 
 
 @dataclasses.dataclass(frozen=True)
 class Want:
-    """The nodes that a Workspace needs."""
+    """The nodes that a Workspace needs, of one of the kinds that would do: a candidate."""
 
     workspace: str
     """`namespace/name`."""
@@ -34,11 +46,24 @@ class Want:
     """The user's: put on new nodes, looked for on existing ones."""
     preferred: tuple[str, ...] = ()
     """Names of existing nodes to take first."""
+    capacity: str = ""
+    """spot or on-demand; empty where the user did not say."""
+    family: str = ""
+    """ubuntu or azurelinux; empty where the user did not say."""
+    device: str = GPU
+    """The resource that pods ask for: GPUs, or slices of one."""
+    share: int | None = None
+    """How many of them each pod gets, where the user said so."""
 
     @property
     def gpus(self) -> int:
-        """GPUs that each node must offer."""
-        return self.size.gpus if self.size else 1
+        """GPUs, or slices, that each node must offer."""
+        return self.share or (self.size.gpus if self.size else 1)
+
+    @property
+    def candidate(self) -> str:
+        """Size and kind of capacity, as status has it; what the user left open is left out."""
+        return "/".join(part for part in (self.size.name if self.size else "", self.capacity) if part)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,28 +84,45 @@ class Placement:
     """Node labels to select by."""
     hostnames: tuple[str, ...] = ()
     """If set, only nodes of these names."""
+    absent: tuple[str, ...] = ()
+    """Labels that the nodes must not have."""
+    device: str = GPU
+    share: int = 1
+    """What each pod gets of a node: so many of these."""
 
     def allows(self, node: dict[str, Any]) -> bool:
         """Whether a node that has the labels is one of them."""
-        return not self.hostnames or node["metadata"]["name"] in self.hostnames
+        named = not self.hostnames or node["metadata"]["name"] in self.hostnames
+        return named and not any(label in node["metadata"].get("labels", {}) for label in self.absent)
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """The GPU limits of a container."""
+        return {self.device: str(self.share)}
 
     def pod_fields(self) -> dict[str, Any]:
         """`nodeSelector`, `affinity` and `tolerations` of a pod spec."""
+        keys = dict.fromkeys((GPU, self.device, "kubernetes.azure.com/scalesetpriority"))
         tolerations: list[dict[str, Any]] = [
             {"key": TAINT["key"], "operator": "Equal", "value": TAINT["value"], "effect": TAINT["effect"]},
-            {"key": GPU, "operator": "Exists", "effect": "NoSchedule"},
-            {"key": "kubernetes.azure.com/scalesetpriority", "operator": "Exists", "effect": "NoSchedule"},
+            *({"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in keys),
         ]
         fields: dict[str, Any] = {"nodeSelector": dict(self.labels), "tolerations": tolerations}
-        if self.hostnames:
-            # By the Node's own name: the label kubernetes.io/hostname may be another. A field takes one value a term.
-            terms = [
-                {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}
-                for name in self.hostnames
-            ]
+        if terms := self._terms():
             required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
             fields["affinity"] = {"nodeAffinity": required}
         return fields
+
+    def _terms(self) -> list[dict[str, Any]]:
+        """One of these must hold."""
+        lacks = [{"key": label, "operator": "DoesNotExist"} for label in self.absent]
+        without = {"matchExpressions": lacks} if lacks else {}
+        # By the Node's own name: the label kubernetes.io/hostname may be another. A field takes one value a term.
+        named = [
+            {**without, "matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}
+            for name in self.hostnames
+        ]
+        return named or ([without] if without else [])
 
 
 class Provider(Protocol):
@@ -89,8 +131,19 @@ class Provider(Protocol):
     makes_nodes: bool
     """Whether there is something to give back."""
 
+    def standing(self, wants: tuple[Want, ...]) -> dict[str, str]:
+        """Candidates of which something is there: empty when it is launched or held, else why it is no good."""
+
+    def drop(self, want: Want, *, still_wanted: Callable[[], None]) -> None:
+        """Begin to give back what was made for this candidate."""
+
+    def drop_others(self, want: Want) -> None:
+        """Begin to give back what was made for any other candidate than this one, named by the Workspace or not."""
+
     def order(self, want: Want, *, still_wanted: Callable[[], None], any_ready: Callable[[], bool]) -> Order:
         """Ask for the nodes and return once that is accepted; raises ProvisioningFailedError or NoNodesMatchError.
+
+        RefusedError where another kind of node may be had.
 
         `still_wanted` raises when nobody wants the nodes any more, and is asked right before each write: its turn may
         come late. `any_ready` says whether a node of this Workspace is Ready: then nothing is deleted.
@@ -109,26 +162,58 @@ class Provider(Protocol):
         """Where pods of this Workspace may run; `hostnames` are those of its order."""
 
 
-def wanted(workspace: Workspace) -> Want:
-    """What this Workspace needs; raises UnknownInstanceTypeError."""
+def candidates(workspace: Workspace, usual: str = "") -> tuple[Want, ...]:
+    """Every kind of node that would do, in the user's order; raises UnknownInstanceTypeError.
+
+    `usual`: the kind of capacity where the user named none.
+    """
     resource, metadata = workspace.resource, workspace.metadata
-    size = None
-    if resource.instance_type:
-        try:
-            size = presets.size(resource.instance_type)
-        except presets.UnknownNameError as cause:
-            anew = "(delete the Workspace and apply it anew)"
-            raise errors.UnknownInstanceTypeError(f"resource.instanceType: {cause} {anew}") from cause
-    return Want(
-        workspace=workspace.key,
-        namespace=metadata.namespace,
-        name=metadata.name,
-        uid=metadata.uid,
-        count=workspace.node_count,
-        size=size,
-        labels=resource.label_selector.labels(),
-        preferred=resource.preferred_nodes,
+    partition = resource.partition
+    device = f"nvidia.com/mig-{partition.profile}" if partition and partition.profile else GPU
+    return tuple(
+        Want(
+            workspace=workspace.key,
+            namespace=metadata.namespace,
+            name=metadata.name,
+            uid=metadata.uid,
+            count=workspace.node_count,
+            size=size,
+            labels=resource.label_selector.labels(),
+            preferred=resource.preferred_nodes,
+            capacity=capacity,
+            family=workspace.annotation(annotations.IMAGE_FAMILY),
+            device=device,
+            share=(partition.count or 1) if partition else None,
+        )
+        for size in _sizes(workspace)
+        for capacity in dict.fromkeys(resource.capacity or (usual,))
     )
+
+
+def wanted(workspace: Workspace, candidate: str = "") -> Want:
+    """What this Workspace needs: the candidate of that name, else its first; raises UnknownInstanceTypeError."""
+    wants = candidates(workspace)
+    return next((want for want in wants if candidate in {want.candidate, f"{want.candidate}/{ON_DEMAND}"}), wants[0])
+
+
+def several(workspace: Workspace) -> bool:
+    """Whether more than one kind of node would do, known or not."""
+    resource = workspace.resource
+    return len(set(resource.sizes)) > 1 or len(set(resource.capacity)) > 1
+
+
+def _sizes(workspace: Workspace) -> list[presets.Size | None]:
+    """The sizes in order; None, once, where nodes are brought and any will do."""
+    resource, found = workspace.resource, {}
+    for at, name in enumerate(resource.sizes):
+        field = f"resource.instanceTypes[{at}]" if resource.instance_types else "resource.instanceType"
+        anew = "" if resource.instance_types else " (delete the Workspace and apply it anew)"
+        try:
+            size = presets.size(name)
+        except presets.UnknownNameError as cause:
+            raise errors.UnknownInstanceTypeError(f"{field}: {cause}{anew}") from cause
+        found[size.name] = size
+    return list(found.values()) or [None]
 
 
 def release(provider: Provider, uid: str, *, pause: float = 2.0) -> None:
@@ -154,7 +239,8 @@ def unusable(node: dict[str, Any], want: Want) -> str:
     kind = node["metadata"].get("labels", {}).get(SIZE, "")
     if want.size and kind and kind.lower() != want.size.name.lower():
         return f"is a {kind}, not a {want.size.name}"
-    offered = int(status.get("allocatable", {}).get(GPU, "0"))
+    offered = int(status.get("allocatable", {}).get(want.device, "0"))
     if offered < want.gpus:
-        return f"is Ready but offers {offered} of {want.gpus} {GPU} (is the device plugin running on it?)"
+        cut = "" if want.device == GPU else " and MIG cut that way"
+        return f"is Ready but offers {offered} of {want.gpus} {want.device} (is the device plugin running on it{cut}?)"
     return ""

@@ -1,4 +1,4 @@
-"""AKS agent pools: one per Workspace and GPU size, of as many nodes as wanted. The only module that imports azure.
+"""AKS agent pools: one per Workspace and kind of node, of as many nodes as wanted. The only module that imports azure.
 
 The SDK's poller is not used: a PUT is accepted or not, and from then on the pool itself tells how far it is, so a step
 that dies loses nothing. The pool's name follows from the Workspace's uid, so asking twice makes one pool.
@@ -32,6 +32,10 @@ _UID_TAG = "kaito-hera-workspace-uid"
 _NAME_TAG = "kaito-hera-workspace"
 _OVER = frozenset({"Failed", "Canceled"})
 """States of a pool that never recovers by itself and may hold machines."""
+_USUAL_FAMILY = "Ubuntu"
+"""AKS's own default."""
+_FAMILIES = {"ubuntu": _USUAL_FAMILY, "azurelinux": "AzureLinux"}
+"""KAITO's word for an operating system, and AKS's."""
 _CLOUDS = {
     "AzureCloud": (AzureClouds.AZURE_PUBLIC_CLOUD, AzureAuthorityHosts.AZURE_PUBLIC_CLOUD),
     "AzureUSGovernment": (AzureClouds.AZURE_US_GOVERNMENT, AzureAuthorityHosts.AZURE_GOVERNMENT),
@@ -51,6 +55,22 @@ class AksProvider:
         self._pause = pause
         self._busy_limit = busy_limit
 
+    def standing(self, wants: tuple[Want, ...]) -> dict[str, str]:
+        """Candidates that have a pool: empty when it is made or being made, else why it gives no nodes."""
+        pools = {str(pool.name): pool for pool in self._list()}
+        found = {want.candidate: pools.get(pool_name(want)) for want in wants}
+        return {candidate: _wrong(pool) for candidate, pool in found.items() if pool is not None}
+
+    def drop(self, want: Want, *, still_wanted: Callable[[], None]) -> None:
+        """Delete the candidate's pool, if that is not under way."""
+        pool = self._get(pool_name(want))
+        if pool is not None and _state(pool) != "Deleting":
+            self._delete(pool_name(want), still_wanted)
+
+    def drop_others(self, want: Want) -> None:
+        """Delete every pool of the Workspace but this candidate's."""
+        self._delete_all([pool for pool in self._mine(want.uid) if pool.name != pool_name(want)])
+
     def order(self, want: Want, *, still_wanted: Callable[[], None], any_ready: Callable[[], bool]) -> Order:
         """Create the pool, or find it and bring it to the wanted count and labels.
 
@@ -63,16 +83,12 @@ class AksProvider:
         if pool is not None and _state(pool) in _OVER and not any_ready():
             reason = _failure(pool)
             self._delete(name, still_wanted)
-            raise errors.ProvisioningFailedError(
-                f"agent pool {name} of {want.size.name} failed and is deleted: {reason}"
-            )
+            raise nodes.RefusedError(f"agent pool {name} of {want.size.name} failed and is deleted: {reason}")
         if pool is not None and _state(pool) == "Deleting":
-            raise errors.ProvisioningFailedError(
-                f"agent pool {name} is still being deleted; the next attempt makes it anew"
-            )
+            raise nodes.RefusedError(f"agent pool {name} is still being deleted; the next attempt makes it anew")
         if pool is None or _differs(pool, want):
             self._write(lambda: self._put(name, want, still_wanted))
-        return Order(candidate=f"{want.size.name}/on-demand")
+        return Order(candidate=f"{want.size.name}/{want.capacity or nodes.ON_DEMAND}")
 
     def check(self, want: Want) -> None:
         """Raise ProvisioningFailedError when the pool failed or is gone."""
@@ -88,26 +104,20 @@ class AksProvider:
 
     def release(self, uid: str) -> bool:
         """Delete every pool that carries the Workspace's uid, of whatever size; True when the cloud lists none."""
-        mine = [pool for pool in self._list() if _tag(pool, _UID_TAG) == uid]
-        refused: errors.ProvisioningFailedError | None = None
-        for pool in mine:
-            try:
-                if _state(pool) != "Deleting":
-                    self._delete(str(pool.name))
-            except errors.ProvisioningFailedError as error:
-                refused = error  # the others cost money too
-        if refused:
-            raise refused
+        mine = self._mine(uid)
+        self._delete_all(mine)
         return not mine
 
     def placement(self, want: Want, hostnames: tuple[str, ...] = ()) -> Placement:
-        """Nodes of the Workspace's own pool; repaired nodes come with new names, so names do not matter.
+        """Nodes of the candidate's own pool; repaired nodes come with new names, so names do not matter.
 
-        By their size too: a pool of an earlier size stays until the Workspace gives everything back.
+        Those of another candidate's pool carry other labels: it may be there for a while yet.
         """
         del hostnames
         size = {nodes.SIZE: want.size.name} if want.size else {}
-        return Placement(labels=nodes.owner_labels(want) | size)
+        pool = _pool_label(want)
+        absent = () if pool else (nodes.POOL,)
+        return Placement(labels=nodes.owner_labels(want) | size | pool, absent=absent)
 
     # ------------------------------------------------------------------ Azure
 
@@ -138,6 +148,20 @@ class AksProvider:
     def _list(self) -> list[Any]:
         pools: list[Any] = self._asked(lambda: list(self._client.agent_pools.list(*self._where)))
         return pools
+
+    def _mine(self, uid: str) -> list[Any]:
+        return [pool for pool in self._list() if _tag(pool, _UID_TAG) == uid]
+
+    def _delete_all(self, pools: list[Any]) -> None:
+        refused: errors.ProvisioningFailedError | None = None
+        for pool in pools:
+            try:
+                if _state(pool) != "Deleting":
+                    self._delete(str(pool.name))
+            except errors.ProvisioningFailedError as error:
+                refused = error  # the others cost money too
+        if refused:
+            raise refused
 
     def _put(self, name: str, want: Want, still_wanted: Callable[[], None]) -> None:
         """Guarded by the pool as it is now: whoever else writes it meanwhile has the word."""
@@ -208,17 +232,24 @@ class AksProvider:
 
 
 def pool_name(want: Want) -> str:
-    """The same for the same Workspace and size; at most 12 characters from a-z and 0-9, as AKS wants it."""
+    """The same for the same Workspace and kind of node; at most 12 characters from a-z and 0-9, as AKS wants it.
+
+    What is as usual does not count, so that a pool of an earlier version keeps its name.
+    """
     size = want.size.name if want.size else ""
-    return "g" + hashlib.sha256(f"{want.uid}/{size}".encode()).hexdigest()[:11]
+    return "g" + hashlib.sha256("/".join([want.uid, size, *_unusual(want)]).encode()).hexdigest()[:11]
 
 
 def pool_body(want: Want) -> dict[str, Any]:
     """The agent pool in Azure's wire names."""
     assert want.size is not None
     taint = nodes.TAINT
+    # AKS taints and labels spot nodes by itself. -1: whatever the price is, up to that on demand.
+    spot = {"scaleSetPriority": "Spot", "scaleSetEvictionPolicy": "Delete", "spotMaxPrice": -1}
     return {
         "properties": {
+            **(spot if want.capacity == "spot" else {}),
+            **({"osSKU": _FAMILIES[want.family]} if want.family else {}),
             "count": want.count,
             "vmSize": want.size.name,
             "type": "VirtualMachineScaleSets",
@@ -232,6 +263,22 @@ def pool_body(want: Want) -> dict[str, Any]:
             "upgradeSettings": {"maxSurge": "0", "maxUnavailable": "1"},
         }
     }
+
+
+def _unusual(want: Want) -> list[str]:
+    """What makes it another kind of pool than there ever was; all of it is fixed when a pool is made."""
+    family = _FAMILIES.get(want.family, _USUAL_FAMILY)
+    return [*(["spot"] if want.capacity == "spot" else []), *([family] if family != _USUAL_FAMILY else [])]
+
+
+def _pool_label(want: Want) -> dict[str, str]:
+    return {nodes.POOL: pool_name(want)} if _unusual(want) else {}
+
+
+def _wrong(pool: Any) -> str:
+    if _state(pool) == "Deleting":
+        return f"agent pool {pool.name} is still being deleted"
+    return f"agent pool {pool.name} failed: {_failure(pool)}" if _state(pool) in _OVER else ""
 
 
 def _state(pool: Any) -> str:
@@ -253,7 +300,7 @@ def _differs(pool: Any, want: Want) -> bool:
 
 
 def _labels(want: Want) -> dict[str, str]:
-    return {**want.labels, **nodes.owner_labels(want)}
+    return {**want.labels, **nodes.owner_labels(want), **_pool_label(want)}
 
 
 def _tag(pool: Any, name: str) -> str:

@@ -35,16 +35,17 @@ class Calm:
 
     def story(self) -> str:
         """Where things stand, each unusable node with its reason."""
-        size = self._want.size.name if self._want.size else "GPU"
+        size = self._want.candidate or "GPU"
         good = sum(1 for reason in self.reasons.values() if not reason)
         bad = "; ".join(f"{name} {reason}" for name, reason in sorted(self.reasons.items()) if reason)
         return f"{good} of {self._want.count} {size} nodes usable" + (f": {bad}" if bad else "")
 
 
-def any_ready(run: Run) -> bool:
-    """Whether a node of the Workspace, of the size that it wants, is Ready: a server may run there."""
-    labels = clusters.selector(run.placement().labels)
-    return any(live.is_ready(node) for node in run.cluster.items(clusters.NODE, labels=labels))
+def any_ready(run: Run, want: Want) -> bool:
+    """Whether a node of the Workspace, of the kind that it wants, is Ready: a server may run there."""
+    placement = run.provider.placement(want)
+    found = run.cluster.items(clusters.NODE, labels=clusters.selector(placement.labels))
+    return any(live.is_ready(node) and placement.allows(node) for node in found)
 
 
 def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> list[str]:
@@ -53,7 +54,8 @@ def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> l
     The provider, which may be rate limited, is asked every `ask` seconds whether its order has failed. Raises
     NodesNotReadyError at the timeout, naming each node with its reason, and whatever the provider raises.
     """
-    want, timeout = run.want, run.settings.node_timeout_seconds
+    want = run.want
+    timeout = run.workspace.resource.provisioning_timeout_seconds or run.settings.node_timeout_seconds
     placement = run.placement(hostnames)
     labels = clusters.selector(placement.labels)
     calm = Calm(want, run.settings.node_steady_seconds)

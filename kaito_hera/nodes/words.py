@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kaito_hera import errors
+from kaito_hera import errors, nodes
 from kaito_hera.settings import Azure
 
 _BUSY = re.compile(
@@ -14,6 +14,13 @@ _BUSY = re.compile(
     r"|PutAgentPool_FailedPrecondition|is being deleted",
     re.IGNORECASE,
 )
+_REFUSED = re.compile(
+    r"quota|LowPriorityCores|AllocationFail|Overconstrained\w*Allocation|Aks\w*Capacity|sufficient capacity"
+    r"|SkuNotAvailable|VMSizeNotSupported|AvailabilityZoneNotSupported|VM size of \S+ is not allowed"
+    r"|is not supported (for subscription|in location)|RequestDisallowedBy|spot",
+    re.IGNORECASE,
+)
+"""No machines of this size and kind of capacity for us: quota, capacity, a size that is not sold, a policy."""
 _NO_CLUSTER = re.compile(
     r"ParentResourceNotFound|ResourceGroupNotFound|SubscriptionNotFound|managedClusters/[^/']+' under resource group"
 )
@@ -81,7 +88,9 @@ def answered(cause: Any, azure: Azure, *, made_if_missing: bool, ordered: bool) 
         advice = (
             f"; give identity clientId {azure.client_id} a role with this right on AKS cluster {azure.cluster_name}"
         )
-    return errors.ProvisioningFailedError(f"Azure answered {cause.status_code}: {said}{advice}")
+    refused = ordered and cause.status_code in {400, 403, 409} and not advice and _REFUSED.search(said)
+    kind = nodes.RefusedError if refused else errors.ProvisioningFailedError
+    return kind(f"Azure answered {cause.status_code}: {said}{advice}")
 
 
 def story(error: Any) -> str:

@@ -219,9 +219,9 @@ def test_a_node_counts_as_ready_if_it_is_the_workspaces_and_of_its_size(cluster,
     machines.usable("theirs", labels={"kaito.sh/workspace": "w", "kaito.sh/workspace-uid": "another"})
     machines.usable("earlier", size="Standard_NC6s_v3")
     machines.report(machines.boot("starting"), ready=False)
-    assert not readiness.any_ready(run)
+    assert not readiness.any_ready(run, run.want)
     machines.usable("serving")
-    assert readiness.any_ready(run)
+    assert readiness.any_ready(run, run.want)
 
 
 def test_brought_nodes_are_found_and_their_names_select_them(cluster, namespace, machines, settings):

@@ -22,7 +22,8 @@ def deleted(workspace, seconds=1):
 
 
 def test_a_workspace_that_never_did_anything_goes_at_once():
-    assert decided(deleted(making.inference()), Status(), making.live()) == [RemoveFinalizer()]
+    written = Status(observed_generation=1)
+    assert decided(deleted(making.inference()), written, making.live()) == [RemoveFinalizer()]
 
 
 def test_without_our_finalizer_a_deletion_is_not_ours():

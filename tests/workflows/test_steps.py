@@ -44,6 +44,7 @@ def run_step(function, tmp_path, **environment):
         "workspace": json.dumps(making.parsed(making.inference()).intent()),
         "settings": "{}",
         "attempt": "1",
+        "candidate": "",
         "hostnames": "[]",
         "adapter": "",
     }

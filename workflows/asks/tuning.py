@@ -87,7 +87,7 @@ def _template(
             pods.secret_file("push", workspace.tuning.output.image_push_secret or "", str(tuning.PUSH_AUTH)),
             pods.scratch(str(tuning.SCRATCH)),
         ),
-        limits={nodes.GPU: "1"},
+        limits=placement.limits,
         spec={**placement.pod_fields(), "terminationGracePeriodSeconds": 60},
         annotations={names.CONFIG: asked.model_dump_json(exclude_defaults=True)},
     )
