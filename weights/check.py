@@ -18,13 +18,13 @@ def check(model: Model, auth: Path) -> Found:
 
 
 def _of_hub(model: Model) -> Found:
-    asked = hub.Hub()
-    if model.known:
-        asked.may_read(model)
-        return Found(pinned=_commit(model, asked))
-    pinned = model.model_copy(update={"revision": _commit(model, asked)})
-    weights = asked.weights_bytes(pinned)
-    return Found(pinned=pinned.revision, bytes=weights, preset=_preset(pinned, asked.config(pinned), weights))
+    with hub.Hub() as asked:
+        if model.known:
+            asked.may_read(model)
+            return Found(pinned=_commit(model, asked))
+        pinned = model.model_copy(update={"revision": _commit(model, asked)})
+        weights = asked.weights_bytes(pinned)
+        return Found(pinned=pinned.revision, bytes=weights, preset=_preset(pinned, asked.config(pinned), weights))
 
 
 def _commit(model: Model, asked: hub.Hub) -> str:
@@ -35,14 +35,20 @@ def _commit(model: Model, asked: hub.Hub) -> str:
 
 
 def _of_image(model: Model, auth: Path) -> Found:
-    source = image.opened(model, auth)
-    found = image.inspect(source)
-    preset = None
-    if not model.known:
+    with image.opened(model, auth) as source:
+        found = image.inspect(source)
+        if model.known:
+            return Found(pinned=found.digest, bytes=found.weights_bytes)
         with tempfile.TemporaryDirectory() as folder:
             settings = image.model_config(source, found, Path(folder))
-        preset = _preset(model, settings or hub.Hub().config(model), found.weights_bytes)
+    preset = _preset(model, settings or _config(model), found.weights_bytes)
     return Found(pinned=found.digest, bytes=found.weights_bytes, preset=preset)
+
+
+def _config(model: Model) -> dict[str, Any]:
+    """Of an image that does not say where its config.json is, the hub may know more than its name."""
+    with hub.Hub() as asked:
+        return asked.config(model)
 
 
 def _preset(model: Model, settings: dict[str, Any], weights: int) -> presets.Preset:

@@ -23,7 +23,7 @@ _WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "tokenizer*
 _UNWANTED = ("*/*", "consolidated*", "*.index.fp16.json", "*.onnx.json")
 """Other formats of the same weights: folders such as `onnx/`, and Mistral's own files."""
 
-Pinned = Annotated[str, pydantic.StringConstraints(pattern=r"^([0-9a-f]{40}|sha256:[0-9a-f]{64})?\Z")]
+Pinned = Annotated[str, pydantic.StringConstraints(pattern=r"^([0-9a-f]{40}|sha256:[0-9a-f]{64})?$")]
 """A commit of the hub or the digest of an image; empty while neither is known."""
 
 

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -39,6 +39,12 @@ class Hub:
         self._token = _token()
         self._session = requests.Session()
         self._session.auth = self._sign  # an auth of its own, or requests would look into ~/.netrc
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
 
     def may_read(self, model: Model) -> None:
         """Raise unless the hub gives the model's config.json to this token."""

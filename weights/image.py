@@ -94,13 +94,12 @@ def opened(model: Model, auth: Path, **options: Any) -> registry.Registry:
 def fetch(model: Model, folder: Path, auth: Path) -> Path:
     """The folder with the files of the model's image, all of them."""
     began = time.monotonic()
-    source = opened(model, auth)
-    image = inspect(source)
-    own = folder / image.digest.replace(":", "-")
-    try:
-        found = _unpacked(source, image, own)
-    except OSError as error:
-        raise errors.StorageTrouble(f"{source.field}: {source.reference} could not be stored: {error}") from error
+    with opened(model, auth) as source:
+        image = inspect(source)
+        try:
+            found = _unpacked(source, image, folder / image.digest.replace(":", "-"))
+        except OSError as error:
+            raise errors.StorageTrouble(f"{source.field}: {source.reference} could not be stored: {error}") from error
     log.info("%s at %s: %.1f s", source.reference, image.digest, time.monotonic() - began)
     return found
 

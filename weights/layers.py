@@ -22,7 +22,7 @@ PLACES = ("models", "model", "weights", "workspace/tfs/weights", "workspace/weig
 _SMALL = 256 << 20
 """The most bytes of a file that holds no weights: the largest tokenizers have some 40 MB."""
 _GROWTH = 4
-_SLACK = 1 << 30
+SLACK = 1 << 30
 """Weights hardly compress: layers that unpack to more than four times their size and a GiB are not a model's."""
 _OTHER = (".bin", ".pth", ".pt", ".gguf", ".onnx", ".msgpack", ".h5")
 """Weights in formats that are not loaded, to be named where there are no others."""
@@ -31,9 +31,10 @@ _OTHER = (".bin", ".pth", ".pt", ".gguf", ".onnx", ".msgpack", ".h5")
 class Files:
     """What has been unpacked so far, place by place, below a folder of one image's own."""
 
-    def __init__(self, folder: Path, what: str) -> None:
+    def __init__(self, folder: Path, what: str, *, slack: int = SLACK) -> None:
         self._folder = folder
         self._what = what
+        self._slack = slack
         self.others: set[str] = set()
         """Weights in other formats that were seen."""
 
@@ -72,7 +73,7 @@ class Files:
             blob.replace(part / _flat(place) / name)
 
     def _add_archive(self, blob: Path, part: Path) -> None:
-        limit = _GROWTH * blob.stat().st_size + _SLACK
+        limit = _GROWTH * blob.stat().st_size + self._slack
         with blob.open("rb") as file:
             unpacked = _Counted(self._decompressed(file), limit, self._what)
             try:

@@ -6,6 +6,7 @@ again, so a push that was cut is begun anew without loss. The files lie in /mode
 
 import concurrent.futures
 import hashlib
+import importlib.util
 import json
 import sys
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+import presets
 from weights import errors, hub, image, layers, registry
 from weights.config import Model
 
@@ -41,9 +43,13 @@ def push(
     model: Model, target: str, *, folder: Path | None = None, auth: Path | None = None, out: TextIO = sys.stderr
 ) -> Pushed:
     """Make the image of the model, whose files are in `folder` or come from the hub, and push it."""
-    to = registry.Registry(target, auth, field="IMAGE", push=True)
+    with registry.Registry(target, auth, field="IMAGE", push=True) as to:
+        return _pushed(model, to, folder, out)
+
+
+def _pushed(model: Model, to: registry.Registry, folder: Path | None, out: TextIO) -> Pushed:
     if ":" in to.reference.version:
-        raise errors.ModelNotFound(f"IMAGE: {target}: a push gives a tag; leave the digest out")
+        raise errors.ModelNotFound(f"IMAGE: {to.reference}: a push gives a tag; leave the digest out")
     files = image.local(_source(model, folder))
     progress = _Progress(sum(file.stat().st_size for file in files.values()), out)
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -54,15 +60,41 @@ def push(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     revision = {} if folder else {image.REVISION: model.revision}
-    manifest = _manifest(to, made, {image.MODEL: model.id, **revision})
+    manifest = _manifest(to, made, {image.MODEL: model.id, **revision}, progress)
     to.tag(manifest)
     progress.end()
     digest = hashlib.sha256(manifest).hexdigest()
     return Pushed(f"{to.reference.name}@sha256:{digest}", sum(layer["size"] for layer in made), progress.sent)
 
 
+def model(name: str, revision: str | None, *, local: bool = False) -> Model:
+    """The model that a person names: a preset at its pinned commit, or ORGANISATION/NAME at the commit it has now.
+
+    With `local` files the hub is not asked.
+    """
+    try:
+        known = presets.preset(name)
+    except presets.UnknownNameError as error:
+        if not presets.is_hub_id(name):
+            raise errors.ModelNotFound(f"ID: {error}; or write ORGANISATION/MODEL as on the hub") from error
+        named = Model(id=name, revision=revision or "main", field="ID")
+    else:
+        named = Model(id=known.hub_id, revision=revision or known.hub_revision, field="ID")
+    return named if local else _at_commit(named)
+
+
+def _at_commit(named: Model) -> Model:
+    with hub.Hub() as asked:
+        return named.model_copy(update={"revision": asked.commit(named)})
+
+
 def _source(model: Model, folder: Path | None) -> Path:
     if folder is None:
+        if importlib.util.find_spec("huggingface_hub") is None:
+            raise errors.ModelUnusable(
+                f"{model.what}: to download it the hub's client is needed: pip install huggingface_hub; or give its"
+                " files with --folder"
+            )
         return hub.complete(model, hub.download(model, None))
     if not folder.is_dir():
         raise errors.ModelNotFound(f"--folder {folder}: is no folder")
@@ -82,17 +114,13 @@ def _layer(to: registry.Registry, name: str, file: Path, progress: "_Progress") 
         hashed.update(piece)
         whole += len(piece)
     digest = f"sha256:{hashed.hexdigest()}"
-    if _absent(to, digest):
+    if not to.has(digest):
         _send(to, digest, registry.Body(whole, lambda: pieces(progress.sending)), progress)
         progress.say(f"{name}: sent, {size / 1e9:.2f} GB")
     else:
         progress.there(size)
         progress.say(f"{name}: there already")
     return {"mediaType": LAYER, "digest": digest, "size": whole, "annotations": {image.FILE: name}}
-
-
-def _absent(to: registry.Registry, digest: str) -> bool:
-    return not to.has(digest)
 
 
 def _send(to: registry.Registry, digest: str, body: registry.Body, progress: "_Progress") -> None:
@@ -117,7 +145,9 @@ def _read(file: Path, told: Callable[[int], None]) -> Iterator[bytes]:
             told(len(piece))
 
 
-def _manifest(to: registry.Registry, made: list[dict[str, Any]], annotations: dict[str, str]) -> bytes:
+def _manifest(
+    to: registry.Registry, made: list[dict[str, Any]], annotations: dict[str, str], progress: "_Progress"
+) -> bytes:
     """The image's manifest; its config is pushed."""
     diffs = [layer["digest"] for layer in made]  # the layers are not compressed
     settings = {
@@ -129,8 +159,8 @@ def _manifest(to: registry.Registry, made: list[dict[str, Any]], annotations: di
     }
     data = _json(settings)
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    if _absent(to, digest):
-        to.upload(digest, registry.Body(len(data), lambda: iter([data])))
+    if not to.has(digest):
+        _send(to, digest, registry.Body(len(data), lambda: iter([data])), progress)
     config = {"mediaType": CONFIG, "digest": digest, "size": len(data)}
     body = {"schemaVersion": 2, "mediaType": registry.MANIFEST, "config": config, "layers": made}
     return _json(body | {"annotations": annotations})

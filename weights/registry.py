@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -66,6 +66,12 @@ class Registry:
         self._session = requests.Session()
         self._session.auth = lambda request: request  # without an auth of its own, requests would look into ~/.netrc
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
     def manifest(self, version: str = "") -> tuple[bytes, str]:
         """A manifest and its digest."""
         path = f"/v2/{self.reference.repository}/manifests/{version or self.reference.version}"
@@ -95,7 +101,7 @@ class Registry:
                 tries = 0 if have > before else tries + 1
                 if tries >= TRIES:
                     raise
-                time.sleep(min(self._pause * 2**tries, 15))
+                time.sleep(min(self._pause * tries**2, 15))
         if have != size or f"sha256:{read.hexdigest()}" != digest:
             part.unlink(missing_ok=True)
             raise errors.RegistryUnavailable(f"{self.field}: {self.reference}: blob {digest} came with other bytes")
@@ -154,12 +160,14 @@ class Registry:
         for stage in range(self._stage, _PASSWORD + 1):
             if answer.status_code not in {401, 403}:
                 break
+            answer.close()  # a body that nobody reads holds its connection
             used = str(answer.request.headers.get("Authorization", ""))
             if self._authenticate(answer.headers.get("WWW-Authenticate", ""), used, stage):
                 answer = self._signed(method, path, own, **more)
         if answer.ok or answer.status_code in allow:
             return answer
-        raise self._refusal(answer)
+        with answer:
+            raise self._refusal(answer)
 
     def _signed(self, method: str, path: str, headers: Mapping[str, str], **more: Any) -> requests.Response:
         signed = {"Authorization": self._authorization} if self._authorization else {}
