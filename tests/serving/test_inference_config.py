@@ -3,7 +3,7 @@
 import pytest
 
 from serving import inference_keys
-from serving.inference_config import FILE, InferenceConfig, parse
+from serving.inference_config import InferenceConfig, parse
 
 KAITO = {
     "v0.4.1 template": (
