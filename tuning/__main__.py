@@ -17,9 +17,18 @@ from pathlib import Path
 import pydantic
 
 from tuning import check, errors, run
-from tuning.config import PUSH_AUTH, SCRATCH, Exit, Result, TuningConfig
+from tuning.config import Exit, Result, TuningConfig
 from tuning.eviction import Eviction
+from tuning.places import Places
 from tuning.report import Report, leave, log, log_to
+
+_PLACES = {
+    "scratch": "a writable folder",
+    "push_auth": "a .dockerconfigjson to push with; may be missing",
+    "pull_auth": "a .dockerconfigjson to pull data with; may be missing",
+    "data": "where the input's volume is mounted",
+    "results": "where the output's volume is mounted",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,9 +58,10 @@ def _go(error: errors.Evicted) -> None:
 
 def _do(asked: argparse.Namespace, eviction: Eviction) -> Result:
     config = _config(asked.config)
+    places = Places(**{name: getattr(asked, name) for name in _PLACES})
     if asked.check:
-        return check.check(config, asked.push_auth)
-    return run.Run(config, asked.scratch, asked.push_auth, Report(sys.stdout), eviction).go()
+        return check.check(config, places)
+    return run.Run(config, places, Report(sys.stdout), eviction).go()
 
 
 def _config(path: Path) -> TuningConfig:
@@ -74,10 +84,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="path of a TuningConfig as JSON")
     parser.add_argument("--check", action="store_true", help="only see whether it can work; needs no torch")
-    parser.add_argument("--scratch", type=Path, default=SCRATCH, help="a writable folder (default: %(default)s)")
-    parser.add_argument(
-        "--push-auth", type=Path, default=PUSH_AUTH, help="a .dockerconfigjson; may be missing (default: %(default)s)"
-    )
+    for name, what in _PLACES.items():
+        path = getattr(Places(), name)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=Path, default=path, help=f"{what} (default: %(default)s)"
+        )
     return parser.parse_args(argv)
 
 

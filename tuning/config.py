@@ -8,7 +8,7 @@ import enum
 import ipaddress
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pydantic
 
@@ -16,6 +16,15 @@ from tuning.training_config import TrainingConfig
 
 PUSH_AUTH = Path("/etc/kaito/push/config.json")
 """Where the push secret's `.dockerconfigjson` is mounted; it may be missing (a registry that needs no password)."""
+
+PULL_AUTH = Path("/etc/kaito/registry/config.json")
+"""Where the merged pull secrets' `.dockerconfigjson` is mounted; it may be missing (a public image)."""
+
+DATA = Path("/mnt/data")
+"""Where the input's volume is mounted, read-only."""
+
+RESULTS = Path("/mnt/results")
+"""Where the output's volume is mounted; KAITO mounts it there too, so its top is where its users look."""
 
 INTENT = "sh.kaito.hera.intent"
 """The annotation of the pushed image's manifest that holds the intent."""
@@ -63,15 +72,34 @@ class Model(Strict):
 
 
 class Input(Strict):
-    """Where the data set comes from."""
+    """Where the data set comes from: one of these."""
 
-    urls: Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
+    urls: tuple[str, ...] = ()
+    image: str = ""
+    """An image with data files in /data, or at its top."""
+    volume: str = ""
+    """What messages call the volume that is mounted at DATA."""
+
+    @pydantic.model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if bool(self.urls) + bool(self.image) + bool(self.volume) != 1:
+            raise ValueError("give exactly one of urls, image and volume")
+        return self
 
 
 class Output(Strict):
-    """Where the adapter goes: an image reference with a tag."""
+    """Where the adapter goes: one of these."""
 
-    image: str
+    image: str = ""
+    """An image reference with a tag."""
+    volume: str = ""
+    """What the volume that is mounted at RESULTS is called, in messages and in the adapter's name."""
+
+    @pydantic.model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if bool(self.image) == bool(self.volume):
+            raise ValueError("give exactly one of image and volume")
+        return self
 
 
 class TuningConfig(Strict):
@@ -86,7 +114,7 @@ class TuningConfig(Strict):
     input: Input
     output: Output
     intent: str
-    """Hash of what the user asked for; the pushed image is annotated with it, and one that has it is not made again."""
+    """Hash of what the user asked for; what is made is marked with it, and what has the mark is not made again."""
     allowed_private_cidrs: tuple[str, ...] = ()
     """Private ranges that data may be fetched from; none by default."""
     require_gpu: bool = False
@@ -133,7 +161,7 @@ class Result(Strict):
     """The termination message of a run or check that ended well."""
 
     adapter: str = ""
-    """The pushed image by digest, `repository@sha256:...`; empty when a check found none yet."""
+    """What was made, by digest: `repository@sha256:...`, `VOLUME@sha256:...`; empty when a check found none yet."""
     loss: float | None = None
 
 

@@ -9,7 +9,9 @@
     |-- OutOfMemory             20   it does not fit the GPU
     |-- LossDiverged            21   the loss is no longer a number
     |-- PushUnauthorized        30   the registry does not take the secret
+    |-- PullUnauthorized        30   the registry does not give the data's image to the secrets
     |-- PushForbidden           31   the registry takes the secret, but not the image
+    |-- VolumeRefused           31   the volume takes no files, or gives none
     |-- DataUnreachable         40   the data's server does not answer
     |-- ModelUnreachable        40   the hub does not answer
     |-- RegistryUnavailable     41   the registry does not answer
@@ -87,8 +89,20 @@ class PushUnauthorized(TuningError):
     code = Exit.REGISTRY_AUTH
 
 
+class PullUnauthorized(TuningError):
+    """The registry does not give the data's image to the secrets."""
+
+    code = Exit.REGISTRY_AUTH
+
+
 class PushForbidden(TuningError):
     """The registry takes the secret, but not the image."""
+
+    code = Exit.REGISTRY_REFUSED
+
+
+class VolumeRefused(TuningError):
+    """The volume takes no files, or gives none."""
 
     code = Exit.REGISTRY_REFUSED
 

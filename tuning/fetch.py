@@ -39,7 +39,7 @@ REDIRECTS = 5
 
 
 class File(NamedTuple):
-    """A downloaded data file."""
+    """A data file on disk."""
 
     field: str
     """What messages call it: `tuning.input.urls[0]`."""
@@ -207,10 +207,8 @@ def _refuse_too_large(partial: _Partial, total: int) -> None:
 
 def _finished(source: Source, partial: _Partial) -> File:
     with partial.path.open("rb") as file, _explained(source):
-        if formats.sniff(file.read(formats.HEAD_BYTES)) == "parquet":
-            file.seek(max(0, partial.size - 4))
-            if file.read() != b"PAR1":
-                raise DataInvalid(f"the parquet file of {partial.size:,} bytes has no end; upload it again")
+        formats.sniff(file.read(formats.HEAD_BYTES))
+        formats.refuse_cut(partial.path)
     return File(source.field, source.name, partial.path, partial.size, partial.digest.hexdigest())
 
 

@@ -1,6 +1,7 @@
 """What kind of file this is, told from its first bytes: names and content types lie, and login pages say `.parquet`."""
 
 import re
+from pathlib import Path
 from typing import Literal
 
 from tuning.errors import DataInvalid
@@ -35,7 +36,7 @@ def sniff(head: bytes) -> Format:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if re.match(rb"<(!doctype|html|head|\?xml|!--)", text, re.IGNORECASE):
         raise DataInvalid(
-            f"the server sent a web page ({_title(text)}), most likely for logging in; "
+            f"the file is a web page ({_title(text)}), most likely for logging in; "
             "give the address of the file itself, one that needs no login"
         )
     if text[:1] in (b"{", b"["):
@@ -44,6 +45,16 @@ def sniff(head: bytes) -> Format:
     if _is_text(head) and re.search(rb"[,;\t]", line):
         return "csv"
     raise DataInvalid(f"the file starts with {head[:24]!r}; give a parquet, JSON, JSON lines or CSV file")
+
+
+def refuse_cut(path: Path) -> None:
+    """DataInvalid for a parquet file without its end."""
+    with path.open("rb") as file:
+        if file.read(4) == b"PAR1":
+            size = file.seek(0, 2)
+            file.seek(max(0, size - 4))
+            if file.read() != b"PAR1":
+                raise DataInvalid(f"the parquet file of {size:,} bytes has no end; upload it again")
 
 
 def _title(page: bytes) -> str:

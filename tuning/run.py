@@ -1,6 +1,5 @@
-"""One tuning run, from the question whether it is needed to the pushed image: the phases in the order they happen."""
+"""One tuning run, from the question whether it is needed to the adapter in its place: phases in their order."""
 
-import json
 import os
 import random
 import time
@@ -8,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuning import adapter, addresses, fetch, hub, image, masks, model, push, registry, rows, train
+from tuning import adapter, fetch, hub, inputs, masks, model, outputs, rows, train
 from tuning.config import Progress, Result, TuningConfig
 from tuning.errors import DataInvalid
 from tuning.eviction import Eviction
+from tuning.places import Places
 from tuning.report import Report, log
 from tuning.training_config import DatasetConfig
 
@@ -31,48 +31,42 @@ class Run:
     """One run of one config."""
 
     config: TuningConfig
-    scratch: Path
-    secret: Path
+    places: Places
     report: Report
     eviction: Eviction
 
     def go(self) -> Result:
-        """Train the adapter and push it, unless the registry has it already."""
+        """Train the adapter and put it where it is to go, unless it is there already."""
         for warning in self.config.training.warnings:
             log.warning("training_config.yaml: %s", warning)
         self.report.say(Progress(phase="fetch", percent=0))
-        asked = registry.Registry(self.config.output.image, self.secret)
-        if digest := asked.ask(self.config.intent):
-            log.info("%s was made by the same intent; nothing to train", asked.reference)
+        if made := outputs.find(self.config, self.places):
+            log.info("%s was made by the same intent; nothing to train", made)
             self.report.say(Progress(phase="push", percent=100))
-            return Result(adapter=f"{asked.reference.name}@{digest}")
-        use_scratch(self.scratch)
+            return Result(adapter=made)
+        use_scratch(self.places.scratch)
         if self.config.require_gpu:
             model.require_gpu()  # before minutes go by with a model that nothing here can train
 
-        files = self._fetch()
+        data_files = inputs.files(
+            self.config,
+            self.places,
+            lambda share: self.report.say(Progress(phase="fetch", percent=int(3 * share))),
+        )
         dropped = rows.Dropped()
-        found = rows.read(files, self.config.training.dataset, dropped)
-        folder = hub.download(self.config, self.scratch / "hub")
+        found = rows.read(data_files, self.config.training.dataset, dropped)
+        folder = hub.download(self.config, self.places.scratch / "hub")
 
         self.report.say(Progress(phase="load", percent=4))
         tokenizer = self._tokenizer(folder)
-        data = self._encode(tokenizer, found, dropped, files)
+        data = self._encode(tokenizer, found, dropped, data_files)
         adapted = self._load(folder)
 
         with self.eviction.deferred():  # training stops at a step's end, and a push that runs is soon done
             trained = self._train(adapted, tokenizer, data)
-            packed = self._pack(adapted, tokenizer, trained, data.facts)
-            pushed = self._push(packed, trained.loss)
-        return Result(adapter=pushed, loss=round(trained.loss, 5))
-
-    def _fetch(self) -> list[fetch.File]:
-        return fetch.download(
-            fetch.sources(self.config.input.urls, self.config.training.dataset.dataset_path),
-            self.scratch / "data",
-            addresses.Policy(self.config.allowed_private_cidrs),
-            on_share=lambda share: self.report.say(Progress(phase="fetch", percent=int(3 * share))),
-        )
+            files = self._save(adapted, tokenizer)
+            put = self._put(files, adapter.summary(self.config, trained, data.facts), trained.loss)
+        return Result(adapter=put, loss=round(trained.loss, 5))
 
     def _tokenizer(self, folder: Path) -> Any:
         tokenizer = model.tokenizer(folder, self.config.training.model.chat_template)
@@ -133,7 +127,7 @@ class Run:
             batches=train.Batches(pad, self.config.training.collator.pad_to_multiple_of),
             report=self.report,
             eviction=self.eviction,
-            scratch=self.scratch,
+            scratch=self.places.scratch,
         )
         seconds = time.monotonic() - began
         log.info("%d steps in %.1f s, loss %.4g -> %.4g", len(trained.losses), seconds, trained.losses[0], trained.loss)
@@ -141,29 +135,19 @@ class Run:
             log.info("loss on the %d rows held out: %.4g", len(data.held_out), trained.eval_loss)
         return trained
 
-    def _pack(self, adapted: Any, tokenizer: Any, trained: train.Trained, facts: dict[str, Any]) -> image.Image:
-        """The adapter's image, on disk."""
-        folder = self.scratch / "adapter"
+    def _save(self, adapted: Any, tokenizer: Any) -> dict[str, Path]:
+        """The adapter's files, on the disk that dies with the pod."""
+        folder = self.places.scratch / "adapter"
         files = adapter.save(adapted, folder, self.config)
         files["chat_template.jinja"] = folder / "chat_template.jinja"
         files["chat_template.jinja"].write_text(tokenizer.chat_template)
-        summary = adapter.summary(self.config, trained, facts)
-        files["training_summary.json"] = folder / "training_summary.json"
-        files["training_summary.json"].write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
-        return image.write(self.scratch / "image", files, adapter.annotations(self.config, summary))
+        return files
 
-    def _push(self, packed: image.Image, loss: float) -> str:
+    def _put(self, files: dict[str, Path], card: dict[str, Any], loss: float) -> str:
         self.report.say(Progress(phase="push", percent=95, loss=round(loss, 5)))
-        pushed = push.push(
-            packed,
-            self.config.output.image,
-            self.config.intent,
-            self.secret,
-            scratch=self.scratch,
-            eviction=self.eviction,
-        )
+        put = outputs.put(self.config, self.places, files, card, self.eviction)
         self.report.say(Progress(phase="push", percent=100, loss=round(loss, 5)), last=True)
-        return pushed
+        return put
 
 
 def split(found: list[masks.Encoded], settings: DatasetConfig) -> tuple[list[masks.Encoded], list[masks.Encoded]]:

@@ -84,9 +84,10 @@ def kaito_image(files):
     return _image(f"{OCI}.manifest.v1+json", f"{OCI}.config.v1+json", config, [(f"{OCI}.layer.v1.tar+gzip", tar)])
 
 
-def docker_image(files):
+def docker_image(files, *, prefix="data/"):
     """As `docker build` makes it from busybox and two COPY lines: schema 2, a file in each layer."""
-    tars = [layer({"sh": b"#!"}, prefix="bin/")] + [layer({name: content}) for name, content in files.items()]
+    tars = [layer({"sh": b"#!"}, prefix="bin/")]
+    tars += [layer({name: content}, prefix=prefix) for name, content in files.items()]
     diffs = [_digest(tar) for tar in tars]
     config = json.dumps(
         {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diffs}}

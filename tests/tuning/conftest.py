@@ -1,4 +1,5 @@
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -66,7 +67,7 @@ def entry(user=servers.USER, password=servers.PASSWORD):
 
 
 def tuning_config(image, urls, *, intent="an-intent", **more):
-    """A config whose data is on loopback and may be."""
+    """A config whose data is on loopback and may be; `input` and `output` may say otherwise."""
     return TuningConfig.model_validate(
         {
             "workspace": "team/ws",
@@ -122,3 +123,22 @@ def start(folder, config, *options, **environment):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.fixture
+def as_nobody(tmp_path):
+    """A context in which this process has no more rights than the pod's user; needs root to begin with."""
+    if os.getuid():
+        pytest.skip("only root can become another user and come back")
+
+    @contextlib.contextmanager
+    def become():
+        for folder in (tmp_path, *tmp_path.parents[:2]):  # of pytest's own, closed to others
+            folder.chmod(folder.stat().st_mode | 0o055)
+        os.setresuid(65532, 65532, 0)
+        try:
+            yield
+        finally:
+            os.setresuid(0, 0, 0)
+
+    return become

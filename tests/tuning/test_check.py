@@ -11,6 +11,7 @@ from tuning import image, push
 from tuning.config import INTENT, Exit, Failure, Result, parse_termination
 from tuning.errors import DataUnreachable, RegistryUnavailable
 from tuning.eviction import Eviction
+from tuning.places import Places
 
 ROWS = b'{"text": "x"}\n'
 
@@ -138,7 +139,9 @@ def test_a_server_that_says_nothing_is_not_waited_for(files, tokens, config, tmp
     files.files["/rows.jsonl"] = lambda _request: never.wait(60)
     secret = write_secret(tmp_path / "push.json", {tokens.host: entry()})
     with pytest.raises(DataUnreachable, match=r"urls\[0\].*: no data within 3 s"):
-        check_.check(config(f"{tokens.host}/team/a:1"), secret, seconds=3)  # in which this registry answers four times
+        check_.check(
+            config(f"{tokens.host}/team/a:1"), Places(push_auth=secret), seconds=3
+        )  # in which this registry answers four times
     never.set()
 
 
@@ -146,7 +149,7 @@ def test_a_registry_that_says_nothing_is_not_waited_for(files, config, tmp_path)
     never = threading.Event()
     files.answer = lambda _request: never.wait(60)
     with pytest.raises(RegistryUnavailable, match="gives no answer within 1 s"):
-        check_.check(config(f"{files.host}/team/a:1"), tmp_path / "none", seconds=1)
+        check_.check(config(f"{files.host}/team/a:1"), Places(push_auth=tmp_path / "none"), seconds=1)
     never.set()
 
 

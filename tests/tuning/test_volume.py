@@ -1,0 +1,187 @@
+"""The adapter in a volume: whole or not at all, found by its intent, and nothing that was there is lost."""
+
+import json
+import logging
+import shutil
+import subprocess
+
+import pytest
+
+from serving import folders
+from serving.config import Adapter
+from tuning import volume
+from tuning.config import Exit, Result
+from tuning.errors import NodeTrouble, VolumeRefused
+
+CARD = {"loss": 0.25, "files": sorted(volume.NAMES)}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Files of an adapter, as a run saves them."""
+
+    def make(weights="weights", *, template="{{ x }}"):
+        folder = tmp_path / "saved"
+        folder.mkdir(exist_ok=True)
+        for name, text in zip(volume.NAMES, ("{}", weights, template), strict=True):
+            (folder / name).write_text(text)
+        return {name: folder / name for name in volume.NAMES}
+
+    return make
+
+
+@pytest.fixture
+def claim(tmp_path):
+    folder = tmp_path / "claim"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("the user's own")
+    return folder
+
+
+def texts(folder):
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_adapter_is_put_at_the_top_and_found_by_its_intent(made, claim):
+    assert volume.find(claim, "one") == ""
+    digest = volume.keep(made(), CARD, claim, "one")
+    assert volume.find(claim, "one") == digest
+    assert volume.find(claim, "other") == ""
+    there = texts(claim)
+    card = json.loads(there.pop(volume.CARD))
+    assert card == CARD | {"intent": "one", "adapter": digest}
+    assert there == {
+        "mine.txt": "the user's own",
+        "adapter_config.json": "{}",
+        "adapter_model.safetensors": "weights",
+        "chat_template.jinja": "{{ x }}",
+    }
+
+
+def test_its_digest_is_what_a_shell_and_the_server_say(made, claim):
+    digest = volume.keep(made(), CARD, claim, "one")
+    command = f"sha256sum {' '.join(volume.NAMES)} | sha256sum"
+    said = subprocess.run(command, shell=True, cwd=claim, capture_output=True, text=True, check=True).stdout
+    assert digest == f"sha256:{said.split()[0]}"
+    assert folders.read(Adapter(name="a", volume=f"v@{digest}", folder=str(claim))).digest == digest
+
+
+def test_an_earlier_adapter_is_moved_away_and_not_lost(made, claim):
+    volume.keep(made("first"), CARD, claim, "one")
+    shutil.rmtree(claim.parent / "saved")
+    files = made("second")
+    del files["chat_template.jinja"]
+    digest = volume.keep(files, CARD | {"files": sorted(files)}, claim, "two")
+    there = texts(claim)
+    assert there["adapter_model.safetensors"] == "second"
+    assert there["replaced-by-two/adapter_model.safetensors"] == "first"
+    assert there["replaced-by-two/chat_template.jinja"] == "{{ x }}"
+    assert json.loads(there["replaced-by-two/training_summary.json"])["intent"] == "one"
+    assert "chat_template.jinja" not in there
+    assert (volume.find(claim, "two"), volume.find(claim, "one")) == (digest, "")
+
+
+@pytest.mark.parametrize("moves", range(9))
+def test_a_run_that_was_killed_at_any_move_is_finished_by_the_next(made, claim, moves):
+    volume.keep(made("first"), CARD, claim, "one")
+    before = claim.parent / "before"
+    shutil.copytree(claim, before)
+    digest = volume.keep(made("second"), CARD, claim, "two")
+    after = texts(claim)
+    incoming, earlier = before / ".incoming-two", before / "replaced-by-two"
+    incoming.mkdir()
+    earlier.mkdir()
+    for name in (*volume.NAMES, volume.CARD):
+        shutil.copy(claim / name, incoming / name)
+    all_moves = [
+        move
+        for name in (*volume.NAMES, volume.CARD)
+        for move in ((before / name, earlier / name), (incoming / name, before / name))
+    ]
+    for place, target in all_moves[:moves]:
+        place.rename(target)
+    assert volume.find(before, "two") == digest
+    assert texts(before) == after
+
+
+def test_a_run_that_was_killed_while_it_wrote_leaves_what_was_there(made, claim):
+    digest = volume.keep(made("first"), CARD, claim, "one")
+    (claim / ".incoming-two").mkdir()
+    (claim / ".incoming-two" / "adapter_model.safetensors").write_text("half")
+    assert volume.find(claim, "two") == ""
+    assert volume.find(claim, "one") == digest
+    volume.keep(made("second"), CARD, claim, "two")
+    assert texts(claim)["adapter_model.safetensors"] == "second"
+    assert not (claim / ".incoming-two").exists()
+
+
+def test_an_adapter_that_somebody_changed_is_made_anew(made, claim, caplog):
+    volume.keep(made(), CARD, claim, "one")
+    (claim / "adapter_model.safetensors").write_text("tampered")
+    with caplog.at_level(logging.WARNING):
+        assert volume.find(claim, "one") == ""
+    assert "is not the one that this intent made" in caplog.text
+
+
+@pytest.mark.parametrize("card", ["", "[]", '{"intent": 3}', "no JSON"])
+def test_cards_of_others_are_no_cards(made, claim, card):
+    (claim / volume.CARD).write_text(card)
+    assert volume.find(claim, "one") == ""
+    volume.keep(made(), CARD, claim, "one")
+    assert texts(claim)["replaced-by-one/training_summary.json"] == card
+
+
+def test_a_volume_that_may_not_be_written_to(claim, as_nobody):
+    with as_nobody(), pytest.raises(VolumeRefused, match="user 65532 may not write there; name a volume that is not"):
+        volume.probe(claim)
+    volume.probe(claim)
+    assert list(texts(claim)) == ["mine.txt"]
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A real file system of one MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_volume_that_is_full_says_so_and_keeps_what_it_had(made, small):
+    digest = volume.keep(made(), CARD, small, "one")
+    with pytest.raises(VolumeRefused, match=r"No space left on device at .*; make the claim larger or free"):
+        volume.keep(made("x" * (2 << 20)), CARD, small, "two")
+    assert volume.find(small, "one") == digest
+
+
+def check(tuning, config, **places):
+    options = [word for name, path in places.items() for word in (f"--{name}", str(path))]
+    return tuning(config, "--check", *options)
+
+
+BY_VOLUME = {"volume": "persistentVolumeClaim/out"}
+
+
+def test_a_check_finds_what_is_there_where_the_volume_is_mounted(tuning, config, claim, made, tmp_path):
+    asked = config("", input={"volume": "persistentVolumeClaim/in"}, output=BY_VOLUME)
+    empty = tmp_path / "in"
+    empty.mkdir()
+    done = check(tuning, asked, results=claim, data=empty)
+    assert (done.code, done.left.reason) == (Exit.BAD_DATA, "DataInvalid")
+    assert done.left.message.startswith("tuning.input.volumeSource (persistentVolumeClaim/in): there is no file in it")
+    digest = volume.keep(made(), CARD, claim, asked.intent)
+    done = check(tuning, asked, results=claim, data=empty)
+    assert (done.code, done.left) == (Exit.DONE, Result(adapter=f"persistentVolumeClaim/out@{digest}"))
+
+
+def test_a_check_leaves_to_the_node_what_is_not_mounted(tuning, config, tmp_path):
+    asked = config("", input={"volume": "persistentVolumeClaim/in"}, output=BY_VOLUME)
+    done = check(tuning, asked, results=tmp_path / "none", data=tmp_path / "none")
+    assert (done.code, done.left) == (Exit.DONE, Result())
+
+
+def test_a_run_without_its_volume_is_the_nodes_trouble(tuning, config, tmp_path):
+    done = tuning(config("", output=BY_VOLUME), "--results", str(tmp_path / "none"))
+    assert (done.code, done.left.reason) == (Exit.NODE_TROUBLE, NodeTrouble.__name__)
+    assert "tuning.output.volumeSource: persistentVolumeClaim/out is not mounted at" in done.left.message

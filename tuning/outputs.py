@@ -1,0 +1,61 @@
+"""Where the adapter goes: into a registry or a volume; either way found again by its intent, and never made twice."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tuning import adapter, image, push, registry, volume
+from tuning.config import TuningConfig
+from tuning.errors import NodeTrouble, TuningError
+from tuning.eviction import Eviction
+from tuning.places import Places
+from tuning.report import log
+
+VOLUME_SECONDS = 1800.0
+"""How long a volume that takes nothing is asked again: it may be made larger meanwhile."""
+
+
+def find(config: TuningConfig, places: Places) -> str:
+    """The adapter that this intent made, by digest, else empty; raises unless another could be put there."""
+    if config.output.image:
+        asked = registry.Registry(config.output.image, places.push_auth)
+        found = asked.ask(config.intent)
+        return found and f"{asked.reference.name}@{found}"
+    if not places.results.is_dir():
+        raise NodeTrouble(f"{volume.FIELD}: {config.output.volume} is not mounted at {places.results}")
+    found = volume.find(places.results, config.intent)
+    if not found:
+        volume.probe(places.results)
+    return found and f"{config.output.volume}@{found}"
+
+
+def put(
+    config: TuningConfig, places: Places, files: Mapping[str, Path], card: Mapping[str, Any], eviction: Eviction
+) -> str:
+    """Bring the adapter's files and its card where they are to go; returns its name by digest."""
+    if config.output.volume:
+        return f"{config.output.volume}@{_keep(config, places, files, card, eviction)}"
+    written = places.scratch / "adapter" / volume.CARD
+    written.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+    packed = image.write(places.scratch / "image", {**files, volume.CARD: written}, adapter.annotations(config, card))
+    return push.push(
+        packed, config.output.image, config.intent, places.push_auth, scratch=places.scratch, eviction=eviction
+    )
+
+
+def _keep(
+    config: TuningConfig, places: Places, files: Mapping[str, Path], card: Mapping[str, Any], eviction: Eviction
+) -> str:
+    """The training is paid for: what the volume refuses now it may take later."""
+    end, pause = time.monotonic() + VOLUME_SECONDS, 5.0
+    while True:
+        try:
+            return volume.keep(files, {**card, "files": sorted(files)}, places.results, config.intent)
+        except TuningError as error:
+            if time.monotonic() + pause > end:
+                raise
+            log.warning("%s; trying again in %.0f s", error, pause)
+        eviction.sleep(pause)
+        pause = min(2 * pause, 30)

@@ -1,0 +1,144 @@
+"""The adapter in the output's volume: put there whole, at its top, and found again by the intent that made it.
+
+Files are written beside and renamed, the card last; a run that was killed in between is finished by the next one. An
+earlier adapter is moved into a folder `replaced-by-INTENT`: nothing that was trained is lost. An adapter's digest is
+what `sha256sum adapter_config.json adapter_model.safetensors chat_template.jinja | sha256sum` says, without the last
+where there is none; the serving image tells adapters apart by the same.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tuning.errors import NodeTrouble, TuningError, VolumeRefused
+from tuning.folder import REPLACED
+from tuning.report import log
+
+FIELD = "tuning.output.volumeSource"
+NAMES = ("adapter_config.json", "adapter_model.safetensors", "chat_template.jinja")
+"""An adapter's files, in the order in which its digest has them."""
+CARD = "training_summary.json"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def find(folder: Path, intent: str) -> str:
+    """The digest of the adapter at the volume's top if this intent made it and it is whole, else empty."""
+    with _explained():
+        incoming = _incoming(folder, intent)
+        if _card(incoming).get("intent") == intent:  # complete, but its run was killed before all had its place
+            _place(incoming, folder, intent)
+        card = _card(folder)
+        if card.get("intent") != intent:
+            return ""
+        found = digest(folder)
+    if found != card.get("adapter"):
+        log.warning("%s: the adapter there is not the one that this intent made: it is made anew", FIELD)
+        return ""
+    return found
+
+
+def probe(folder: Path) -> None:
+    """Raise VolumeRefused unless files can be written there."""
+    with _explained():
+        probed = folder / f".probe-{os.getpid()}"
+        probed.write_bytes(b"x")
+        probed.unlink()
+
+
+def keep(files: Mapping[str, Path], card: Mapping[str, Any], folder: Path, intent: str) -> str:
+    """Put the adapter's files and its card at the top of the volume; returns the adapter's digest."""
+    with _explained():
+        incoming = _incoming(folder, intent)
+        shutil.rmtree(incoming, ignore_errors=True)
+        incoming.mkdir()
+        for name in NAMES:
+            if name in files:
+                with files[name].open("rb") as file:
+                    _write(incoming / name, file)
+        made = digest(incoming)
+        text = json.dumps({**card, "intent": intent, "adapter": made}, indent=2, sort_keys=True) + "\n"
+        _write(incoming / f"{CARD}.part", io.BytesIO(text.encode()))
+        (incoming / f"{CARD}.part").rename(incoming / CARD)
+        _sync(incoming)
+        _place(incoming, folder, intent)
+    return made
+
+
+def digest(folder: Path) -> str:
+    """Of the adapter in the folder."""
+    sums = ""
+    for name in NAMES:
+        with contextlib.suppress(FileNotFoundError), (folder / name).open("rb") as file:
+            sums += f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n"
+    return f"sha256:{hashlib.sha256(sums.encode()).hexdigest()}"
+
+
+def _incoming(folder: Path, intent: str) -> Path:
+    return folder / f".incoming-{intent}"
+
+
+def _place(incoming: Path, folder: Path, intent: str) -> None:
+    """Move what has come to the top, and what was there away; done as often as it takes, it comes to the same."""
+    coming = {CARD, *_card(incoming).get("files", NAMES)}
+    for name in (*NAMES, CARD):
+        new, old = incoming / name, folder / name
+        if old.exists() and (new.exists() or name not in coming):
+            earlier = folder / f"{REPLACED}{intent}"
+            earlier.mkdir(exist_ok=True)
+            old.replace(earlier / name)
+        if new.exists():
+            new.replace(old)
+    _sync(folder)
+    shutil.rmtree(incoming, ignore_errors=True)
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """The card; empty where there is none, or none of ours."""
+    try:
+        found = json.loads((folder / CARD).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(path: Path, content: BinaryIO) -> None:
+    with path.open("wb") as file:
+        shutil.copyfileobj(content, file, 1 << 20)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _of(error) from error
+
+
+def _of(error: OSError) -> TuningError:
+    where = f"{FIELD}: {error.strerror} at {error.filename}"
+    if error.errno in _FULL:
+        return VolumeRefused(f"{where}; make the claim larger or free some of it")
+    if error.errno in _REFUSED:
+        return VolumeRefused(
+            f"{where}: user {os.getuid()} may not write there; name a volume that is not read-only and that group"
+            " 65532 may write to"
+        )
+    return NodeTrouble(f"{where}; another try may do")
