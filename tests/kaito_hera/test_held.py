@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from kaito_hera.settings import Settings
+from kaito_hera.status import NodesStatus, Refusal, Status
+from tests import making
+from tests.kaito_hera.observing import AKS, observed, recorded
+
+A100, V100 = "Standard_NC24ads_A100_v4", "Standard_NC6s_v3"
+SPOT = f"{A100}/spot"
+
+
+def several(**resource):
+    workspace = making.inference()
+    del workspace["resource"]["instanceType"]
+    workspace["resource"] |= {"instanceTypes": [A100, V100], "capacity": ["spot", "on-demand"], **resource}
+    return workspace
+
+
+def nodes_of(workspace, before=None, settings=AKS, **steps):
+    flow = making.workflow(workspace, phase="Running", **steps)
+    return observed(workspace, before or recorded(workspace), settings, workflows=[flow]).nodes
+
+
+def launched(candidate, refused=()):
+    told = json.dumps([{"candidate": c, "reason": why} for c, why in refused])
+    return "Succeeded", "", {"candidate": candidate, "refused": told}
+
+
+def test_what_was_refused_is_told_with_its_reason():
+    found = nodes_of(several(), provision_nodes=launched(f"{A100}/on-demand", [(SPOT, "LowPriorityCores")]))
+    assert (found.candidate, found.usd_per_hour) == (f"{A100}/on-demand", 3.673)
+    assert found.refused == (Refusal(candidate=SPOT, reason="LowPriorityCores"),)
+
+
+def test_the_price_of_spot_is_not_known():
+    assert nodes_of(several(), provision_nodes=launched(SPOT)).usd_per_hour is None
+
+
+@pytest.mark.parametrize("reason", ["ProvisioningFailed", "NodesNotReady"])
+def test_a_kind_that_gives_no_nodes_is_held_for_an_hour(reason):
+    failed = ("Failed", making.failed_message(reason, "0 of 1 nodes usable", retryable=True))
+    workspace = several()
+    before = recorded(workspace, nodes=NodesStatus(refused=(Refusal(candidate=SPOT, reason="earlier"),)))
+    told = launched(SPOT, [(f"{V100}/spot", "quota")])
+    [other, late] = nodes_of(workspace, before, provision_nodes=told, await_nodes=failed).refused
+    assert other == Refusal(candidate=f"{V100}/spot", reason="quota")
+    ended = making.ago(8)  # the step's
+    assert (late.candidate, late.reason) == (SPOT, "0 of 1 nodes usable")
+    assert late.held_until == f"{ended[:11]}04{ended[13:]}"
+
+
+@pytest.mark.parametrize("reason", ["Superseded", "ClusterUnavailable"])
+def test_what_is_not_the_kind_s_fault_is_not_held_against_it(reason):
+    failed = ("Failed", making.failed_message(reason, "x", retryable=True))
+    assert nodes_of(several(), provision_nodes=launched(SPOT), await_nodes=failed).refused == ()
+
+
+def test_while_the_next_attempt_asks_the_earlier_reasons_stay():
+    workspace = several()
+    known = (Refusal(candidate=SPOT, reason="earlier", held_until=making.ago(-600)),)
+    before = recorded(workspace, nodes=NodesStatus(refused=known))
+    assert nodes_of(workspace, before, provision_nodes="Running").refused == known
+
+
+def test_an_answer_that_cannot_be_read_changes_nothing():
+    answer = ("Succeeded", "", {"candidate": SPOT, "refused": "{"})
+    assert nodes_of(several(), provision_nodes=answer).refused == ()
+
+
+def test_of_brought_nodes_the_kind_is_told_but_nothing_is_billed():
+    workspace = several(capacity=[])
+    found = nodes_of(workspace, settings=Settings(), provision_nodes=launched(V100, [(A100, "no node")]))
+    assert (found.candidate, found.held, found.billed_since, found.usd_per_hour) == (V100, False, "", None)
+    assert found.refused == (Refusal(candidate=A100, reason="no node"),)
+
+
+@pytest.mark.parametrize("settings", [AKS, Settings()], ids=["aks", "byo"])
+def test_a_finalizer_that_was_there_before_our_status_is_kaito_s(settings):
+    workspace = making.inference()
+    theirs = Status.of({"status": {"conditions": [], "workerNodes": ["n1"]}})
+    found = observed(workspace, theirs, settings)
+    assert found.nodes.inherited is True
+    assert observed(workspace, found, settings).nodes.inherited is True
+    assert observed(making.inference(finalizers=[]), Status(), settings).nodes is None
+    assert observed(workspace, Status(observed_generation=1), settings).nodes is None
