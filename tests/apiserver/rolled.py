@@ -98,7 +98,7 @@ class Rollout:
         made_by = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": making.UID, "controller": True}
         metadata["ownerReferences"] = [made_by] if owner else []
         spec = {**self._template["spec"], "nodeName": "somewhere"}
-        metadata["annotations"] = {**metadata["annotations"], **annotations}
+        metadata["annotations"] = {**metadata.get("annotations", {}), **annotations}
         self.cluster.create(clusters.POD, {"metadata": metadata, "spec": spec})
         self.report(name, podIP=address, podIPs=[{"ip": address}], phase="Running")
 
@@ -122,6 +122,13 @@ class Rollout:
             "readyReplicas": ready,
             "availableReplicas": ready,
         }
+        self._count(status)
+
+    def fail(self, condition):
+        """The Deployment controller cannot make pods."""
+        self._count({"conditions": [condition]})
+
+    def _count(self, status):
         self.cluster.patch(clusters.DEPLOYMENT, "w", self.namespace, {"status": status}, subresource="status")
 
 

@@ -9,6 +9,7 @@ from kaito_hera import errors, nodes, rollout
 from kaito_hera import run as runs
 from kaito_hera.api import Workspace
 from kaito_hera.run import Run
+from serving import inference_keys
 from tests import making
 from workflows import asks
 
@@ -71,16 +72,11 @@ def test_a_change_is_taken_up_by_the_next_roll_out_and_by_it_alone(opened, writt
 
 
 def test_what_has_no_effect_is_a_warning_that_names_the_config_map(opened, written, namespace):
-    written("max_probe_steps: 4\nvllm: {gpu-memory-utilization: 0.95, swap-space: 4}\n")
+    written("max_probe_steps: 4\nvllm: {cpu-offload-gb: 0, swap-space: 9}\n")
+    where = f"inference.config: ConfigMap {namespace}/params: inference_config.yaml"
     assert asks.wanted(opened(), 1).warnings == (
-        (
-            f"inference.config: ConfigMap {namespace}/params: inference_config.yaml: max_probe_steps: 4 has no effect, the"
-            " context is not probed for, it is vllm.max-model-len or the model's own"
-        ),
-        (
-            f"inference.config: ConfigMap {namespace}/params: inference_config.yaml: vllm.gpu-memory-utilization: 0.95 has"
-            " no effect, the engine takes the memory that weights and cache need"
-        ),
+        f"{where}: max_probe_steps: 4 has no effect, {inference_keys.TOP['max_probe_steps'].reason}",
+        f"{where}: vllm.swap-space: 9 has no effect, {inference_keys.IDLE['swap-space'].reason}",
     )
 
 

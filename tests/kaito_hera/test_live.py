@@ -2,6 +2,8 @@ import base64
 import gzip
 import json
 
+import pytest
+
 from kaito_hera import live
 from tests import making
 
@@ -69,3 +71,19 @@ def test_objects_of_an_earlier_workspace_of_that_name_are_not_ours():
     own = seen.of(making.UID)
     assert [w["metadata"]["labels"]["kaito.sh/workspace-uid"] for w in own.workflows] == [making.UID]
     assert [n["metadata"]["name"] for n in own.nodes] == ["node-2", "brought"]
+
+
+@pytest.mark.parametrize("reason", ["no word", "", {"a": 1}, "x" * 200, None])
+def test_what_no_condition_could_say_is_no_reason(reason):
+    message = json.dumps({"reason": reason, "message": "m", "retryable": False})
+    found = live.reason(message)
+    assert (found.reason, found.message, found.known) == ("StepFailed", message, False)
+
+
+def test_a_container_without_last_words_is_told_by_its_end():
+    loop = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container=c"}}
+    killed = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    pod = making.pod(making.inference(), "serving", statuses=[{"state": loop, "lastState": killed}])
+    kept = live.waiting(pod)
+    assert kept.reason == "ContainerCrashLoopBackOff"
+    assert kept.message == "back-off 10s restarting failed container=c; it ended with exit code 137 (OOMKilled)"
