@@ -45,6 +45,8 @@ lint: .venv/.ready ## ruff, mypy strict, the layers of the folders
 golden: .venv/.ready ## write the generated files anew: the CRD and its page, the examples' Workflows
 	.venv/bin/kaito-hera crd > argo/crd.yaml
 	.venv/bin/kaito-hera crd --reference > argo/WORKSPACE.md
+	$(PYTHON) -m kaito_hera.admission --kind > argo/policy-kind.yaml
+	$(PYTHON) -m kaito_hera.admission > argo/policy.yaml
 	for file in $$(ls examples/*.yaml | grep -v '\.workflow\.yaml$$'); do \
 	  .venv/bin/kaito-hera render $$file > $${file%.yaml}.workflow.yaml; done
 
@@ -113,6 +115,8 @@ install: registry-named ## apply argo/ with these images to kubectl's current co
 	@mkdir -p build/install && echo "$$KUSTOMIZATION" > build/install/kustomization.yaml
 	@hash="$$($(KUBECTL) kustomize build/install | sha256sum | cut -c1-12)"; \
 	echo "$$KUSTOMIZATION" | sed "s/\"HASH\"/\"$$hash\"/" > build/install/kustomization.yaml
+	$(KUBECTL) apply --server-side --force-conflicts -f argo/policy-kind.yaml # an object needs its kind first
+	$(KUBECTL) wait --for=condition=Established --timeout=60s -f argo/policy-kind.yaml
 	$(KUBECTL) apply --server-side --force-conflicts -k build/install
 	$(KUBECTL) -n kaito-hera rollout status deployment/kaito-hera --timeout=300s || \
 	  { $(KUBECTL) -n kaito-hera logs -l app.kubernetes.io/name=kaito-hera --tail=3 >&2; exit 1; }

@@ -10,7 +10,8 @@ TREE = (ROOT / "README.md").read_text().split("## The tree")[1]
 
 
 @pytest.mark.parametrize(
-    "folder", ["workflows", "kaito_hera", "kaito_hera/nodes", "tuning", "serving", "weights", "oci"]
+    "folder",
+    ["workflows", "kaito_hera", "kaito_hera/nodes", "kaito_hera/admission", "tuning", "serving", "weights", "oci"],
 )
 def test_every_module_has_its_place_in_the_tree(folder):
     modules = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py", "__main__.py"}

@@ -80,9 +80,24 @@ EFFECTIVE = (SERVE, ENABLE_LB, BYPASS, IMAGE_FAMILY)
 """Those that change what is made."""
 
 
+_SPACES = "".join(map(chr, (*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F)))
+_SPACES += "\u205f\u3000"
+_LOWER = {letter: letter + 32 for letter in range(ord("A"), ord("Z") + 1)}
+
+
+def plain(value: str) -> str:
+    """A value as it is compared: without spaces around it, in lower case, by the API server's idea of both."""
+    return lower(value.strip(_SPACES))
+
+
+def lower(text: str) -> str:
+    """ASCII letters in lower case, others as they are."""
+    return text.translate(_LOWER)
+
+
 def problem(annotation: Annotation, value: str) -> str:
     """Why this value is refused; empty when it is not."""
-    said = value.strip().lower()
+    said = plain(value)
     if annotation.values and said not in annotation.values:
         return f"{value[:40]!r} is not one of {', '.join(annotation.values)}"
     if annotation.effect == "refused" and said not in annotation.harmless:

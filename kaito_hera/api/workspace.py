@@ -133,7 +133,7 @@ class Workspace(Model):
 
     def annotation(self, key: str) -> str:
         """An annotation's value as it is compared: without spaces around it, in lower case; empty when absent."""
-        return self.metadata.annotations.get(key, "").strip().lower()
+        return annotations.plain(self.metadata.annotations.get(key, ""))
 
     @property
     def annotated(self) -> str:

@@ -13,11 +13,6 @@ FILE = "train-00000-of-00001-54e3756291ca09c6.parquet"
 LOGIN = "https://huggingface.co/datasets/kaito-hera/login-page/resolve/main/data.parquet"
 
 CASES = {
-    "a-preset-nobody-knows": (
-        lambda text: text.replace("phi-3-mini-128k-instruct", "phi-3-mini-128k-instrukt"),
-        "UnknownPreset",
-        ["tuning.preset.name", "phi-3-mini-128k-instrukt", "phi-3-mini-128k-instruct"],
-    ),
     "data-that-is-not-there": (
         lambda text: text.replace(FILE, "train-of-thought.parquet"),
         None,
@@ -40,6 +35,15 @@ CASES = {
 def test_a_mistake_is_told_before_a_gpu_is_bought(world, namespace, case):
     change, reason, words = CASES[case]
     _refused(world, namespace, change(world.manifest("fine-tuning-phi-3", image=namespace)), reason, words)
+
+
+def test_what_the_api_server_can_know_is_refused_at_apply(world, namespace):
+    text = world.manifest("fine-tuning-phi-3", image=namespace)
+    text = text.replace("phi-3-mini-128k-instruct", "phi-3-mini-128k-instrukt")
+    with pytest.raises(
+        AssertionError, match=r"tuning.preset.name: .phi-3-mini-128k-instrukt.*phi-3-mini-128k-instruct"
+    ):
+        world.apply(namespace, text)
 
 
 def test_a_wrong_password_is_told_before_a_gpu_is_bought(world, namespace):

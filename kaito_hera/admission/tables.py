@@ -1,0 +1,178 @@
+"""What the admission policies know of presets and GPU sizes: rows of words by key, as their parameter object has them.
+
+The rules read these rows in both languages, so what they compare is the same down to the last digit.
+"""
+
+import dataclasses
+import datetime
+import functools
+import math
+from collections.abc import Callable
+
+import presets
+from kaito_hera import sizing
+from presets import memory
+
+NAMES = "names"
+TUNABLE = "tunable"
+_FLOOR = sizing.Batch(rows=1, length=128, rank=1)
+"""Less is not tuned: what training_config asks for is preflight's matter, this is what no config goes below."""
+_NEVER = datetime.date.max
+_NONE = "-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A row of a preset; GiB are of one GPU, with the margin."""
+
+    access: str
+    runtime: str
+    """own: this product serves it; other: only another runtime can."""
+    tuning: str
+    """tunable or fixed."""
+    upstream: str
+    serve: str
+    lora: str
+    qlora: str
+    for_serve: str
+    """A size that holds it, the cheapest; likewise for the methods of tuning."""
+    for_lora: str
+    for_qlora: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """A row of a GPU size."""
+
+    usable: str
+    """GiB of one GPU that a process gets; 0 where not known."""
+    cloud: str
+    retired: str
+    """The last day in the public cloud, or a dash."""
+
+
+class Tables:
+    """The rows, made when they are asked for."""
+
+    def preset(self, name: str) -> Preset | None:
+        """The row of a preset, by its name or hub id."""
+        if "--" in name:  # in keys it stands for the slash
+            return None
+        try:
+            return _preset(presets.preset(name).name)
+        except presets.UnknownNameError:
+            return None
+
+    def size(self, name: str) -> Size | None:
+        """The row of a size."""
+        try:
+            return _size(presets.size(name).name)
+        except presets.UnknownNameError:
+            return None
+
+    def kernels(self, name: str) -> str:
+        """Why the images cannot use the GPUs of a size; empty where they can."""
+        return self._said(_kernels, name)
+
+    def last_day(self, name: str) -> str:
+        """When a cloud gives a size up; empty where nothing is known of it."""
+        return self._said(_last_day, name)
+
+    @staticmethod
+    def _said(of: Callable[[str], str], name: str) -> str:
+        try:
+            return of(presets.size(name).name)
+        except presets.UnknownNameError:
+            return ""
+
+    def names(self) -> list[str]:
+        """Of all presets."""
+        return list(presets.presets())
+
+    def tunable(self) -> list[str]:
+        """Short names of those that can be tuned."""
+        return [name for name, model in presets.presets().items() if model.tunable and "/" not in name]
+
+
+def data() -> dict[str, str]:
+    """All rows by key."""
+    tables = Tables()
+    rows = {NAMES: " ".join(tables.names()), TUNABLE: ", ".join(tables.tunable())}
+    for name, model in presets.presets().items():
+        row = " ".join(dataclasses.astuple(_preset(name)))
+        rows |= {key("preset", alias): row for alias in (model.hub_id, name)}
+    for name in presets.sizes():
+        rows[key("size", name)] = " ".join(dataclasses.astuple(_size(name)))
+        notes = {"kernels": _kernels(name), "last": _last_day(name)}
+        rows |= {key(kind, name): note for kind, note in notes.items() if note}
+    return dict(sorted(rows.items()))
+
+
+def key(kind: str, name: str) -> str:
+    """Where a row is: names count whatever the case of their letters."""
+    return f"{kind}.{name.lower().replace('/', '--')}"
+
+
+def column(of: type[Preset | Size], name: str) -> int:
+    """The place of a word in its row."""
+    return [field.name for field in dataclasses.fields(of)].index(name)
+
+
+@functools.cache
+def _preset(name: str) -> Preset:
+    model = presets.presets()[name]
+    serve = sizing.serve(model).gib
+    lora, qlora = (sizing.tune(model, method, _FLOOR).gib if model.tunable else 0.0 for method in ("lora", "qlora"))
+    return Preset(
+        access=model.access,
+        runtime="own" if "transformers" in model.runtimes else "other",
+        tuning="tunable" if model.tunable else "fixed",
+        upstream=model.upstream,
+        serve=_down(serve),
+        lora=_down(lora),
+        qlora=_down(qlora),
+        for_serve=_holder(serve),
+        for_lora=_holder(lora),
+        for_qlora=_holder(qlora),
+    )
+
+
+def _holder(gib: float) -> str:
+    able = memory.cheapest(gib / sizing.MARGIN, minimum=sizing.MINIMUM_CAPABILITY, on=_NEVER) if gib else []
+    return able[0].name if able else _NONE
+
+
+@functools.cache
+def _size(name: str) -> Size:
+    size = presets.sizes()[name]
+    retired = size.retired_on.isoformat() if size.retired_on else _NONE
+    return Size(usable=_up(size.gib_per_gpu * size.usable), cloud=size.cloud, retired=retired)
+
+
+@functools.cache
+def _kernels(name: str) -> str:
+    size = presets.sizes()[name]
+    said = sizing.unusable(size)
+    return said if size.retired_on else _instead(size, said)  # else the other note names what to take
+
+
+@functools.cache
+def _last_day(name: str) -> str:
+    size = presets.sizes()[name]
+    left = "from then on it is had only where it is left over"
+    said = f"{name} is retired from the public cloud on {size.retired_on}, {left}"
+    return _instead(size, said if size.retired_on else "")
+
+
+def _instead(size: presets.Size, said: str) -> str:
+    others = " or ".join(f"{other}{sizing.price(presets.size(other))}" for other in size.instead)
+    return f"{said}; take {others} instead" if said and others else said
+
+
+def _down(gib: float) -> str:
+    """Rounded so that nothing is refused that preflight would let through."""
+    return f"{math.floor(gib * 10) / 10:.1f}"
+
+
+def _up(gib: float) -> str:
+    return f"{math.ceil(gib * 10) / 10:.1f}"

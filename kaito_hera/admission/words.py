@@ -1,0 +1,191 @@
+"""Annotations, labels and the user's own pod: what the schema cannot say of them."""
+
+from typing import Any
+
+from kaito_hera.admission.rule import Case, Rule, matches, matching, quote, quoted
+from kaito_hera.api import annotations
+from kaito_hera.api.annotations import KNOWN, Annotation
+from kaito_hera.api.resource import RESERVED
+
+_ANNOTATIONS = "object.metadata.?annotations.orValue({})"
+
+
+def _annotation_rules() -> list[Rule]:
+    """One for each annotation, so that an edit of one does not judge another."""
+    rules = []
+    for known in KNOWN:
+        path = f"metadata.annotations[{known.key}]"
+        if known.values:
+            rules.append(_valued(known, path))
+        if known.effect == "refused":
+            rules.append(_refused(known, path))
+        if known.effect == "no effect":
+            rules.append(_idle(known, path))
+    return rules
+
+
+def _said(key: str) -> str:
+    return f"{_ANNOTATIONS}[?'{key}'].orValue('')"
+
+
+def _list(words: tuple[str, ...]) -> str:
+    return f"[{', '.join(repr(word) for word in words)}]"
+
+
+def _one(key: str, condition: str, message: str) -> str:
+    """CEL: a message about the value `v` of an annotation that is there."""
+    message = message.replace("'", "\\'")
+    there = f"('{key}' in {_ANNOTATIONS} ? [{_ANNOTATIONS}['{key}']] : [])"
+    return f"{there}.filter(v, {condition}).map(v, 'metadata.annotations[{key}]: ' + {quote('v')} + ' {message}')"
+
+
+def _of(case: Case, key: str) -> list[str]:
+    value = case.workspace.metadata.annotations.get(key)
+    return [] if value is None else [value]
+
+
+def _valued(known: Annotation, path: str) -> Rule:
+    message = f"is not one of {', '.join(known.values)}"
+    return Rule(
+        f"V8 value of {known.key}",
+        (path,),
+        _one(known.key, f"!(v.trim().lowerAscii() in {_list(known.values)})", message),
+        lambda case: [
+            f"{path}: {quoted(value)} {message}"
+            for value in _of(case, known.key)
+            if annotations.plain(value) not in known.values
+        ],
+    )
+
+
+def _refused(known: Annotation, path: str) -> Rule:
+    # a value that is none of the allowed ones is told by the rule about values
+    asks = (*known.harmless, *known.values)
+    message = f"is refused: {known.why}"
+    wanted = [value for value in known.values if value not in known.harmless]
+    condition = (
+        f"v.trim().lowerAscii() in {_list(tuple(wanted))}" if wanted else f"!(v.trim().lowerAscii() in {_list(asks)})"
+    )
+
+    def found(case: Case) -> list[str]:
+        values = _of(case, known.key)
+        bad = [v for v in values if (annotations.plain(v) in wanted if wanted else annotations.plain(v) not in asks)]
+        return [f"{path}: {quoted(value)} {message}" for value in bad]
+
+    return Rule(f"V8 meaning of {known.key}", (path,), _one(known.key, condition, message), found)
+
+
+def _idle(known: Annotation, path: str) -> Rule:
+    message = f"has no effect: {known.why}"
+    return Rule(
+        f"V8 effect of {known.key}",
+        (path,),
+        _one(known.key, "true", message),
+        lambda case: [f"{path}: {quoted(value)} {message}" for value in _of(case, known.key)],
+        severity="warning",
+    )
+
+
+_PART = "[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_DOMAIN = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:[.][a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
+_KEY = f"(?:{_DOMAIN}/)?{_PART}"
+_VALUE = f"(?:{_PART})?"
+_LABELS = "object.resource.?labelSelector.?matchLabels.orValue({})"
+_EXPRESSIONS = "object.resource.?labelSelector.?matchExpressions.orValue([])"
+_ALL_KEYS = f"({_LABELS}.map(k, k) + {_EXPRESSIONS}.map(e, e.key))"
+_NO_LABEL = (
+    "is no label that a node can carry: write PREFIX/NAME and a value of at most 63 letters, digits, dashes, dots"
+    " and underscores"
+)
+_ONLY_RESERVED = (
+    "and others like it are written by controllers, to say whose a node is, and there is no other label:"
+    " give one of your own, for example apps: phi-3"
+)
+
+
+def _unlabelled(case: Case) -> list[str]:
+    selector = case.workspace.resource.label_selector
+    pairs = [*selector.match_labels.items(), *((e.key, e.values[0]) for e in selector.match_expressions)]
+    bad = [key for key, value in pairs if not (matches(_KEY, key) and matches(_VALUE, value))]
+    return [f"resource.labelSelector: {quoted(min(bad))} {_NO_LABEL}"] if bad else []
+
+
+def _reserved(case: Case) -> list[str]:
+    selector = case.workspace.resource.label_selector
+    keys = [*selector.match_labels, *(e.key for e in selector.match_expressions)]
+    only = keys and all(key in RESERVED for key in keys)
+    return [f"resource.labelSelector: {quoted(min(keys))} {_ONLY_RESERVED}"] if only else []
+
+
+_BAD_LABELS = (
+    f"({_LABELS}.map(k, k).filter(k, !({matching(_KEY, 'k')} && {matching(_VALUE, f'{_LABELS}[k]')}))"
+    f" + {_EXPRESSIONS}.filter(e, !({matching(_KEY, 'e.key')} && {matching(_VALUE, 'e.values[0]')})).map(e, e.key))"
+)
+
+_TEMPLATE = "object.?inference.?template.orValue({})"
+_POD = f"[dyn({_TEMPLATE})].map(t, type(t.?spec.orValue(0)) == map ? t.spec : {{}})[0]"
+_NO_CONTAINER = (
+    "inference.template.spec.containers: there is none: a pod of your own needs at least one, which serves on port 5000"
+)
+_FOLDER = "is a hostPath: a folder of the node is never mounted; take another kind of volume"
+
+
+def _pod(case: Case) -> dict[str, Any] | None:
+    template = case.workspace.inference.template if case.workspace.inference else None
+    if template is None:
+        return None
+    spec = template.get("spec")
+    return spec if isinstance(spec, dict) else {}
+
+
+def _containers(case: Case) -> list[str]:
+    pod = _pod(case)
+    if pod is None:
+        return []
+    listed = pod.get("containers")
+    right = isinstance(listed, list) and listed and all(isinstance(one, dict) for one in listed)
+    return [] if right else [_NO_CONTAINER]
+
+
+def _host_paths(case: Case) -> list[str]:
+    volumes = (_pod(case) or {}).get("volumes")
+    listed = volumes if isinstance(volumes, list) else []
+    bad = [one for one in listed if isinstance(one, dict) and one.get("hostPath") is not None]
+    return [f"inference.template.spec.volumes[{listed.index(one)}]: {_FOLDER}" for one in bad[:1]]
+
+
+_THERE = "has(object.inference) && has(object.inference.template)"
+_CONTAINERS = (
+    f"{_THERE} && !{_POD.removesuffix('[0]')}.all(p, type(p.?containers.orValue(0)) == list"
+    " && size(p.containers) > 0 && p.containers.all(c, type(c) == map))"
+)
+_VOLUMES = f"{_POD.removesuffix('[0]')}.map(p, type(p.?volumes.orValue(0)) == list ? p.volumes : [])[0]"
+
+RULES = (
+    *_annotation_rules(),
+    Rule(
+        "V9 labels",
+        ("resource.labelSelector",),
+        f"[{_BAD_LABELS}].filter(b, size(b) > 0).map(b, [b.min()].map(k, 'resource.labelSelector: ' + {quote('k')}"
+        f" + ' {_NO_LABEL}')[0])",
+        _unlabelled,
+    ),
+    Rule(
+        "V10 labels of controllers",
+        ("resource.labelSelector",),
+        f"size({_ALL_KEYS}) > 0 && {_ALL_KEYS}.all(k, k in {_list(RESERVED)})"
+        f" ? [{_ALL_KEYS}.min()].map(k, 'resource.labelSelector: ' + {quote('k')} + ' {_ONLY_RESERVED}') : []",
+        _reserved,
+    ),
+    Rule(
+        "template without containers", ("inference.template",), f"{_CONTAINERS} ? ['{_NO_CONTAINER}'] : []", _containers
+    ),
+    Rule(
+        "template with a hostPath",
+        ("inference.template",),
+        f"[{_VOLUMES}].map(vs, vs.filter(v, type(v) == map && 'hostPath' in v && v.hostPath != null)"
+        f".map(v, 'inference.template.spec.volumes[' + string(vs.indexOf(v)) + ']: {_FOLDER}'))"
+        ".filter(m, size(m) > 0).map(m, m[0])",
+        _host_paths,
+    ),
+)

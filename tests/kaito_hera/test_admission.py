@@ -1,0 +1,43 @@
+"""The admission policies without an API server: what is committed, and what Python says."""
+
+import subprocess
+import sys
+
+import pytest
+
+from kaito_hera import admission
+from kaito_hera.settings import Settings
+from tests import making
+from tests.apiserver.conftest import ROOT
+
+
+@pytest.mark.parametrize(("file", "arguments"), [("policy.yaml", []), ("policy-kind.yaml", ["--kind"])])
+def test_the_policies_are_those_that_the_rules_make(file, arguments):
+    command = [sys.executable, "-m", "kaito_hera.admission", *arguments]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed == (ROOT / "argo" / file).read_text(), "make golden, and read the difference"
+
+
+def test_it_needs_neither_kubernetes_nor_hera():
+    code = "import sys, kaito_hera.admission.policy; print({'kubernetes', 'hera', 'torch'} & sys.modules.keys())"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_each_rule_has_a_name_of_its_own():
+    names = [rule.variable for rule in admission.RULES]
+    assert len(set(names)) == len(names)
+
+
+def test_a_problem_names_its_field_and_what_preflight_ends_with():
+    workspace = making.parsed(making.edited(making.inference(), instanceType="Standard_NC7s_v9"))
+    (problem,) = admission.problems(workspace, Settings())
+    assert (problem.field, problem.severity) == ("resource.instanceType", "error")
+    assert problem.error.__name__ == "UnknownInstanceTypeError"
+
+
+def test_warnings_are_what_stops_nothing():
+    workspace = making.parsed(making.edited(making.inference(), instanceType="Standard_NC6s_v3"))
+    told = admission.warnings(workspace, Settings())
+    assert [word in " ".join(told) for word in ("retired", "capability 7.0", "Standard_NC24ads_A100_v4")] == [True] * 3
+    assert not [problem for problem in admission.problems(workspace, Settings()) if problem.severity == "error"]
