@@ -18,6 +18,8 @@
         ├── SecretNotFoundError
         ├── SecretInvalidError
         ├── ConfigMapNotFoundError
+        ├── ClaimNotFoundError
+        ├── ClaimInvalidError
         ├── NodesNotReadyError
         ├── ProvisioningFailedError  the cloud said no; the reason is the cloud's
         ├── NoNodesMatchError
@@ -127,6 +129,14 @@ class SecretInvalidError(TransientError):
 
 class ConfigMapNotFoundError(TransientError):
     """A ConfigMap that the Workspace names is not there (yet)."""
+
+
+class ClaimNotFoundError(TransientError):
+    """A PersistentVolumeClaim that the Workspace names is not there (yet)."""
+
+
+class ClaimInvalidError(TransientError):
+    """A PersistentVolumeClaim is there and cannot be used as it has to be."""
 
 
 class NodesNotReadyError(TransientError):

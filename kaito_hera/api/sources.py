@@ -51,6 +51,12 @@ class Volume(Model):
         """The kinds that are given, in Kubernetes' words."""
         return tuple(to_camel(name) for name in type(self).model_fields if getattr(self, name) is not None)
 
+    @property
+    def label(self) -> str:
+        """What messages and the names of adapters call it: `persistentVolumeClaim/NAME`, or its kind alone."""
+        kind = next(iter(self.kinds), "")
+        return f"{kind}/{self.persistent_volume_claim.claim_name}" if self.persistent_volume_claim else kind
+
     def pod_volume(self) -> dict[str, Any]:
         """As it stands in a pod, without its name."""
         return self.model_dump(by_alias=True, exclude_none=True)
@@ -72,6 +78,17 @@ Volume.rules = (
 )
 
 
+def _never(kinds: str, why: str) -> Rule:
+    """Kinds of volume that make no sense at this place."""
+    given = " || ".join(f"has(self.volumeSource.{kind})" for kind in kinds.split())
+    refused = frozenset(kinds.split())
+    return Rule(
+        f"!has(self.volumeSource) || !({given})",
+        f"volumeSource: {why}",
+        lambda place: place.volume_source is None or refused.isdisjoint(place.volume_source.kinds),
+    )
+
+
 class Input(Model):
     """The data to learn from: exactly one of urls, volumeSource and image."""
 
@@ -87,6 +104,7 @@ class Input(Model):
             f"urls have more than {_LONGEST} characters together: put the data into fewer files",
             lambda i: sum(len(url) for url in i.urls) <= _LONGEST,
         ),
+        _never("emptyDir", "an emptyDir is always empty; take a volume with data files"),
     )
 
     name: Annotated[str, pydantic.StringConstraints(max_length=253)] | None = None
@@ -99,6 +117,11 @@ class Input(Model):
     """An image with data files in /data."""
     image_pull_secrets: Annotated[tuple[Name, ...], pydantic.Field(max_length=10)] = ()
     """Secrets of type kubernetes.io/dockerconfigjson in the Workspace's namespace, for image."""
+
+
+def _read_only(volume: Volume | None) -> bool:
+    claim = volume and volume.persistent_volume_claim
+    return bool(claim and claim.read_only)
 
 
 class Output(Model):
@@ -114,6 +137,18 @@ class Output(Model):
             "!has(self.image) || self.image == '' || (has(self.imagePushSecret) && self.imagePushSecret != '')",
             "image needs an imagePushSecret: the name of a Secret of type kubernetes.io/dockerconfigjson",
             lambda o: not o.image or bool(o.image_push_secret),
+        ),
+        _never(
+            "configMap secret image emptyDir ephemeral",
+            "configMap, secret and image cannot be written to, emptyDir and ephemeral go with the pod;"
+            " take a persistentVolumeClaim",
+        ),
+        Rule(
+            "!has(self.volumeSource) || !has(self.volumeSource.persistentVolumeClaim)"
+            " || !has(self.volumeSource.persistentVolumeClaim.readOnly)"
+            " || !self.volumeSource.persistentVolumeClaim.readOnly",
+            "volumeSource.persistentVolumeClaim.readOnly: the adapter is written to this volume; take readOnly out",
+            lambda o: not _read_only(o.volume_source),
         ),
     )
 
@@ -134,6 +169,7 @@ class AdapterSource(Model):
             "give exactly one of image and volumeSource",
             lambda s: (s.volume_source is not None) + bool(s.image) == 1,
         ),
+        _never("emptyDir", "an emptyDir is always empty; take a volume with the adapter's files"),
     )
 
     name: Annotated[

@@ -1,0 +1,123 @@
+"""The volumes that a Workspace names: how a pod mounts one, and what can be known of a claim before a GPU is bought.
+
+Volumes of other kinds are judged by the API server, in the dry run of the pods that mount them.
+"""
+
+import dataclasses
+from typing import Any
+
+from kaito_hera import cluster as clusters
+from kaito_hera import errors, pods
+from kaito_hera.api import Workspace
+from kaito_hera.api.sources import Volume
+
+INPUT = "tuning.input.volumeSource"
+OUTPUT = "tuning.output.volumeSource"
+
+_SHARED = frozenset({"ReadWriteMany", "ReadOnlyMany"})
+"""Access modes under which pods on several nodes may read."""
+_ONE_POD = "ReadWriteOncePod"
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """One place of a Workspace that names a volume, and what is done with it."""
+
+    field: str
+    volume: Volume
+    tunes: bool = False
+    """The tuning Job mounts it."""
+    writes: bool = False
+    """That Job writes to it."""
+    serves: int = 0
+    """So many servers read it."""
+
+
+def named(workspace: Workspace, *, tuned: bool = False) -> tuple[Use, ...]:
+    """All that will be mounted; where the adapter is there already (`tuned`), what tuning alone needs is not."""
+    servers = workspace.node_count if workspace.serves else 0
+    found = []
+    if workspace.tuning:
+        data, adapter = workspace.tuning.input.volume_source, workspace.tuning.output.volume_source
+        if data and not tuned:
+            found.append(Use(INPUT, data, tunes=True))
+        if adapter:
+            found.append(Use(OUTPUT, adapter, tunes=not tuned, writes=not tuned, serves=servers))
+    if servers:
+        found += [
+            Use(f"inference.adapters[{at}].source.volumeSource", adapter.source.volume_source, serves=servers)
+            for at, adapter in enumerate(workspace.adapters)
+            if adapter.source.volume_source
+        ]
+    return tuple(found)
+
+
+def mount(name: str, path: str, volume: Volume, *, writes: bool = False) -> pods.Mount:
+    """The volume in a pod, read-only unless it is written to."""
+    return pods.Mount(path, name, volume.pod_volume(), read_only=not writes)
+
+
+def pass_claims(cluster: clusters.Cluster, workspace: Workspace, uses: tuple[Use, ...]) -> None:
+    """Every claim is there and lets be done what is asked; raises the first reason why not."""
+    for use in uses:
+        claim = use.volume.persistent_volume_claim
+        if claim is None:
+            continue
+        name = f"{use.field}.persistentVolumeClaim.claimName: claim {workspace.metadata.namespace}/{claim.claim_name}"
+        found = _claim(cluster, workspace, use.volume)
+        if found is None:
+            raise errors.ClaimNotFoundError(f"{name} is missing; make it, it is looked for again by itself")
+        if found["metadata"].get("deletionTimestamp") or found.get("status", {}).get("phase") == "Lost":
+            state = "being deleted" if found["metadata"].get("deletionTimestamp") else "without its volume (Lost)"
+            raise errors.ClaimNotFoundError(f"{name} is {state}; make it anew, it is looked for again by itself")
+        if problem := _unfit(found, use):
+            raise errors.ClaimInvalidError(f"{name} {problem}")
+
+
+def may_look(cluster: clusters.Cluster, workspace: Workspace, volume: Volume | None) -> bool:
+    """Whether a pod on any node may mount it: a claim of one node would be bound or kept busy by a look."""
+    if volume is None or volume.persistent_volume_claim is None:
+        return False
+    found = _claim(cluster, workspace, volume)
+    bound = found is not None and found.get("status", {}).get("phase") == "Bound"
+    return bound and not _SHARED.isdisjoint(_modes(found or {}))
+
+
+def notes(workspace: Workspace) -> tuple[str, ...]:
+    """What should be known of the volumes, though it stops nothing."""
+    found = [
+        f"{use.field}: the server mounts this volume, so to add, exchange or remove it restarts the server;"
+        " adapters in images change without a restart"
+        for use in named(workspace)
+        if use.serves and not use.tunes
+    ]
+    if workspace.tuning and workspace.inference and not workspace.serves:
+        found.append("inference: nothing is served, since tuning.serve or the annotation kaito.sh/serve is false")
+    return tuple(found)
+
+
+def _claim(cluster: clusters.Cluster, workspace: Workspace, volume: Volume) -> dict[str, Any] | None:
+    claim = volume.persistent_volume_claim
+    assert claim is not None
+    return cluster.get(clusters.CLAIM, claim.claim_name, workspace.metadata.namespace)
+
+
+def _modes(claim: dict[str, Any]) -> set[str]:
+    return set(claim.get("spec", {}).get("accessModes", []))
+
+
+def _unfit(claim: dict[str, Any], use: Use) -> str:
+    """Why a claim that is there cannot be used so; empty when it can."""
+    modes = _modes(claim)
+    shown = ", ".join(sorted(modes)) or "no access mode"
+    if claim["spec"].get("volumeMode") == "Block":
+        return "is a block device (volumeMode Block); make one of volumeMode Filesystem"
+    if use.writes and modes == {"ReadOnlyMany"}:
+        return "may only be read (ReadOnlyMany); the adapter is written to it: make one of ReadWriteOnce"
+    if use.serves > 1 and modes.isdisjoint(_SHARED):
+        return f"may be mounted on one node ({shown}), resource.count is {use.serves}: make one of ReadWriteMany"
+    if use.tunes and use.serves and modes == {_ONE_POD}:
+        return (
+            "may be mounted by one pod (ReadWriteOncePod), tuning and serving both need it: make one of ReadWriteOnce"
+        )
+    return ""
