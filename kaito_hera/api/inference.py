@@ -97,9 +97,15 @@ class Inference(Model):
     preset: Preset | None = None
     """The model to serve."""
     template: Free | None = None
-    """A pod template of your own (metadata and spec, as in a Deployment) that answers on port 5000."""
+    """A pod template of your own (metadata and spec, as in a Deployment) that answers on port 5000.
+
+    It is kept as it is written, on the nodes of resource; where no container asks for a GPU the first gets a node's.
+    """
     config: MaybeName | None = None
-    """ConfigMap in the Workspace's namespace with an inference_config.yaml, for a preset."""
+    """ConfigMap in the Workspace's namespace with an inference_config.yaml, for a preset.
+
+    It is read when the server is rolled out: name another one to have a change taken up.
+    """
     adapters: Annotated[
         tuple[Adapter, ...],
         pydantic.Field(max_length=10, json_schema_extra={"x-kubernetes-validations": [_UNIQUE.schema()]}),
