@@ -42,9 +42,9 @@ def pass_facts(workspace: Workspace, settings: Settings) -> tuple[str, ...]:
         raise errors.InvalidWorkspaceError(
             f'metadata.annotations[{SERVE_ANNOTATION}]: {serve[:40]!r} is neither "true" nor "false"'
         )
-    if workspace.preset:
-        preset(workspace)
-    return _told(fitting.mild(workspace, _of_sizes(workspace, settings)))
+    model = preset(workspace) if workspace.preset else None
+    usual = sizing.demands(workspace, model, sizing.Batch()) if model else ()
+    return _told(fitting.mild(workspace, _of_sizes(workspace, settings, usual)))
 
 
 def pass_memory(
@@ -52,13 +52,19 @@ def pass_memory(
 ) -> tuple[tuple[str, ...], tuple[Refusal, ...]]:
     """One GPU of some size holds what is to be done with the model; answers as `pass_facts`, and with the others."""
     memory = sizing.memory_findings(workspace, demands)
+    memory += fitting.partition_findings(workspace, settings, demands)
     found = [*_of_sizes(workspace, settings), *memory]
     findings.settle(fitting.mild(workspace, found))  # each size may fail for another reason
     return _told(fitting.mild(workspace, memory)), fitting.left_out(workspace, settings, found)
 
 
-def _of_sizes(workspace: Workspace, settings: Settings) -> list[findings.Finding]:
-    return sizing.size_findings(workspace, settings, datetime.datetime.now(datetime.UTC).date())
+def _of_sizes(workspace: Workspace, settings: Settings, demands: tuple[sizing.Demand, ...]) -> list[findings.Finding]:
+    today = datetime.datetime.now(datetime.UTC).date()
+    return sizing.size_findings(workspace, settings, today, demands, _region(settings))
+
+
+def _region(settings: Settings) -> str | None:
+    return settings.azure.location if settings.azure else None
 
 
 def pass_cluster(run: Run, wanted: Wanted) -> str:

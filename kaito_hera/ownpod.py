@@ -35,7 +35,7 @@ def template(workspace: Workspace, placement: nodes.Placement, labels: dict[str,
     metadata["labels"] = _map(metadata, "labels", f"{FIELD}.metadata") | labels
     spec |= _placed(spec, placement)
     if not _asks_for_gpu(spec):
-        spec |= _with_gpu(spec, nodes.wanted(workspace).gpus)
+        spec |= _with_gpu(spec, {placement.device: str(placement.whole or nodes.wanted(workspace).gpus)})
     return {**written, "metadata": metadata, "spec": spec}
 
 
@@ -110,14 +110,14 @@ def _asks_for_gpu(spec: dict[str, Any]) -> bool:
     return bool(spec.get("resourceClaims")) or any(name.startswith(f"{vendor}/") for name in asked)
 
 
-def _with_gpu(spec: dict[str, Any], count: int) -> dict[str, Any]:
+def _with_gpu(spec: dict[str, Any], gpus: dict[str, str]) -> dict[str, Any]:
     """The first container with all GPUs of a node; none where there is no container to give them to."""
     containers = _list(spec, "containers")
     if not containers or not isinstance(containers[0], dict):
         return {}
     first, field = containers[0], f"{FIELD}.spec.containers[0]"
     resources = _map(first, "resources", field)
-    limits = _map(resources, "limits", f"{field}.resources") | {nodes.GPU: str(count)}
+    limits = _map(resources, "limits", f"{field}.resources") | gpus
     return {"containers": [{**first, "resources": {**resources, "limits": limits}}, *containers[1:]]}
 
 

@@ -88,7 +88,9 @@ class Placement:
     """Labels that the nodes must not have."""
     device: str = GPU
     share: int = 1
-    """What each pod gets of a node: so many of these."""
+    """What each of our pods gets of a node: so many of these."""
+    whole: int | None = None
+    """As many as a node has, or as were asked for, where that is known."""
 
     def allows(self, node: dict[str, Any]) -> bool:
         """Whether a node that has the labels is one of them."""

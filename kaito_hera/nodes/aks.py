@@ -117,7 +117,7 @@ class AksProvider:
         size = {nodes.SIZE: want.size.name} if want.size else {}
         pool = _pool_label(want)
         absent = () if pool else (nodes.POOL,)
-        return Placement(labels=nodes.owner_labels(want) | size | pool, absent=absent)
+        return Placement(labels=nodes.owner_labels(want) | size | pool, absent=absent, whole=want.gpus)
 
     # ------------------------------------------------------------------ Azure
 

@@ -68,7 +68,8 @@ class ByoProvider:
 
     def placement(self, want: Want, hostnames: tuple[str, ...] = ()) -> Placement:
         """The nodes of the order, or while there is none all that carry the labels."""
-        return Placement(labels=want.labels, hostnames=hostnames, device=want.device, share=want.share or 1)
+        gpus = {"device": want.device, "share": want.share or 1, "whole": want.gpus}
+        return Placement(labels=want.labels, hostnames=hostnames, **gpus)
 
 
 def _story(want: Want, labels: str, fit: int, reasons: dict[str, str]) -> str:

@@ -1,15 +1,18 @@
-"""Of several GPU sizes those that cannot do it are left out, which stops nothing while another is left. Pure."""
+"""What nodes cannot do: of several GPU sizes such are left out, and a part of a GPU must be one to be had. Pure."""
 
 import dataclasses
 
 from kaito_hera import errors, nodes, sizing
-from kaito_hera.api import Workspace
+from kaito_hera.api import Workspace, annotations
 from kaito_hera.findings import Finding
 from kaito_hera.settings import Settings
 from kaito_hera.status import Refusal
 
 _UNFIT = (errors.UnsupportedGPUError, errors.InsufficientGPUMemoryError)
 """What is said of a size as such; a name that nobody knows is a slip, and stays an error."""
+
+_MIG_USABLE = 0.95
+"""Share of a slice that a process gets, as of a card."""
 
 
 def mild(workspace: Workspace, found: list[Finding]) -> list[Finding]:
@@ -30,6 +33,60 @@ def left_out(workspace: Workspace, settings: Settings, found: list[Finding]) -> 
         for want in nodes.candidates(workspace, usual)
         if want.size and want.size.name in reasons
     )
+
+
+def partition_findings(
+    workspace: Workspace, settings: Settings, needs: tuple[sizing.Demand, ...] = ()
+) -> list[Finding]:
+    """What speaks against `resource.partition`, and what is said of nodes you bring that is for new ones only."""
+    found: list[Finding] = []
+    brought = settings.node_provider == "byo"
+    if brought and annotations.IMAGE_FAMILY in workspace.metadata.annotations:
+        field = f"metadata.annotations[{annotations.IMAGE_FAMILY}]"
+        problem = "has no effect on nodes you bring: it is the operating system of new ones"
+        found.append(Finding(errors.InvalidWorkspaceError, field, problem, fatal=False))
+    partition = workspace.resource.partition
+    if partition is None:
+        return found
+    if not brought:
+        problem = "agent pools are made with whole GPUs that are not cut; a part of one can be had on nodes you bring"
+        remedy = "take partition out, or let the platform team set nodeProvider: byo"
+        found.append(Finding(errors.InvalidWorkspaceError, "resource.partition", problem, remedy))
+    elif partition.count:
+        found += _too_many(workspace, partition.count)
+    elif partition.profile and not sizing.candidates(workspace):
+        found += _too_small(workspace, partition.profile, needs)
+    return found
+
+
+def _too_many(workspace: Workspace, count: int) -> list[Finding]:
+    return [
+        Finding(
+            errors.InvalidWorkspaceError,
+            "resource.partition.count",
+            f"{count} GPUs are asked for on each node, {candidate.size.name} has {candidate.size.gpus}",
+            f"ask for at most {candidate.size.gpus}",
+        )
+        for candidate in sizing.candidates(workspace)
+        if 0 < candidate.size.gpus < count
+    ]
+
+
+def _too_small(workspace: Workspace, profile: str, needs: tuple[sizing.Demand, ...]) -> list[Finding]:
+    """Where no size is named; else `sizing` measures by the slice."""
+    gib = float(profile.partition(".")[2].removesuffix("gb"))
+    return [
+        Finding(
+            errors.InsufficientGPUMemoryError,
+            "resource.partition.profile",
+            f"a slice {profile} has {gib:.0f} GiB; to {demand.verb} {workspace.preset_name} ({demand.basis}) needs"
+            f" {demand.gib:.1f} GiB",
+            "take a larger slice, or leave partition out for a whole GPU",
+            not sizing.bypassed(workspace),
+        )
+        for demand in needs
+        if demand.gib > gib * _MIG_USABLE
+    ]
 
 
 def _left(workspace: Workspace, found: list[Finding]) -> set[str]:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from kaito_hera import cluster as clusters
@@ -153,3 +155,49 @@ def test_there_is_nothing_to_give_back():
     assert provider.makes_nodes is False
     assert provider.release(making.UID) is True
     provider.check(want())
+
+
+def cut_node(name, profile="1g.10gb", slices=7):
+    found = gpu_node(name, gpus=0)
+    found["status"]["allocatable"] |= {f"nvidia.com/mig-{profile}": str(slices)}
+    return found
+
+
+def test_slices_of_a_gpu_are_counted_by_their_own_name():
+    asked = dataclasses.replace(want(size=None), device="nvidia.com/mig-1g.10gb", share=1)
+    taken = gpu_pod("full", gpus=0)
+    taken["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] = "7"
+    whole = gpu_pod("cut", gpus=8)
+    found = [cut_node("full"), cut_node("cut"), cut_node("other", profile="2g.20gb"), gpu_node("uncut")]
+    assert ordered(asked, found, [taken, whole]) == ["cut"]
+    said = refusal(dataclasses.replace(asked, count=2), found, [taken, whole])
+    assert "full has 0 free nvidia.com/mig-1g.10gb, 1 are needed" in said
+    assert "other is Ready but offers 0 of 1 nvidia.com/mig-1g.10gb (is the device plugin running on it and MIG" in said
+    assert "uncut is Ready but offers 0 of 1 nvidia.com/mig-1g.10gb" in said
+
+
+def test_so_many_gpus_of_a_node_need_not_be_all_of_it():
+    asked = dataclasses.replace(want(size=FOUR_GPUS), share=2)
+    found = [gpu_node("node", gpus=4, size=FOUR_GPUS)]
+    assert ordered(asked, found, [gpu_pod("node", gpus=2)]) == ["node"]
+    assert "has 1 free GPUs, 2 are needed" in refusal(asked, found, [gpu_pod("node", gpus=3)])
+
+
+@pytest.mark.parametrize(
+    ("labels", "spot"),
+    [
+        ({"kubernetes.azure.com/scalesetpriority": "spot"}, True),
+        ({"karpenter.sh/capacity-type": "spot"}, True),
+        ({"eks.amazonaws.com/capacityType": "SPOT"}, True),
+        ({"cloud.google.com/gke-spot": "true"}, True),
+        ({"karpenter.sh/capacity-type": "on-demand"}, False),
+        ({}, False),
+    ],
+)
+def test_which_brought_nodes_are_spot_is_read_from_their_labels(labels, spot):
+    found = [gpu_node("node", labels=labels)]
+    right, wrong = ("spot", "on-demand") if spot else ("on-demand", "spot")
+    assert ordered(dataclasses.replace(want(), capacity=right), found) == ["node"]
+    assert ordered(want(), found) == ["node"], "unless the user says so, either will do"
+    said = refusal(dataclasses.replace(want(), capacity=wrong), found)
+    assert ("node is spot, not on-demand" if spot else "node is not spot: it has none of the labels") in said
