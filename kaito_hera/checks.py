@@ -51,9 +51,9 @@ def pass_memory(
     workspace: Workspace, settings: Settings, demands: tuple[sizing.Demand, ...]
 ) -> tuple[tuple[str, ...], tuple[Refusal, ...]]:
     """One GPU of some size holds what is to be done with the model; answers as `pass_facts`, and with the others."""
-    memory = sizing.memory_findings(workspace, demands)
+    memory = sizing.memory_findings(workspace, demands, _region(settings))
     memory += fitting.partition_findings(workspace, settings, demands)
-    found = [*_of_sizes(workspace, settings), *memory]
+    found = [*_of_sizes(workspace, settings, demands), *memory]
     findings.settle(fitting.mild(workspace, found))  # each size may fail for another reason
     return _told(fitting.mild(workspace, memory)), fitting.left_out(workspace, settings, found)
 

@@ -95,7 +95,7 @@ def candidates(workspace: Workspace) -> tuple[Candidate, ...]:
         except presets.UnknownNameError:
             continue
         whole, usable = _device(workspace, size)
-        capacities = workspace.resource.capacity or ("on-demand",)
+        capacities = dict.fromkeys(workspace.resource.capacity or ("on-demand",))
         found += [Candidate(field, size, capacity, whole, usable) for capacity in capacities]
     return tuple(found)
 
@@ -149,7 +149,9 @@ def size_findings(
             found.append(Finding(errors.UnknownInstanceTypeError, field, str(cause), anew))
         else:
             able = [other for other in map(presets.size, size.instead) if memory.fits(_most(needs), other)]
-            instead = _take(workspace, field, able or _cheapest(_most(needs), size.cloud, region)[:1], region)
+            instead = _take(
+                workspace, field, able or cheapest(_most(needs), region=region, cloud=size.cloud)[:1], region
+            )
             ours = workspace.preset is not None  # a pod of the user's own has none of our images
             found += _about(settings, size, field=field, instead=instead, on=on, ours=ours)
     return found
@@ -188,6 +190,11 @@ def unusable(size: presets.Size) -> str:
     return "" if size.gpu_memory_gib else f"{size.name}: how much GPU memory it has is not known"
 
 
+def cheapest(gib: float, *, region: str | None = None, cloud: str = "azure") -> list[presets.Size]:
+    """The sizes of a cloud of which one GPU holds that much and a margin, and which the images can use."""
+    return memory.cheapest(gib, region=region, minimum=MINIMUM_CAPABILITY, cloud=cloud)
+
+
 def price(size: presets.Size, region: str | None = None) -> str:
     """Dollars per hour in parentheses, for behind a name; empty where not known."""
     usd = size.usd(region)
@@ -216,10 +223,6 @@ def _most(needs: tuple[Demand, ...]) -> float:
     return max((demand.need.gib for demand in needs), default=0.0)
 
 
-def _cheapest(gib: float, cloud: str, region: str | None) -> list[presets.Size]:
-    return memory.cheapest(gib, region=region, minimum=MINIMUM_CAPABILITY, cloud=cloud)
-
-
 def _about(
     settings: Settings, size: presets.Size, *, field: str, instead: str, on: datetime.date, ours: bool
 ) -> list[Finding]:
@@ -240,7 +243,7 @@ def _about(
 def _roomier(
     workspace: Workspace, candidate: Candidate, needs: tuple[Demand, ...], verb: str, region: str | None
 ) -> str:
-    able = _cheapest(_most(needs), candidate.size.cloud, region)
+    able = cheapest(_most(needs), region=region, cloud=candidate.size.cloud)
     advice = [_take(workspace, candidate.field, able[:1], region)] if able else []
     advice += ["lower per_device_train_batch_size or max_length"] if verb == "tune" else []
     if not able:

@@ -1,6 +1,8 @@
 """From the images' configs to the numbers that GPU memory follows from, since `sizing` knows no image. Pure."""
 
+import presets
 from kaito_hera import sizing
+from serving.inference_config import InferenceConfig
 from tuning.training_config import TrainingConfig
 
 
@@ -13,4 +15,16 @@ def batch(training: TrainingConfig) -> sizing.Batch:
         rank=max([lora.r, *lora.rank_pattern.values()]),
         recompute=arguments.activation_checkpointing is not False,
         stored="8 bits" if quantised.load_in_8bit else None if quantised.bnb_4bit_use_double_quant else "4 bits",
+    )
+
+
+def as_loaded(model: presets.Preset, config: InferenceConfig) -> presets.Preset:
+    """The model with the numbers that memory follows from in the number type that is asked for."""
+    if config.dtype != "float32" or model.quantisation:
+        return model
+    shape = model.shape
+    cache = model.cache_bytes_per_token or (4 * shape.layers * shape.kv_heads * shape.head_size if shape else None)
+    weights = model.transformers_gib or model.weights_gib
+    return model.model_copy(
+        update={"transformers_gib": 2 * weights, "cache_bytes_per_token": 2 * cache if cache else None}
     )
