@@ -116,7 +116,7 @@ install: registry-named ## apply argo/ with these images to kubectl's current co
 	@hash="$$($(KUBECTL) kustomize build/install | sha256sum | cut -c1-12)"; \
 	echo "$$KUSTOMIZATION" | sed "s/\"HASH\"/\"$$hash\"/" > build/install/kustomization.yaml
 	$(KUBECTL) apply --server-side --force-conflicts -f argo/policy-kind.yaml # an object needs its kind first
-	$(KUBECTL) wait --for=condition=Established --timeout=60s -f argo/policy-kind.yaml
+	@timeout 60 bash -c 'until $(KUBECTL) get presettables.hera.kaito.sh >/dev/null 2>&1; do sleep 0.2; done'
 	$(KUBECTL) apply --server-side --force-conflicts -k build/install
 	$(KUBECTL) -n kaito-hera rollout status deployment/kaito-hera --timeout=300s || \
 	  { $(KUBECTL) -n kaito-hera logs -l app.kubernetes.io/name=kaito-hera --tail=3 >&2; exit 1; }

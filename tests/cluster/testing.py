@@ -20,6 +20,7 @@ from tests.cluster import build, control_plane, layout, pki, progress
 
 PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
 _ARGO = Path(__file__).parents[2] / "argo"
+_TABLES = "presettables.hera.kaito.sh"
 
 # Admitted by the schema and by no policy: as long as it is admitted, the policies do not hold yet.
 _PROBE = {
@@ -51,9 +52,10 @@ def install(kubeconfig: Path, *, argo: bool = False) -> None:
     """Apply argo/, with Argo's own CRDs if asked for, and return once its kinds answer and its policies hold."""
     if argo:
         kubectl(kubeconfig, "apply", "--server-side", "-f", str(build.binary("argo").parent / "crds.json"))
-    for target in (["-f", str(_ARGO / "policy-kind.yaml")], ["-k", str(_ARGO)]):  # an object needs its kind first
-        kubectl(kubeconfig, "apply", "--server-side", "--force-conflicts", *target)
-        kubectl(kubeconfig, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    kubectl(kubeconfig, "apply", "--server-side", "--force-conflicts", "-f", str(_ARGO / "policy-kind.yaml"))
+    _until(lambda: _try(kubeconfig, "get", _TABLES).returncode == 0, f"an answer for {_TABLES}")
+    kubectl(kubeconfig, "apply", "--server-side", "--force-conflicts", "-k", str(_ARGO))
+    kubectl(kubeconfig, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
     for kind in ("workspaces.kaito.sh", *(["workflows.argoproj.io"] if argo else [])):
         # established is not yet able to answer
         _until(lambda kind=kind: _try(kubeconfig, "get", kind, "-A").returncode == 0, f"an answer for {kind}")  # type: ignore[misc]
