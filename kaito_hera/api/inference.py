@@ -1,5 +1,6 @@
 """What is served: a preset or the user's own pod, with adapters."""
 
+import json
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -74,6 +75,20 @@ _UNIQUE = Rule(
 )
 
 
+_ROOM = 100_000
+
+
+def _portable(template: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A step gets the Workspace as an argument, twice and in quotes, and a process takes 128 KiB in one."""
+    once = json.dumps(json.dumps(template))
+    if template and (size := len(once) + len(json.dumps(once))) > _ROOM:
+        raise ValueError(
+            f"the pod template is too large, {size:,} bytes as it travels of {_ROOM:,}; put long texts into a"
+            " ConfigMap of your own and mount it"
+        )
+    return template
+
+
 class Inference(Model):
     """Serve a model: a preset, or a pod of your own."""
 
@@ -96,7 +111,7 @@ class Inference(Model):
 
     preset: Preset | None = None
     """The model to serve."""
-    template: Free | None = None
+    template: Annotated[Free | None, pydantic.AfterValidator(_portable)] = None
     """A pod template of your own (metadata and spec, as in a Deployment) that answers on port 5000.
 
     It is kept as it is written, on the nodes of resource; where no container asks for a GPU the first gets a node's.

@@ -20,3 +20,12 @@ def test_a_path_is_not_the_name_of_a_secret(name):
     workspace["tuning"]["output"]["imagePushSecret"] = name
     with pytest.raises(pydantic.ValidationError, match="imagePushSecret"):
         Workspace.parse(workspace)
+
+
+@pytest.mark.parametrize("long", ["x" * 50_000, '"' * 15_000], ids=["plain", "quotes"])
+def test_a_template_that_no_step_could_be_given_is_refused(long):
+    template = {"spec": {"containers": [{"name": "c", "image": "i", "args": [long]}]}}
+    with pytest.raises(pydantic.ValidationError, match="the pod template is too large"):
+        making.parsed({**making.inference(), "inference": {"template": template}})
+    template["spec"]["containers"][0]["args"] = [long[: len(long) // 2]]
+    assert making.parsed({**making.inference(), "inference": {"template": template}}).inference.template == template
