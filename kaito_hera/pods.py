@@ -139,6 +139,23 @@ def secret(cluster: clusters.Cluster, namespace: str, name: str, *, field: str) 
     return {_DOCKER_KEY: found["data"][_DOCKER_KEY]}
 
 
+def token(cluster: clusters.Cluster, namespace: str, name: str, *, key: str, field: str) -> None:
+    """Raise unless the Secret has something under `key`; the error names `field`, which named the Secret."""
+    if not _OBJECT.fullmatch(name):
+        raise errors.InvalidWorkspaceError(f"{field}: {name!r} cannot be the name of a Secret; name your own")
+    found = cluster.get(clusters.SECRET, name, namespace)
+    make = f"`kubectl -n {namespace} create secret generic {name} --from-literal={key}=TOKEN`"
+    if found is None:
+        raise errors.SecretNotFoundError(
+            f"{field}: Secret {namespace}/{name} is missing; make it with {make}, it is looked for again by itself"
+        )
+    if not base64.b64decode(found.get("data", {}).get(key, "")).strip():
+        has = ", ".join(found.get("data", {})) or "nothing"
+        raise errors.SecretInvalidError(
+            f"{field}: Secret {namespace}/{name} has no key {key}, it has {has}; delete it and make it with {make}"
+        )
+
+
 def _has_auths(data: str) -> bool:
     try:
         auths = json.loads(base64.b64decode(data))["auths"]

@@ -21,12 +21,14 @@ class Run:
     provider: nodes.Provider
     candidate: str = ""
     """Which kind of node was launched; empty before that, or where there is but one."""
+    pinned: str = ""
+    """Commit or digest of the model; empty where presets pin it, or before it was looked at."""
 
     @classmethod
-    def open(cls, workspace: Workspace, settings: Settings, candidate: str = "") -> "Run":
+    def open(cls, workspace: Workspace, settings: Settings, candidate: str = "", pinned: str = "") -> "Run":
         """Connect, and choose the node provider by the settings."""
         cluster = clusters.Cluster.connect()
-        return cls(cluster, workspace, settings, provider(cluster, settings), candidate)
+        return cls(cluster, workspace, settings, provider(cluster, settings), candidate, pinned)
 
     @property
     def candidates(self) -> tuple[nodes.Want, ...]:

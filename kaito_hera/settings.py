@@ -60,6 +60,10 @@ class Settings(pydantic.BaseModel):
     """What to do with a GPU size that the cloud has retired: it may be left over somewhere."""
     allowed_private_cidrs: tuple[str, ...] = pydantic.Field((), alias="allowedPrivateCIDRs")
     """Private ranges that data sets may be fetched from."""
+    hf_endpoint: Annotated[str, pydantic.StringConstraints(pattern=r"^(https?://[^\s/]+(/[^\s]*)?)?$")] = ""
+    """Address of the Hugging Face hub that pods ask for models, for example a mirror's; default: the public one."""
+    hf_offline: bool = False
+    """The hub is never asked: models come from images only (presetOptions.image)."""
     argo_url: str = ""
     """Address of the Argo UI, for links in status."""
     argo_instance_id: str = pydantic.Field("", alias="argoInstanceID")

@@ -1,4 +1,4 @@
-"""`--check`: whether the adapters can be had, asked from the user's namespace before a GPU is bought.
+"""`--check`: whether model and adapters can be had, asked from the user's namespace before a GPU is bought.
 
 Runs in the operator's image: pydantic and skopeo, no torch and no ray. All images are asked at once and the answer
 comes in less than 15 seconds, also from a registry that does not answer. A volume is looked into where it is mounted.
@@ -11,21 +11,25 @@ from pathlib import Path
 import pydantic
 
 from serving import errors, folders, images, settings
-from serving.config import ADAPTERS_FILE, Adapter, Adapters, Exit, ServingConfig
+from serving.config import ADAPTERS_FILE, Adapter, Adapters, Checked, Exit, ServingConfig
+from weights import check as weights
+from weights.config import Found, Model
+from weights.errors import WeightsError
 
 
 def check(config_file: Path) -> Exit:
-    """Ask for every adapter; the first failure in the file's order is the termination message."""
+    """Ask for model and adapters; the first failure in the file's order is the termination message."""
     surroundings = settings.read()
     try:
         config, adapters = _read(config_file)
         with concurrent.futures.ThreadPoolExecutor(max_workers=64) as pool:
+            model = pool.submit(_model, config.model, surroundings) if config.model.ask else None
             asked = [
                 pool.submit(_check, _field(config, number, adapter), adapter, surroundings)
                 for number, adapter in enumerate(adapters)
             ]
             found = [future.exception() or future.result() for future in asked]
-        _raise_first(found)
+        _raise_first([model.exception() or "" if model else "", *found])
     except errors.Fatal as error:
         failure = error.failure()
         sys.stdout.write(f"{failure.reason}: {failure.message}\n")
@@ -33,7 +37,17 @@ def check(config_file: Path) -> Exit:
         return error.exit
     for adapter, manifest in zip(adapters, found, strict=True):
         sys.stdout.write(f"adapter {adapter.name}: {manifest}\n")
+    if model:
+        sys.stdout.write(f"model {config.model.id}: {model.result().pinned}\n")
+        errors.leave_text(Checked(model=model.result()).model_dump_json(), surroundings.termination_log)
     return Exit.DONE
+
+
+def _model(model: Model, surroundings: settings.Settings) -> Found:
+    try:
+        return weights.check(model, surroundings.registry_auth)
+    except WeightsError as error:
+        raise errors.ModelFiles(error) from error
 
 
 def _read(config_file: Path) -> tuple[ServingConfig, tuple[Adapter, ...]]:

@@ -12,6 +12,8 @@ from typing import Annotated, Literal, Self
 
 import pydantic
 
+from weights.config import Found, Model
+
 PORT = 5000
 CONFIG_FILE = "serving.json"
 ADAPTERS_FILE = "adapters.json"
@@ -47,13 +49,6 @@ class Strict(pydantic.BaseModel):
     """A frozen model that refuses keys it does not know."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Model(Strict):
-    """A model on the hub, pinned."""
-
-    id: str
-    revision: str
 
 
 class ServingConfig(Strict):
@@ -164,6 +159,13 @@ class Failure(Strict):
     message: str
     """Names the field or object, the value seen and the way out."""
     retryable: bool
+
+
+class Checked(Strict):
+    """The termination message of a check that ended well."""
+
+    model: Found | None = None
+    """What is known of the model, where it was asked for."""
 
 
 def parse_termination(message: str) -> Failure | None:

@@ -124,7 +124,7 @@ def _serve(config_file: Path, surroundings: settings.Settings) -> Exit:
         os.environ.update(_environment(run, surroundings, config.port))
         _without_pandas(run)
         imported = _in_background(importlib.import_module, "serving.replica")
-        model = weights.fetch(config.model, surroundings.scratch)
+        model = weights.fetch(config.model, surroundings.scratch, surroundings.registry_auth)
         replica = imported.result()
         launch = replica.Launch(
             config=config,

@@ -11,14 +11,14 @@ RequestError            status and OpenAI's type; /chat shows the message as `de
 
 Fatal                     class name = reason; exit code; whether trying again unchanged may help
 ├── BadConfig               the mounted config
-├── BadModel                the weights on the hub
+├── ModelFiles              the model's files cannot be had: reason and code are those of `weights.errors`
+├── BadModel                they can be had, and not be served
 ├── ModelDoesNotFit         not enough memory for the weights
 ├── AdapterFilesMissing     a volume without an adapter's files (yet)
 ├── AdapterImageNotFound ┐
 ├── NotAnAdapter         ├  an adapter's image or volume
 ├── RegistryAuthFailed   │
 ├── RegistryUnavailable  ┘
-├── HubUnavailable          network
 ├── NodeTrouble             disk, devices, Ray's own processes
 └── EngineDied              the serving replica ended
 ```
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from serving.config import Exit, Failure
+from weights.errors import WeightsError
 
 
 class RequestError(Exception):
@@ -86,12 +87,30 @@ class NotReady(RequestError):
 class Fatal(Exception):
     """Ends the process with a termination message."""
 
-    exit: ClassVar[Exit] = Exit.UNEXPECTED
-    retryable: ClassVar[bool] = False
+    exit: Exit = Exit.UNEXPECTED
+    retryable: bool = False
+
+    @property
+    def reason(self) -> str:
+        """CamelCase reason for a condition."""
+        return type(self).__name__
 
     def failure(self) -> Failure:
         """The termination message."""
-        return Failure(reason=type(self).__name__, message=str(self), retryable=self.retryable)
+        return Failure(reason=self.reason, message=str(self), retryable=self.retryable)
+
+
+class ModelFiles(Fatal):
+    """The model's files cannot be had, in the words of whoever looked for them."""
+
+    def __init__(self, cause: WeightsError) -> None:
+        super().__init__(str(cause))
+        self.exit, self.retryable, self._reason = Exit(cause.code), cause.retryable, cause.reason
+
+    @property
+    def reason(self) -> str:
+        """As `weights.errors` calls it."""
+        return self._reason
 
 
 class BadConfig(Fatal):
@@ -101,7 +120,7 @@ class BadConfig(Fatal):
 
 
 class BadModel(Fatal):
-    """The model on the hub is missing, forbidden or of a kind that cannot be served."""
+    """The model is of a kind that cannot be served."""
 
     exit = Exit.BAD_MODEL
 
@@ -144,13 +163,6 @@ class RegistryUnavailable(Fatal):
     retryable = True
 
 
-class HubUnavailable(Fatal):
-    """The model hub does not answer, or not now."""
-
-    exit = Exit.NETWORK
-    retryable = True
-
-
 class NodeTrouble(Fatal):
     """A full disk or a lost device."""
 
@@ -169,7 +181,12 @@ def leave(failure: Failure, termination_log: Path) -> None:
     """Write the termination message; Kubernetes keeps 4,096 bytes of it."""
     room = 4096 - len(json.dumps(failure.model_copy(update={"message": ""}).model_dump()))
     message = failure.message if len(json.dumps(failure.message)) <= room else failure.message[: room // 8] + " ..."
+    leave_text(failure.model_copy(update={"message": message}).model_dump_json(), termination_log)
+
+
+def leave_text(text: str, termination_log: Path) -> None:
+    """Write it as it is."""
     try:
-        termination_log.write_text(failure.model_copy(update={"message": message}).model_dump_json())
+        termination_log.write_text(text)
     except OSError as error:
         print(f"the termination message could not be written to {termination_log}: {error}")  # noqa: T201

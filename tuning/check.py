@@ -5,12 +5,16 @@ Runs in the operator's image. Everything is asked at once, and the whole is boun
 
 import concurrent.futures
 import time
+from typing import TypeVar
 
-from tuning import inputs, outputs
+from tuning import hub, inputs, outputs
 from tuning.config import Result, TuningConfig
-from tuning.errors import DataUnreachable, RegistryUnavailable, TuningError
+from tuning.errors import DataUnreachable, ModelFiles, RegistryUnavailable, TuningError
 from tuning.places import Places
 from tuning.report import log
+from weights.errors import HubUnavailable
+
+_T = TypeVar("_T")
 
 SECONDS = 45.0
 """For the whole: a dead resolver or host must not keep the answer for longer than a minute."""
@@ -25,16 +29,20 @@ def check(config: TuningConfig, places: Places, *, seconds: float = SECONDS) -> 
     pool = concurrent.futures.ThreadPoolExecutor(AT_ONCE)
     try:
         there = pool.submit(_find, config, places)
+        asked = pool.submit(hub.look, config, places) if config.model.ask else None
         found = {name: pool.submit(look) for name, look in looks.items()}
         silent = RegistryUnavailable(
             f"tuning.output.image: {config.output.image} gives no answer within {seconds:.0f} s"
         )
-        if made := _wait(there, end, silent):
-            return Result(adapter=made)  # the data is not needed any more
+        made = _wait(there, end, silent)
+        away = ModelFiles(HubUnavailable(f"{config.model.what}: gives no answer within {seconds:.0f} s"))
+        model = _wait(asked, end, away) if asked else None
+        if made:
+            return Result(adapter=made, model=model)  # the data is not needed any more
         for name, look in found.items():
             unread = DataUnreachable(f"{name}: no data within {seconds:.0f} s; use a faster server")
             log.info("%s: %s", name, _wait(look, end, unread))
-        return Result()
+        return Result(model=model)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -48,7 +56,7 @@ def _find(config: TuningConfig, places: Places) -> str:
     return outputs.find(config, places)
 
 
-def _wait(future: concurrent.futures.Future[str], end: float, too_late: TuningError) -> str:
+def _wait(future: concurrent.futures.Future[_T], end: float, too_late: TuningError) -> _T:
     try:
         return future.result(timeout=max(0.0, end - time.monotonic()))
     except TimeoutError:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 import pydantic
 
 from tuning.training_config import TrainingConfig
+from weights.config import Found, Model
 
 PUSH_AUTH = Path("/etc/kaito/push/config.json")
 """Where the push secret's `.dockerconfigjson` is mounted; it may be missing (a registry that needs no password)."""
@@ -62,13 +63,6 @@ class Strict(pydantic.BaseModel):
     """A frozen model that refuses keys it does not know."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Model(Strict):
-    """A model on the hub, pinned."""
-
-    id: str
-    revision: str
 
 
 class Input(Strict):
@@ -163,6 +157,8 @@ class Result(Strict):
     adapter: str = ""
     """What was made, by digest: `repository@sha256:...`, `VOLUME@sha256:...`; empty when a check found none yet."""
     loss: float | None = None
+    model: Found | None = None
+    """What a check knows of the model, where it was asked for."""
 
 
 class Failure(Strict):

@@ -5,7 +5,8 @@
     |-- DataInvalid             11   the rows cannot be trained on
     |   |-- DataRefused              the address may not be fetched from
     |   `-- DataNotFound             the server has no such file, or not for us
-    |-- ModelUnusable           12   the base model is missing or of an unknown kind
+    |-- ModelFiles               -   the base model's files cannot be had: reason and code are those of `weights.errors`
+    |-- ModelUnusable           12   the base model is of an unknown kind
     |-- OutOfMemory             20   it does not fit the GPU
     |-- LossDiverged            21   the loss is no longer a number
     |-- PushUnauthorized        30   the registry does not take the secret
@@ -13,7 +14,6 @@
     |-- PushForbidden           31   the registry takes the secret, but not the image
     |-- VolumeRefused           31   the volume takes no files, or gives none
     |-- DataUnreachable         40   the data's server does not answer
-    |-- ModelUnreachable        40   the hub does not answer
     |-- RegistryUnavailable     41   the registry does not answer
     |-- NodeTrouble             42   disk or GPU of the node
     `-- Evicted                 75   the pod was asked to go
@@ -23,9 +23,9 @@ The class name is the condition's reason; the message names the field or object,
 
 import errno
 import json
-from typing import ClassVar
 
 from tuning.config import RETRYABLE, Exit, Failure
+from weights.errors import WeightsError
 
 MESSAGE_BYTES = 3500
 """Kubernetes keeps 4,096 bytes of a termination message; JSON needs some of them."""
@@ -34,7 +34,7 @@ MESSAGE_BYTES = 3500
 class TuningError(Exception):
     """Something that has no name here."""
 
-    code: ClassVar[Exit] = Exit.UNEXPECTED
+    code: Exit = Exit.UNEXPECTED
 
     def failure(self) -> Failure:
         """What the operator is told."""
@@ -65,8 +65,20 @@ class DataNotFound(DataInvalid):
     """The server has no such file, or not for us."""
 
 
+class ModelFiles(TuningError):
+    """The base model's files cannot be had, in the words of whoever looked for them."""
+
+    def __init__(self, cause: WeightsError) -> None:
+        super().__init__(str(cause))
+        self.code, self._reason = Exit(cause.code), cause.reason
+
+    def reason(self) -> str:
+        """As `weights.errors` calls it."""
+        return self._reason
+
+
 class ModelUnusable(TuningError):
-    """The base model is missing or of an unknown kind."""
+    """The base model is of an unknown kind."""
 
     code = Exit.BAD_MODEL
 
@@ -109,12 +121,6 @@ class VolumeRefused(TuningError):
 
 class DataUnreachable(TuningError):
     """The data's server does not answer."""
-
-    code = Exit.NETWORK
-
-
-class ModelUnreachable(TuningError):
-    """The hub does not answer."""
 
     code = Exit.NETWORK
 

@@ -55,7 +55,7 @@ class Run:
         )
         dropped = rows.Dropped()
         found = rows.read(data_files, self.config.training.dataset, dropped)
-        folder = hub.download(self.config, self.places.scratch / "hub")
+        folder = hub.download(self.config, self.places)
 
         self.report.say(Progress(phase="load", percent=4))
         tokenizer = self._tokenizer(folder)

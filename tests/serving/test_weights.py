@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from serving.errors import BadModel, HubUnavailable
 from tests.serving import modelhub
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -13,9 +12,10 @@ FETCH = """
 import sys, pathlib
 from serving import weights, config, errors
 try:
-    print(weights.fetch(config.Model(id=sys.argv[1], revision=sys.argv[2]), pathlib.Path(sys.argv[3])))
+    model = config.Model(id=sys.argv[1], revision=sys.argv[2])
+    print(weights.fetch(model, pathlib.Path(sys.argv[3]), pathlib.Path("none")))
 except errors.Fatal as error:
-    sys.exit(f"{type(error).__name__}: {error}")
+    sys.exit(f"{error.reason} {int(error.exit)} {error.retryable}: {error}")
 """
 
 
@@ -62,15 +62,15 @@ def test_only_what_is_needed_is_fetched_and_once(hub, tmp_path):
 
 def test_hub_that_is_not_there_may_come_back(hub, tmp_path):
     _, (said,) = fetch(hub, tmp_path, HF_HUB_OFFLINE="1")
-    assert said.startswith(f"{HubUnavailable.__name__}: model acme/tiny")
+    assert said.startswith("HubUnavailable 40 True: inference.preset.name: model acme/tiny")
 
 
 @pytest.mark.parametrize(
     ("asked", "refuse", "words"),
     [
-        pytest.param(("acme/none", REVISION), 0, f"{BadModel.__name__}: model acme/none", id="model"),
-        pytest.param(("acme/tiny", "f" * 40), 0, "BadModel: model acme/tiny at revision ffff", id="revision"),
-        pytest.param(("acme/tiny", REVISION), 403, "BadModel: the hub refuses", id="forbidden"),
+        pytest.param(("acme/none", REVISION), 0, "ModelNotFound 12 False: inference.preset.name: model acme/none", id="model"),
+        pytest.param(("acme/tiny", "f" * 40), 0, "ModelNotFound 12 False: inference.preset.name: model acme/tiny at ffff", id="revision"),
+        pytest.param(("acme/tiny", REVISION), 403, "GatedModel 12 False: inference.preset.name: model acme/tiny", id="forbidden"),
     ],
 )
 def test_errors_are_told_apart(hub, tmp_path, asked, refuse, words):
@@ -82,4 +82,4 @@ def test_errors_are_told_apart(hub, tmp_path, asked, refuse, words):
 def test_model_without_safetensors_is_refused(hub, tmp_path):
     (tmp_path / "model" / "model.safetensors").unlink()
     _, (said,) = fetch(hub, tmp_path)
-    assert said == f"BadModel: model acme/tiny at {REVISION} has no config.json or no .safetensors files"
+    assert said.startswith(f"ModelUnusable 12 False: inference.preset.name: model acme/tiny at {REVISION}: has no con")

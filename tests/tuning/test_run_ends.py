@@ -10,6 +10,7 @@ from tests.tuning import servers
 from tests.tuning.conftest import start
 from tuning import errors, hub
 from tuning.config import Exit, parse_termination
+from tuning.places import Places
 from tuning.run import use_scratch
 
 
@@ -48,14 +49,17 @@ def test_a_model_that_the_hub_does_not_have(config, registry, files, auth, tmp_p
     _, err = running.communicate(timeout=60)
     assert running.returncode == Exit.BAD_MODEL, err
     left = parse_termination((tmp_path / "termination").read_text())
-    assert "tuning.preset tiny-phi: model tiny/phi at main is not on the hub, or needs a token" in left.message
+    assert "inference.preset.name: model tiny/phi at main: is not on the hub, or it is private" in left.message
+    assert left.reason == "ModelNotFound"
     empty.close()
 
 
 def test_a_hub_that_is_down(config, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{servers.free_port()}")
-    with pytest.raises(errors.ModelUnreachable, match="model tiny/phi at main cannot be downloaded"):
-        hub.download(config("reg.io/a:1"), tmp_path / "hub", patience=0)
+    with pytest.raises(errors.ModelFiles, match="model tiny/phi at main: could not be fetched") as away:
+        hub.download(config("reg.io/a:1"), Places(scratch=tmp_path), patience=0)
+    failure = away.value.failure()
+    assert (failure.reason, failure.retryable, away.value.code) == ("HubUnavailable", True, Exit.NETWORK)
 
 
 def test_a_disk_that_is_full(tuning, config, registry, files, auth, tmp_path):
