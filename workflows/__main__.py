@@ -1,9 +1,13 @@
 """The command line: `kaito-hera watch` is the operator, the rest is for people and for make.
 
+kaito-hera plan FILE       what would happen, on which nodes, what it costs, what is wrong; needs no cluster
+kaito-hera presets [NAME]  the models that are known; one in full
+kaito-hera sizes           the GPU sizes; those that a model fits
 kaito-hera render FILE     print the Workflow that a Workspace becomes
 kaito-hera crd             print the CustomResourceDefinition
 kaito-hera show NAME       how a Workspace is doing: steps, training, nodes, cost (-w: until it is settled)
 kaito-hera watch           run the operator
+kaito-hera model push      make an image of a model's files, for clusters that cannot or may not ask the hub
 kaito-hera release         give back what $WORKSPACE (JSON) holds: what a Job runs when Argo does not
 """
 
@@ -23,6 +27,13 @@ import yaml
 
 from kaito_hera import crd, decide, errors, live, reference, settings, show, status
 from kaito_hera.api import Workspace
+from weights.errors import WeightsError
+from workflows.commands import model, presets, sizes
+from workflows.commands import plan as foresight
+from workflows.outlook.documents import UnreadableError
+
+_USAGE = 2
+"""Exit code for what cannot be read, as argparse has it."""
 
 # What talks to a cluster is imported where it is used: rendering shall be quick.
 
@@ -32,7 +43,12 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         arguments.run(arguments)
+    except UnreadableError as error:
+        print(f"kaito-hera: {error}", file=sys.stderr)
+        sys.exit(_USAGE)
     except errors.KaitoError as error:
+        sys.exit(f"{error.reason}: {error}")
+    except WeightsError as error:
         sys.exit(f"{error.reason}: {error}")
     except ImportError as error:
         sys.exit(f"kaito-hera needs its operator's packages: pip install 'kaito-hera[operator]' ({error})")
@@ -42,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(prog="kaito-hera", description=__doc__, formatter_class=raw)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (foresight, presets, sizes):
+        module.add_to(commands)
     command = commands.add_parser("render", help="print the Workflow that a Workspace becomes")
     command.add_argument("file", type=Path, help="a Workspace manifest")
     command.add_argument("--settings", type=Path, help="a folder with a file per setting (default: all defaults)")
@@ -60,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_watch)
     command = commands.add_parser("release", help="give back what the Workspace in $WORKSPACE holds")
     command.set_defaults(run=_release)
+    model.add_to(commands)
     return parser
 
 

@@ -1,0 +1,28 @@
+"""What the commands that print tables share: their options, and the same as JSON or YAML."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import yaml
+
+from workflows.outlook import Part
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """`--region` and `-o`."""
+    command.add_argument("--region", help="of the cloud, for prices (default: that of the settings, else the cheapest)")
+    command.add_argument("-o", "--output", choices=["text", "json", "yaml"], default="text")
+
+
+def show(body: Part, lines: Sequence[str], output: str) -> None:
+    """On stdout: the structure as JSON or YAML, or the lines for people."""
+    if output == "json":
+        text = body.model_dump_json(by_alias=True, indent=2) + "\n"
+    elif output == "yaml":
+        text = yaml.safe_dump(
+            body.model_dump(by_alias=True, mode="json"), sort_keys=False, width=120, allow_unicode=True
+        )
+    else:
+        text = "\n".join(lines) + "\n"
+    sys.stdout.write(text)

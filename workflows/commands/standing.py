@@ -1,0 +1,80 @@
+"""What `kaito-hera plan --live` reads of a cluster: the Workspace, its ConfigMap, the settings, what there is.
+
+Whoever may read Workspaces alone gets an answer too: what is forbidden is said on stderr and taken as usual.
+"""
+
+import datetime
+import sys
+from typing import Any
+
+import pydantic
+
+from kaito_hera import cluster as clusters
+from kaito_hera import decide, errors, names
+from kaito_hera.api import Workspace
+from kaito_hera.cluster import Cluster
+from kaito_hera.intent import Parts
+from kaito_hera.live import Live
+from kaito_hera.settings import Settings
+from kaito_hera.status import Status
+from workflows.outlook.documents import Documents, UnreadableError
+
+_SETTINGS = "kaito-hera-settings"
+
+
+def read(name: str, namespace: str) -> tuple[Documents, Settings, Parts | None]:
+    """The Workspace with its ConfigMap, the settings, and what is left to do; raises UnreadableError."""
+    cluster = Cluster.connect()
+    found = cluster.get(clusters.WORKSPACE, name, namespace)
+    if found is None:
+        raise UnreadableError(f"Workspace {namespace}/{name} is not there; `kubectl get workspaces -A` lists them")
+    settings = _settings(cluster)
+    config_maps: dict[tuple[str, str], dict[str, str]] = {}
+    for where, config_map in _config_maps(found, settings):
+        obj = _may(cluster, clusters.CONFIG_MAP, config_map, where)
+        if obj:
+            config_maps[where, config_map] = obj.get("data") or {}
+    return Documents((found,), config_maps), settings, _parts(cluster, found)
+
+
+def _config_maps(found: dict[str, Any], settings: Settings) -> list[tuple[str, str]]:
+    """Namespace and name of those that the training config may come from."""
+    tuning = found.get("tuning") or {}
+    if not tuning:
+        return []
+    named = tuning.get("config")
+    template = (settings.namespace, f"{str(tuning.get('method')).lower()}-params-template")
+    return [(found["metadata"]["namespace"], named) if named else template]
+
+
+def _settings(cluster: Cluster) -> Settings:
+    obj = _may(cluster, clusters.CONFIG_MAP, _SETTINGS, Settings().namespace)
+    try:
+        return Settings.of((obj or {}).get("data") or {})
+    except pydantic.ValidationError as cause:
+        raise UnreadableError(f"ConfigMap {Settings().namespace}/{_SETTINGS}: {cause}") from cause
+
+
+def _parts(cluster: Cluster, found: dict[str, Any]) -> Parts | None:
+    """What is left to do, as the operator would see it; None where that cannot be read."""
+    try:
+        workspace, seen = Workspace.parse(found), Status.of(found)
+        labels = clusters.selector({names.UID: workspace.metadata.uid})
+        deployments = cluster.items(clusters.DEPLOYMENT, workspace.metadata.namespace, labels=labels)
+        nodes = [cluster.get(clusters.NODE, name) for name in seen.worker_nodes]
+    except (errors.ForbiddenError, pydantic.ValidationError):
+        return None
+    there = Live(
+        now=datetime.datetime.now(datetime.UTC),
+        deployments=tuple(deployments),
+        nodes=tuple(node for node in nodes if node),
+    )
+    return decide.missing(workspace, seen, there)
+
+
+def _may(cluster: Cluster, kind: clusters.Kind, name: str, namespace: str) -> dict[str, Any] | None:
+    try:
+        return cluster.get(kind, name, namespace)
+    except errors.ForbiddenError:
+        print(f"note: you may not read {kind.name} {namespace}/{name}: it is taken as usual", file=sys.stderr)
+        return None

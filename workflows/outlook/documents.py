@@ -1,0 +1,148 @@
+"""Manifests as people keep them: several documents in a file, Lists, ConfigMaps beside the Workspaces that name them.
+
+Raises UnreadableError for what is no manifest at all; what a Workspace says is judged elsewhere.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import yaml
+
+from kaito_hera.settings import Settings
+
+_SETTINGS = "kaito-hera-settings"
+_LARGEST = 2 * 2**20  # bytes; an object of the API server has at most 1.5 MiB
+_MOST, _DEEPEST = 500_000, 100
+"""Values, aliases followed, and how deep: a short file may unfold to more than any machine holds."""
+
+
+class UnreadableError(ValueError):
+    """The text says which file, and why it is no manifest."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Dates stay what they are to Kubernetes: text. Not libyaml's: deep brackets overflow its stack."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Documents:
+    """What was read."""
+
+    workspaces: tuple[dict[str, Any], ...]
+    config_maps: dict[tuple[str, str], dict[str, str]]
+    """By namespace and name: their data."""
+    others: tuple[str, ...] = ()
+    """Kind and name of what nobody looks at."""
+
+    def config_map(self, namespace: str, name: str) -> dict[str, str] | None:
+        """The data of one, or None where it is not among them."""
+        return self.config_maps.get((namespace, name))
+
+    def settings(self) -> Settings | None:
+        """The operator's settings if their ConfigMap is among them; raises UnreadableError."""
+        data = next((data for (_, name), data in self.config_maps.items() if name == _SETTINGS), None)
+        return None if data is None else _settings(data, f"ConfigMap {_SETTINGS}")
+
+
+def read(text: str, source: str, namespace: str = "default") -> Documents:
+    """All documents of a text; `namespace` is that of objects that name none. Raises UnreadableError."""
+    workspaces, config_maps, others = [], {}, []
+    for obj in _objects(text, source):
+        metadata = obj.get("metadata")
+        if isinstance(metadata, dict):
+            metadata.setdefault("namespace", namespace)
+        if obj["kind"] == "Workspace":
+            workspaces.append(obj)
+        elif obj["kind"] == "ConfigMap" and isinstance(metadata, dict):
+            key = (str(metadata["namespace"]), str(metadata.get("name")))
+            config_maps[key] = _data(obj)
+        else:
+            name = metadata.get("name") if isinstance(metadata, dict) else "without metadata"
+            others.append(f"{obj['kind']} {name}")
+    return Documents(tuple(workspaces), config_maps, tuple(others))
+
+
+def file(path: Path) -> str:
+    """A file's text; raises UnreadableError."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise UnreadableError(f"{path}: has more than {_LARGEST // 2**20} MiB; name a manifest")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as cause:
+        raise UnreadableError(f"{path}: cannot be read: {cause}") from cause
+
+
+def settings(path: Path) -> Settings:
+    """The operator's settings: a folder with a file per setting, or a manifest of the ConfigMap.
+
+    Raises UnreadableError.
+    """
+    if not path.is_dir():
+        found = read(file(path), str(path)).settings()
+        if found is None:
+            raise UnreadableError(f"{path}: has no ConfigMap {_SETTINGS}; name a file that has, or a folder")
+        return found
+    try:
+        texts = {entry.name: file(entry) for entry in path.iterdir() if entry.is_file() and entry.name[0] != "."}
+    except OSError as cause:
+        raise UnreadableError(f"{path}: cannot be read: {cause}") from cause
+    return _settings(texts, str(path))
+
+
+def _settings(data: dict[str, str], source: str) -> Settings:
+    try:
+        return Settings.of(data)
+    except yaml.YAMLError as cause:
+        raise UnreadableError(f"{source}: cannot be read as settings: {' '.join(str(cause).split())}") from cause
+    except pydantic.ValidationError as cause:
+        first = cause.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UnreadableError(f"{source}: setting {name}: {str(first['input'])[:60]!r}: {first['msg']}") from cause
+
+
+def _objects(text: str, source: str) -> Iterator[dict[str, Any]]:
+    """Each object, those of a List one by one."""
+    if len(text) > _LARGEST:
+        raise UnreadableError(f"{source}: has more than {_LARGEST // 2**20} MiB; name a manifest")
+    try:
+        documents = [document for document in yaml.load_all(text, _Loader) if document is not None]
+    except (yaml.YAMLError, ValueError, RecursionError) as cause:
+        raise UnreadableError(f"{source}: is no YAML: {' '.join(str(cause).split())[:300]}") from cause
+    _refuse_bombs(documents, source)
+    for document in documents:
+        items = document.get("items") if isinstance(document, dict) and document.get("kind") == "List" else [document]
+        for obj in items if isinstance(items, list) else []:
+            if not isinstance(obj, dict) or not isinstance(obj.get("kind"), str):
+                shown = f"{type(obj).__name__} {str(obj)[:40]!r}"
+                raise UnreadableError(f"{source}: {shown} is no Kubernetes object: it has no kind")
+            yield obj
+
+
+def _refuse_bombs(documents: list[Any], source: str) -> None:
+    """YAML's aliases may stand for more than they are, even for themselves: count with them followed."""
+    todo, count = [(document, 0) for document in documents], 0
+    while todo:
+        value, depth = todo.pop()
+        count += 1
+        if count > _MOST or depth > _DEEPEST:
+            limit = f"more than {_MOST:,} values" if count > _MOST else f"more than {_DEEPEST} levels"
+            raise UnreadableError(f"{source}: unfolds to {limit}, which no manifest has")
+        if isinstance(value, dict):
+            todo.extend((each, depth + 1) for each in value.values())
+        elif isinstance(value, list):
+            todo.extend((each, depth + 1) for each in value)
+        elif not isinstance(value, str | int | float | None):
+            raise UnreadableError(f"{source}: has a {type(value).__name__}, which JSON has not; write it as text")
+
+
+def _data(obj: dict[str, Any]) -> dict[str, str]:
+    data = obj.get("data")
+    return {str(key): str(value) for key, value in data.items()} if isinstance(data, dict) else {}

@@ -1,0 +1,161 @@
+"""Fills an Outlook: what the operator's own pure code says of a Workspace and of what was read beside it."""
+
+import datetime
+from typing import Any
+
+import presets
+from kaito_hera import admission, decide, errors, live, models, sizing, status
+from kaito_hera.api import Workspace, annotations
+from kaito_hera.findings import Finding
+from kaito_hera.intent import Parts
+from kaito_hera.nodes import fitting
+from kaito_hera.settings import Settings
+from serving import inference_config
+from serving.inference_config import InferenceConfig
+from tuning import training_config
+from tuning.training_config import TrainingConfig
+from workflows import configs, needs, outlook
+from workflows.outlook import slips, telling
+from workflows.outlook.documents import Documents
+
+_SIZES = ("V4 ", "V12 ", "V13 ")
+"""How the names of the admission rules about sizes and memory begin."""
+
+
+def judge(
+    obj: dict[str, Any],
+    beside: Documents,
+    settings: Settings,
+    *,
+    region: str | None = None,
+    on: datetime.date,
+    parts: Parts | None = None,
+) -> outlook.Outlook:
+    """What would happen to this Workspace; `parts` are what is left to be done, where that is known."""
+    workspace, found = slips.parse(obj)
+    if workspace is None:
+        return _unread(obj, found)
+    found += [*_refused(workspace, settings, on), *models.notes(workspace)]
+    model = models.find(workspace)
+    training, of_training = _training(workspace, beside, settings)
+    serving, of_serving = _serving(workspace, model, beside)
+    demands = _demands(workspace, model, training, serving)
+    found += [*of_training, *of_serving]
+    found += sizing.size_findings(workspace, settings, on, demands, region)
+    found += [*sizing.memory_findings(workspace, demands, region), *_unsold(workspace, region)]
+    tried = _tried(workspace, settings, found)
+    found = fitting.mild(workspace, found)
+    if parts is None:
+        parts = decide.missing(workspace, status.Status(), live.Live(now=datetime.datetime.now(datetime.UTC)))
+    candidates = telling.candidates(workspace, settings, demands, tried=tried, region=region)
+    return telling.tell(workspace, settings, parts, demands=demands, found=found, candidates=candidates)
+
+
+def _unread(obj: dict[str, Any], found: list[Finding]) -> outlook.Outlook:
+    metadata = obj.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    return outlook.Outlook(
+        workspace=f"{metadata.get('namespace', 'default')}/{metadata.get('name', '?')}",
+        does="cannot be read",
+        works=False,
+        errors=tuple(telling.finding(one) for one in found),
+    )
+
+
+def _tried(workspace: Workspace, settings: Settings, found: list[Finding]) -> tuple[sizing.Candidate, ...]:
+    """The kinds of node without those that are left out."""
+    every = sizing.candidates(workspace)
+    if any(finding.error is errors.UnknownInstanceTypeError for finding in found):
+        return every
+    left_out = {refusal.candidate for refusal in fitting.left_out(workspace, settings, found)}
+    return tuple(one for one in every if not {one.name, one.size.name} & left_out)
+
+
+def _demands(
+    workspace: Workspace, model: presets.Preset | None, training: TrainingConfig | None, serving: InferenceConfig
+) -> tuple[sizing.Demand, ...]:
+    if model is None:
+        return ()
+    batch = needs.batch(training) if training else None
+    return sizing.demands(workspace, needs.as_loaded(model, serving), batch, serving.max_model_len or 0)
+
+
+def _refused(workspace: Workspace, settings: Settings, on: datetime.date) -> list[Finding]:
+    """What an apply would be refused for or warned of, but for sizes and memory, of which `sizing` knows more."""
+    found = []
+    for problem in admission.problems(workspace, settings, on):
+        if not problem.rule.name.startswith(_SIZES):
+            field, _, text = problem.message.partition(": ")
+            found.append(Finding(problem.error, field, text, fatal=problem.severity == "error"))
+    known = {annotation.key for annotation in annotations.KNOWN}
+    strange = [key for key in workspace.metadata.annotations if key.partition("/")[0].endswith("kaito.sh")]
+    error, text = errors.InvalidWorkspaceError, "is not known here and has no effect"
+    return found + [
+        Finding(error, f"metadata.annotations[{key}]", text, fatal=False) for key in strange if key not in known
+    ]
+
+
+def _training(
+    workspace: Workspace, beside: Documents, settings: Settings
+) -> tuple[TrainingConfig | None, list[Finding]]:
+    """The config of a tuning run; the image's defaults where the ConfigMap is not among what was read."""
+    tuning = workspace.tuning
+    if tuning is None:
+        return None, []
+    usual = training_config.parse("training_config: {}", tuning.method)
+    where, name = workspace.metadata.namespace, tuning.config
+    if not name:
+        where, name = settings.namespace, f"{tuning.method}-params-template"
+        if beside.config_map(where, name) is None:
+            return usual, []
+    text, found = _text(beside, where, name, key="training_config.yaml", field="tuning.config")
+    try:
+        config = training_config.parse(text, tuning.method) if text else usual
+    except ValueError as cause:
+        return usual, [Finding(errors.ConfigInvalidError, "tuning.config", f"ConfigMap {where}/{name}: {cause}")]
+    error = errors.ConfigInvalidError
+    return config, [*found, *(Finding(error, "tuning.config", warning, fatal=False) for warning in config.warnings)]
+
+
+def _serving(
+    workspace: Workspace, model: presets.Preset | None, beside: Documents
+) -> tuple[InferenceConfig, list[Finding]]:
+    """The same of a server's config."""
+    name = workspace.inference.config if workspace.inference else None
+    if not name or model is None:
+        return InferenceConfig(), []
+    field, where = "inference.config", workspace.metadata.namespace
+    text, found = _text(beside, where, name, key=inference_config.FILE, field=field)
+    try:
+        config, warnings = configs.inference(workspace, model, text) if text else (InferenceConfig(), ())
+    except ValueError as cause:
+        problem = f"ConfigMap {where}/{name}: {cause}"
+        return InferenceConfig(), [Finding(errors.ConfigInvalidError, field, problem)]
+    error = errors.ConfigInvalidError
+    return config, [*found, *(Finding(error, field, warning, fatal=False) for warning in warnings)]
+
+
+def _text(beside: Documents, namespace: str, name: str, *, key: str, field: str) -> tuple[str, list[Finding]]:
+    """One key of a ConfigMap; empty, and why, where it was not read."""
+    data, called = beside.config_map(namespace, name), f"ConfigMap {namespace}/{name}"
+    if data is None:
+        problem = f"{called} is not among what was read: memory is that of the defaults"
+        remedy = "put it into the same file, or name its file with --config"
+        return "", [Finding(errors.ConfigMapNotFoundError, field, problem, remedy, fatal=False)]
+    if key not in data:
+        problem = f"{called} has no key {key}, it has {', '.join(data) or 'nothing'}"
+        return "", [Finding(errors.ConfigInvalidError, field, problem)]
+    return data[key], []
+
+
+def _unsold(workspace: Workspace, region: str | None) -> list[Finding]:
+    """Sizes that the region does not sell, as far as prices were looked up there."""
+    found = {}
+    for candidate in sizing.candidates(workspace):
+        size = candidate.size
+        if region in size.priced_regions and size.usd(region) is None:
+            problem = f"{size.name} is not sold in {region}, by the prices of {size.priced_on}"
+            remedy = "take another size or region"
+            error = errors.ProvisioningFailedError
+            found[size.name] = Finding(error, candidate.field, problem, remedy, fatal=False)
+    return list(found.values())

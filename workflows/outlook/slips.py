@@ -1,0 +1,141 @@
+"""A manifest that the API would not take: every slip with field, value and remedy, and what is left to be read."""
+
+import difflib
+import functools
+import typing
+from typing import Any
+
+import pydantic
+
+from kaito_hera import errors
+from kaito_hera.api import Model, Workspace
+from kaito_hera.api.base import BrokenRulesError
+from kaito_hera.findings import Finding
+
+_TRIES = 5
+_VERSIONS = ("kaito.sh/v1alpha1", "kaito.sh/v1beta1")
+Location = tuple[str | int, ...]
+
+
+def parse(obj: dict[str, Any]) -> tuple[Workspace | None, list[Finding]]:
+    """The Workspace without what is wrong in it, if there is one then, and what is wrong.
+
+    What follows from a part that was left out is not said: the part is.
+    """
+    found, left_out = _version(obj), set[Location]()
+    for _ in range(_TRIES):
+        try:
+            return Workspace.parse(obj), found
+        except pydantic.ValidationError as cause:
+            problems = [p for p in cause.errors(include_url=False) if not _follows(p["loc"], left_out)]
+        found += [finding for problem in problems for finding in _findings(problem) if finding not in found]
+        kinds = {_cut(problem["loc"]): problem["type"] for problem in problems}
+        cut = {location for location, kind in kinds.items() if kind not in {"missing", "value_error"}}
+        if not cut:
+            return None, found
+        left_out |= {location for location in cut if kinds[location] != "extra_forbidden"}
+        for location in cut:
+            obj = _without(obj, location)
+    return None, found
+
+
+def _version(obj: dict[str, Any]) -> list[Finding]:
+    seen = obj.get("apiVersion")
+    if seen in _VERSIONS:
+        return []
+    return [_finding("apiVersion", f"{str(seen)[:60]!r} is no version of Workspace", f"write {' or '.join(_VERSIONS)}")]
+
+
+def _follows(location: Location, left_out: set[Location]) -> bool:
+    """Whether this is about something around or at what was left out before."""
+    return any(gone[: len(location)] == location for gone in left_out)
+
+
+def _cut(location: Location) -> Location:
+    """What to leave out: of a list all of it, since places in it would move."""
+    at = next((at for at, part in enumerate(location) if isinstance(part, int)), len(location))
+    return location[:at]
+
+
+def _without(value: dict[str, Any], location: Location) -> dict[str, Any]:
+    first, *rest = location
+    copied = dict(value)
+    if rest and isinstance(copied.get(str(first)), dict):
+        copied[str(first)] = _without(copied[str(first)], tuple(rest))
+    else:
+        copied.pop(str(first), None)
+    return copied
+
+
+def _findings(problem: Any) -> list[Finding]:
+    location, kind, seen = problem["loc"], problem["type"], _shown(problem["input"])
+    field = path(location)
+    said = problem["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        broken = problem["ctx"]["error"]
+        return [_rule(field, text) for text in (broken.messages if isinstance(broken, BrokenRulesError) else (said,))]
+    if kind == "missing":
+        return [_finding(field, "is missing", _description(location))]
+    if kind == "extra_forbidden":
+        return [_finding(field, f"{seen}: there is no such field", _meant(location))]
+    if kind == "literal_error":
+        return [_finding(field, f"{seen} is not known", f"write {problem['ctx']['expected']}")]
+    if kind == "string_pattern_mismatch":
+        return [_finding(field, f"{seen} cannot be used", _description(location))]
+    return [_finding(field, f"{seen} cannot be used", said.replace("Input should be", "it must be"))]
+
+
+def _rule(field: str, text: str) -> Finding:
+    """A rule says what to do by itself; one about the whole begins with the field it is about."""
+    head, _, tail = text.partition(": ")
+    if field == "Workspace" and tail and " " not in head:
+        return _finding(head, tail)
+    return _finding(field, text)
+
+
+def _finding(field: str, problem: str, remedy: str = "") -> Finding:
+    return Finding(errors.InvalidWorkspaceError, field, problem, remedy)
+
+
+def path(location: Location) -> str:
+    """As people write it: `inference.adapters[0].source`."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    return "".join(parts).removeprefix(".") or "Workspace"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]} ..."
+
+
+def _meant(location: Location) -> str:
+    owner = _model(location[:-1])
+    known = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
+    close = difflib.get_close_matches(str(location[-1]), known, 1)
+    return f"did you mean {close[0]}?" if close else f"take it out; there are {', '.join(known)}"
+
+
+def _description(location: Location) -> str:
+    """What the field is for, as `kubectl explain` has it."""
+    owner = _model(location[:-1])
+    fields = {field.alias or name: field for name, field in owner.model_fields.items()} if owner else {}
+    field = fields.get(str(location[-1]))
+    return (field.description or "") if field else ""
+
+
+@functools.cache
+def _model(location: Location) -> type[pydantic.BaseModel] | None:
+    """The part of the API that stands there."""
+    found: type[pydantic.BaseModel] | None = Workspace
+    for part in location:
+        if found is None or isinstance(part, int):
+            continue
+        fields = {field.alias or name: field for name, field in found.model_fields.items()}
+        found = _part(fields[part].annotation) if part in fields else None
+    return found
+
+
+def _part(annotation: Any) -> type[pydantic.BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return annotation
+    return next((part for arg in typing.get_args(annotation) if (part := _part(arg))), None)
