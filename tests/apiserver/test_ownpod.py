@@ -229,9 +229,11 @@ def test_a_template_as_kubectl_prints_it_is_taken(apply, rolled_out, judged):
         (changed(affinity={"nodeAffinity": "x"}), "inference.template.spec.affinity.nodeAffinity: 'x' is no object"),
     ],
 )
-def test_a_bad_template_is_told_by_its_field(apply, judged, template, words):
+def test_a_bad_template_is_told_by_its_field_where_no_policy_was_there(judged, namespace, template, words):
+    unseen = workspace(template)
+    unseen["metadata"]["namespace"] = namespace
     with pytest.raises(errors.InvalidWorkspaceError) as raised:
-        judged(apply(workspace(template)), TWO_NODES)
+        judged(unseen, TWO_NODES)
     assert words in str(raised.value)
     assert len(str(raised.value)) < 1500
 
