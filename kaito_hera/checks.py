@@ -9,14 +9,17 @@ import dataclasses
 import datetime
 from typing import Any
 
+import pydantic
+
 import presets
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, findings, jobs, ownpod, pods, rollout, sizing
+from kaito_hera import errors, findings, jobs, ownpod, pods, rollout, sizing, volumes
 from kaito_hera.api import SERVE_ANNOTATION, Workspace
 from kaito_hera.nodes import fitting
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from kaito_hera.status import Refusal
+from weights.config import Found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +32,22 @@ class Wanted:
     """What one GPU must hold, to tune and to serve, whichever is asked for."""
     pull_secrets: tuple[tuple[str, str], ...]
     """Docker Secrets: the Workspace's field and the name in it."""
-    check: jobs.Task | None
-    """A look at data and registries from where the work will run, if there is anything to look at."""
+    volumes: tuple[volumes.Use, ...]
+    """The user's volumes that will be mounted."""
+    checks: tuple[jobs.Task, ...]
+    """Looks at data and registries from where the work will run, as far as there is anything to look at."""
     warnings: tuple[str, ...] = ()
     """What the user should know though it stops nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """What the looks of a preflight have found."""
+
+    adapter: str = ""
+    """By digest, if it is there already."""
+    model: Found = Found()  # noqa: RUF009 - frozen
+    """Empty where it was not asked for."""
 
 
 def pass_facts(workspace: Workspace, settings: Settings) -> tuple[str, ...]:
@@ -67,17 +82,32 @@ def _region(settings: Settings) -> str | None:
     return settings.azure.location if settings.azure else None
 
 
-def pass_cluster(run: Run, wanted: Wanted) -> str:
-    """What only the cluster, the data's host and the registry can say; the adapter's digest if it is there already."""
+def pass_cluster(run: Run, wanted: Wanted) -> Learned:
+    """What only the cluster, the data's host, registries and the hub can say."""
     for field, name in wanted.pull_secrets:
         pods.secret(run.cluster, run.workspace.metadata.namespace, name, field=field)
+    volumes.pass_claims(run.cluster, run.workspace, wanted.volumes)
     for kind, obj in wanted.objects:
         dry_run(run.cluster, run.workspace, kind, obj)
-    if wanted.check is None:
-        return ""
+    if not wanted.checks:
+        return Learned()
     pods.ensure_copies(run.cluster, run.workspace, run.settings)
     rollout.ensure_registry_secret(run.cluster, run.workspace, wanted.pull_secrets)
-    return str(jobs.run(run, wanted.check).get("adapter", ""))
+    answers = [jobs.run(run, check) for check in wanted.checks]
+    return _learned(run.workspace, answers)
+
+
+def _learned(workspace: Workspace, answers: list[dict[str, Any]]) -> Learned:
+    """Text of pods in the user's namespace, read strictly."""
+    models = [answer["model"] for answer in answers if answer.get("model")]
+    try:
+        model = Found.model_validate(models[0] if models else {})
+    except pydantic.ValidationError as cause:
+        raise errors.InternalError(
+            f"{workspace.key}: the look at its model has answered what it never does ({cause.errors()[0]['msg']});"
+            " operator and images must be of one release"
+        ) from cause
+    return Learned(str(answers[0].get("adapter", "")), model)
 
 
 def _told(found: list[findings.Finding]) -> tuple[str, ...]:
@@ -87,9 +117,11 @@ def _told(found: list[findings.Finding]) -> tuple[str, ...]:
     return warnings
 
 
-def preset(workspace: Workspace) -> presets.Preset:
-    """The model is known, and can be tuned if that is asked."""
+def preset(workspace: Workspace) -> None:
+    """The model is known, and can be tuned if that is asked; or it is one of the hub's."""
     field = "tuning.preset.name" if workspace.tuning else "inference.preset.name"
+    if presets.is_hub_id(workspace.preset_name):
+        return  # a look at it follows
     try:
         found = presets.preset(workspace.preset_name)
     except presets.UnknownNameError as cause:
@@ -97,7 +129,6 @@ def preset(workspace: Workspace) -> presets.Preset:
     if workspace.tuning and not found.tunable:
         able = ", ".join(name for name, model in presets.presets().items() if model.tunable)
         raise errors.PresetNotTunableError(f"{field}: {found.name} cannot be tuned; these can: {able}")
-    return found
 
 
 def dry_run(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind, obj: dict[str, Any]) -> None:

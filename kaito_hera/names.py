@@ -47,9 +47,10 @@ def job(workspace: Workspace, attempt: int) -> str:
     return fit(workspace.metadata.name, f"-{workspace.metadata.uid[:5]}-a{attempt}" if attempt > 1 else "")
 
 
-def check_job(workspace: Workspace, attempt: int) -> str:
-    """The small Job that looks at data and registries before a GPU is bought."""
-    return fit(workspace.metadata.name, f"-{workspace.metadata.uid[:5]}-check-a{attempt}")
+def check_job(workspace: Workspace, attempt: int, *, second: bool = False) -> str:
+    """The small Job that looks at data and registries before a GPU is bought; a second one asks for adapters."""
+    what = "check2" if second else "check"
+    return fit(workspace.metadata.name, f"-{workspace.metadata.uid[:5]}-{what}-a{attempt}")
 
 
 def release_job(workspace: Workspace) -> str:

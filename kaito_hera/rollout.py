@@ -45,6 +45,12 @@ class Server:
     """What a server that answers this on /v1/models still lacks; empty when nothing. Raises ValueError on nonsense."""
     refusals: Callable[[object], dict[str, errors.KaitoError]]
     """What a server that answers this can never serve; the keys tell what is said again from what was said before."""
+    volumes: tuple[pods.Mount, ...] = ()
+    """The user's, with adapters: to add or remove one restarts the server."""
+    mounts: tuple[pods.Mount, ...] = ()
+    """Further files."""
+    env: tuple[dict[str, Any], ...] = ()
+    """Further environment variables."""
 
 
 def objects(
@@ -146,10 +152,12 @@ def pod_template(
         mounts=(
             pods.Mount(_FOLDER, "config", {"configMap": {"name": config_name(workspace)}}),
             pods.secret_file("registry", registry_name(workspace), server.registry_auth, optional=True),
+            *server.mounts,
             pods.scratch(server.scratch),
             pods.Mount("/dev/shm", "shm", {"emptyDir": {"medium": "Memory", "sizeLimit": "256Mi"}}, read_only=False),  # noqa: S108
+            *server.volumes,
         ),
-        env=({"name": "RAY_AUTH_TOKEN", "valueFrom": token},),
+        env=({"name": "RAY_AUTH_TOKEN", "valueFrom": token}, *server.env),
         limits=placement.limits,
         container={
             "ports": [{"name": "http", "containerPort": server.port}],

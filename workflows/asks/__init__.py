@@ -6,7 +6,7 @@ The only place that knows both sides: the operator's Workspace and the images' o
 from typing import Any
 
 import presets
-from kaito_hera import checks, jobs, rollout, sizing
+from kaito_hera import checks, jobs, rollout, sizing, volumes
 from kaito_hera import cluster as clusters
 from kaito_hera.api import Workspace
 from kaito_hera.run import Run
@@ -16,29 +16,29 @@ from workflows import needs
 from workflows.asks import frames, inference, serving, tuning
 
 
-def wanted(run: Run, attempt: int) -> checks.Wanted:
-    """What preflight has to find out for a Workspace."""
+def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
+    """What preflight has to find out for a Workspace; nothing of tuning where its `adapter` is known already."""
     workspace, settings = run.workspace, run.settings
     objects: list[tuple[clusters.Kind, dict[str, Any]]] = []
     chosen, warnings = inference.read(run)
     config = None
-    if workspace.tuning:
+    if workspace.tuning and not adapter:
         config = tuning.config(run)
+        warnings += tuning.warnings(workspace, settings, config)
         objects.append((clusters.JOB, jobs.manifest(workspace, tuning.task_of(run, attempt, config, run.placement()))))
     if workspace.serves:
         server = serving.expected(workspace, settings, chosen)
         objects += rollout.objects(workspace, settings, server, run.placement()).items()
-    check = None
-    if config:
-        check = tuning.check_task(run, attempt, config)
-    elif workspace.adapters:
-        check = serving.check_task(run, attempt)
+    looks = [tuning.check_task(run, attempt, config)] if config else []
+    if workspace.serves and (workspace.adapters or adapter):
+        looks.append(serving.check_task(run, attempt, adapter))
     return checks.Wanted(
         objects=tuple(objects),
         demands=_demands(workspace, config, chosen),
         pull_secrets=frames.pull_secrets(workspace),
-        check=check,
-        warnings=warnings,
+        volumes=volumes.named(workspace, tuned=bool(adapter)),
+        checks=tuple(looks),
+        warnings=(*warnings, *volumes.notes(workspace)),
     )
 
 

@@ -1,8 +1,11 @@
 """What the asks of both images share: the small Job that looks before a GPU is bought, and the Secrets they name."""
 
+from typing import Any
+
 from kaito_hera import jobs, names, pods
 from kaito_hera.api import Workspace
 from kaito_hera.settings import Settings
+from workflows.asks import models
 
 FOLDER = "/etc/kaito/job"
 CONFIG = f"{FOLDER}/config.json"
@@ -21,7 +24,9 @@ def check_task(
     *,
     program: str,
     mounts: tuple[pods.Mount, ...],
+    env: tuple[dict[str, Any], ...],
     annotations: dict[str, str],
+    second: bool = False,
 ) -> jobs.Task:
     """The small Job that looks at data and asks registries with an image's own code, on any node."""
     frame = pods.Frame(
@@ -29,17 +34,22 @@ def check_task(
         image=settings.image("operator"),
         args=(program, "--check", CONFIG),
         mounts=mounts,
+        env=env,
         limits={"memory": "512Mi"},
         requests={"cpu": "50m", "memory": "64Mi"},
         annotations=annotations,
     )
     template = pods.template(workspace, settings, frame)
-    return jobs.Task(names.check_job(workspace, attempt), "check", attempt, template, _CHECK_SECONDS)
+    return jobs.Task(names.check_job(workspace, attempt, second=second), "check", attempt, template, _CHECK_SECONDS)
 
 
 def pull_secrets(workspace: Workspace) -> tuple[tuple[str, str], ...]:
-    """Docker Secrets that the server pulls with: the Workspace's field and the name in it."""
-    named = [
+    """Docker Secrets that are pulled with: the Workspace's field and the name in it."""
+    named = [*models.secrets(workspace)]
+    if workspace.tuning and workspace.tuning.input.image:
+        given = workspace.tuning.input.image_pull_secrets
+        named += [(f"tuning.input.imagePullSecrets[{nth}]", name) for nth, name in enumerate(given)]
+    named += [
         (f"inference.adapters[{at}].source.imagePullSecrets[{nth}]", name)
         for at, adapter in enumerate(workspace.adapters)
         for nth, name in enumerate(adapter.source.image_pull_secrets)

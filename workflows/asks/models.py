@@ -59,7 +59,10 @@ def floats(workspace: Workspace) -> bool:
     """Whether a look is needed to know which commit or digest it is: one and the same is kept from then on."""
     if workspace.preset is None:
         return False
-    found = known(workspace)
+    try:
+        found = known(workspace)
+    except presets.UnknownNameError:  # preflight says so
+        return False
     return bool(_options(workspace).image) or found is None or found.revision is None
 
 

@@ -1,14 +1,16 @@
 """What is asked of the serving image: its config, its adapters, what its answers mean."""
 
-import presets
-from kaito_hera import errors, jobs, names, pods, rollout
+import hashlib
+
+from kaito_hera import errors, jobs, names, pods, rollout, volumes
 from kaito_hera.api import Workspace
+from kaito_hera.api.sources import Volume
 from kaito_hera.rollout import Server
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from serving import config as serving
 from serving.inference_config import InferenceConfig
-from workflows.asks import frames, inference
+from workflows.asks import frames, inference, models
 
 
 def server(run: Run, adapter: str) -> Server | None:
@@ -23,24 +25,30 @@ def server(run: Run, adapter: str) -> Server | None:
             " served in its place; please report this; deleting and applying the Workspace finds what was pushed"
         )
     chosen, _ = inference.read(run)
-    return expected(workspace, run.settings, chosen, adapter=adapter)
+    return expected(workspace, run.settings, chosen, adapter=adapter, pinned=run.pinned)
 
 
 def expected(
-    workspace: Workspace, settings: Settings, chosen: InferenceConfig | None = None, *, adapter: str = ""
+    workspace: Workspace,
+    settings: Settings,
+    chosen: InferenceConfig | None = None,
+    *,
+    adapter: str = "",
+    pinned: str = "",
 ) -> Server | None:
     """The same while nothing is tuned yet: good enough to ask whether it may be made."""
     if workspace.preset is None:
         return None
-    return _of_preset(workspace, settings, chosen or InferenceConfig(), adapter)
+    return _of_preset(workspace, settings, chosen or InferenceConfig(), adapter=adapter, pinned=pinned)
 
 
-def _of_preset(workspace: Workspace, settings: Settings, chosen: InferenceConfig, adapter: str) -> Server:
-    model = presets.preset(workspace.preset_name)
+def _of_preset(
+    workspace: Workspace, settings: Settings, chosen: InferenceConfig, *, adapter: str = "", pinned: str = ""
+) -> Server:
     config = serving.ServingConfig(
         workspace=workspace.key,
-        name=chosen.served_model_name or model.name,
-        model=serving.Model(id=model.hub_id, revision=model.hub_revision),
+        name=chosen.served_model_name or models.served_name(workspace),
+        model=models.model(workspace, pinned),
         require_gpu=frames.require_gpu(settings),
         context=chosen.max_model_len,
         dtype=chosen.dtype,
@@ -56,7 +64,10 @@ def _of_preset(workspace: Workspace, settings: Settings, chosen: InferenceConfig
         pull_secrets=frames.pull_secrets(workspace),
         registry_auth=str(serving.REGISTRY_AUTH),
         scratch=str(serving.SCRATCH),
+        volumes=tuple(_mount(name, volume) for name, volume in _volumes(workspace)),
         port=config.port,
+        mounts=models.mounts(workspace),
+        env=models.env(workspace, settings),
         lacks=lambda answer: serving.Served.model_validate(answer).lacks(adapters),
         refusals=lambda answer: _refusals(workspace, serving.Served.model_validate(answer).refused(adapters)),
     )
@@ -65,11 +76,12 @@ def _of_preset(workspace: Workspace, settings: Settings, chosen: InferenceConfig
 def _refusals(workspace: Workspace, refused: dict[int, serving.AdapterStatus]) -> dict[str, errors.KaitoError]:
     found: dict[str, errors.KaitoError] = {}
     for at, status in refused.items():
-        listed = at < len(workspace.adapters)
-        field = f"inference.adapters[{at}].source.image" if listed else "tuning.output.image"
+        place = f"inference.adapters[{at}].source" if at < len(workspace.adapters) else "tuning.output"
+        kind, field = ("image", "image") if status.image else ("volume", "volumeSource")
         found[f"{status.name} {status.failures}"] = errors.AdapterRefusedError(
-            f"{field}: adapter {status.name} of {status.image} cannot be served: {status.reason}; "
-            f"name an image with a LoRA adapter for {workspace.preset_name}, or take the adapter out"
+            f"{place}.{field}: adapter {status.name} of {status.source} cannot be served: {status.reason}; "
+            f"name {'an' if kind == 'image' else 'a'} {kind} with a LoRA adapter for {workspace.preset_name}, or take"
+            " the adapter out"
         )
     return found
 
@@ -77,16 +89,48 @@ def _refusals(workspace: Workspace, refused: dict[int, serving.AdapterStatus]) -
 def _adapters(workspace: Workspace, adapter: str) -> tuple[serving.Adapter, ...]:
     """The user's, then the one that was tuned."""
     listed = tuple(
-        serving.Adapter(name=a.source.name, image=a.source.image or "", strength=float(a.strength))
-        for a in workspace.adapters
+        _adapter(a.source.name, a.source.image or a.source.volume_source, float(a.strength)) for a in workspace.adapters
     )
-    return (*listed, serving.Adapter(name=workspace.metadata.name, image=adapter)) if adapter else listed
+    if not adapter:
+        return listed
+    assert workspace.tuning is not None
+    name, on_volume = workspace.metadata.name, workspace.tuning.output.volume_source is not None
+    tuned = serving.Adapter(name=name, volume=adapter, folder=_folder(name)) if on_volume else _adapter(name, adapter)
+    return (*listed, tuned)
 
 
-def check_task(run: Run, attempt: int) -> jobs.Task:
-    """The look at the adapters' registries before a GPU is bought."""
+def _adapter(name: str, source: Volume | str | None, strength: float = 1.0) -> serving.Adapter:
+    if isinstance(source, Volume):
+        return serving.Adapter(name=name, volume=source.label, folder=_folder(name), strength=strength)
+    return serving.Adapter(name=name, image=source or "", strength=strength)
+
+
+def _volumes(workspace: Workspace) -> list[tuple[str, Volume]]:
+    """Volumes with adapters by the adapters' names, in an order that does not change with the list's."""
+    found = [(a.source.name, a.source.volume_source) for a in workspace.adapters]
+    if workspace.tuning:
+        found.append((workspace.metadata.name, workspace.tuning.output.volume_source))
+    return sorted(((name, volume) for name, volume in found if volume), key=lambda named: named[0])
+
+
+def _folder(name: str) -> str:
+    """Where an adapter's volume is mounted."""
+    return f"/mnt/adapters/{name}"
+
+
+def _mount(name: str, volume: Volume) -> pods.Mount:
+    return volumes.mount(f"adapter-{hashlib.sha256(name.encode()).hexdigest()[:12]}", _folder(name), volume)
+
+
+def check_task(run: Run, attempt: int, adapter: str = "") -> jobs.Task:
+    """The look at model and adapters before a GPU is bought, the tuned one (`adapter`) among them once it is there."""
     workspace = run.workspace
-    files_of = _of_preset(workspace, run.settings, InferenceConfig(), "").files
+    files_of = _of_preset(workspace, run.settings, InferenceConfig(), adapter=adapter, pinned=run.pinned).files
+    lookable = [
+        _mount(name, volume)
+        for name, volume in _volumes(workspace)
+        if (adapter or name != workspace.metadata.name) and volumes.may_look(run.cluster, workspace, volume)
+    ]
     files = {"config.json": names.CONFIG, serving.ADAPTERS_FILE: names.ADAPTERS}
     secret = pods.secret_file("registry", rollout.registry_name(workspace), str(serving.REGISTRY_AUTH), optional=True)
     return frames.check_task(
@@ -94,6 +138,8 @@ def check_task(run: Run, attempt: int) -> jobs.Task:
         run.settings,
         attempt,
         program="serving",
-        mounts=(pods.annotation_files(frames.FOLDER, files), secret),
+        mounts=(pods.annotation_files(frames.FOLDER, files), secret, *models.mounts(workspace), *lookable),
+        env=models.env(workspace, run.settings),
         annotations=dict(zip(files.values(), files_of.values(), strict=True)),
+        second=workspace.tuning is not None,
     )

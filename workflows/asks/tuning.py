@@ -3,15 +3,15 @@
 import hashlib
 from typing import Any
 
-import presets
-from kaito_hera import checks, errors, intent, jobs, names, nodes, pods
+from kaito_hera import checks, errors, intent, jobs, names, nodes, pods, rollout, volumes
 from kaito_hera import cluster as clusters
 from kaito_hera.api import Workspace
+from kaito_hera.api.sources import Volume
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from tuning import config as tuning
 from tuning import training_config
-from workflows.asks import frames
+from workflows.asks import frames, models
 
 
 def config(run: Run) -> tuning.TuningConfig:
@@ -19,7 +19,6 @@ def config(run: Run) -> tuning.TuningConfig:
     workspace, settings = run.workspace, run.settings
     asked = workspace.tuning
     assert asked is not None
-    model = presets.preset(asked.preset.name)
     text, field = _training_text(run.cluster, workspace, settings)
     try:
         training = training_config.parse(text, asked.method)
@@ -27,16 +26,31 @@ def config(run: Run) -> tuning.TuningConfig:
         raise errors.ConfigInvalidError(f"{field}: {cause}") from cause
     return tuning.TuningConfig(
         workspace=workspace.key,
-        preset=model.name,
-        model=tuning.Model(id=model.hub_id, revision=model.hub_revision),
+        preset=models.name(workspace),
+        model=models.model(workspace, run.pinned),
         method=asked.method,
         training=training,
-        input=tuning.Input(urls=asked.input.urls),
-        output=tuning.Output(image=asked.output.image or ""),
+        input=tuning.Input(
+            urls=asked.input.urls, image=asked.input.image or "", volume=_label(asked.input.volume_source)
+        ),
+        output=tuning.Output(image=asked.output.image or "", volume=_label(asked.output.volume_source)),
         intent=_mark(intent.of(workspace).tune, text if asked.config else ""),
         allowed_private_cidrs=settings.allowed_private_cidrs,
         require_gpu=frames.require_gpu(settings),
     )
+
+
+def warnings(workspace: Workspace, settings: Settings, asked: tuning.TuningConfig) -> tuple[str, ...]:
+    """What is in the training_config.yaml and decides nothing, or was renamed since."""
+    assert workspace.tuning is not None
+    where = f"the operator's ConfigMap {settings.namespace}/{asked.method}-params-template"
+    if workspace.tuning.config:
+        where = f"tuning.config: ConfigMap {workspace.metadata.namespace}/{workspace.tuning.config}"
+    return tuple(f"{where}: {warning}" for warning in asked.training.warnings)
+
+
+def _label(volume: Volume | None) -> str:
+    return volume.label if volume else ""
 
 
 def _mark(tune: str, config: str) -> str:
@@ -83,10 +97,11 @@ def _template(
         image=settings.image("tuning"),
         args=("tuning", frames.CONFIG),
         mounts=(
-            pods.annotation_files(frames.FOLDER, {"config.json": names.CONFIG}),
-            pods.secret_file("push", workspace.tuning.output.image_push_secret or "", str(tuning.PUSH_AUTH)),
+            *_files(workspace),
+            *_volumes(workspace.tuning.input.volume_source, workspace.tuning.output.volume_source),
             pods.scratch(str(tuning.SCRATCH)),
         ),
+        env=models.env(workspace, settings),
         limits=placement.limits,
         spec={**placement.pod_fields(), "terminationGracePeriodSeconds": 60},
         annotations={names.CONFIG: asked.model_dump_json(exclude_defaults=True)},
@@ -94,17 +109,32 @@ def _template(
     return pods.template(workspace, settings, frame)
 
 
+def _files(workspace: Workspace) -> list[pods.Mount]:
+    """The config, and the Secrets that it needs: one to push with, those to pull with in one, the hub's token."""
+    assert workspace.tuning is not None
+    mounts = [pods.annotation_files(frames.FOLDER, {"config.json": names.CONFIG})]
+    if workspace.tuning.output.image:
+        mounts.append(pods.secret_file("push", workspace.tuning.output.image_push_secret or "", str(tuning.PUSH_AUTH)))
+    pull = pods.secret_file("pull", rollout.registry_name(workspace), str(tuning.PULL_AUTH), optional=True)
+    return [*mounts, pull, *models.mounts(workspace)]
+
+
+def _volumes(data: Volume | None, results: Volume | None) -> list[pods.Mount]:
+    mounts = [volumes.mount("data", str(tuning.DATA), data)] if data else []
+    return [*mounts, *([volumes.mount("results", str(tuning.RESULTS), results, writes=True)] if results else [])]
+
+
 def check_task(run: Run, attempt: int, asked: tuning.TuningConfig) -> jobs.Task:
-    """The look at data and registry before a GPU is bought."""
+    """The look at data and at where the adapter goes, before a GPU is bought."""
     assert run.workspace.tuning is not None
+    named = (run.workspace.tuning.input.volume_source, run.workspace.tuning.output.volume_source)
+    data, results = (each if volumes.may_look(run.cluster, run.workspace, each) else None for each in named)
     return frames.check_task(
         run.workspace,
         run.settings,
         attempt,
         program="tuning",
-        mounts=(
-            pods.annotation_files(frames.FOLDER, {"config.json": names.CONFIG}),
-            pods.secret_file("registry", run.workspace.tuning.output.image_push_secret or "", str(tuning.PUSH_AUTH)),
-        ),
+        mounts=(*_files(run.workspace), *_volumes(data, results)),
+        env=models.env(run.workspace, run.settings),
         annotations={names.CONFIG: asked.model_dump_json(exclude_defaults=True)},
     )
