@@ -79,6 +79,8 @@ class Workspace(Model):
             "inference.preset.name: must be tuning.preset.name where both are given:"
             " what is tuned is served, with inference's adapters and settings",
             _one_model,
+            seen="'inference.preset.name: must be tuning.preset.name where both are given, ' + self.tuning.preset.name"
+            " + ', and is ' + self.inference.preset.name + ': what is tuned is served'",
         ),
         Rule(
             "!has(self.tuning) || !has(self.inference) || !has(self.inference.adapters)"
