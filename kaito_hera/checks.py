@@ -13,7 +13,7 @@ import pydantic
 
 import presets
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, findings, jobs, ownpod, pods, rollout, sizing, volumes
+from kaito_hera import errors, findings, inherited, jobs, ownpod, pods, rollout, sizing, volumes
 from kaito_hera.api import SERVE_ANNOTATION, Workspace
 from kaito_hera.nodes import fitting
 from kaito_hera.run import Run
@@ -117,11 +117,11 @@ def _told(found: list[findings.Finding]) -> tuple[str, ...]:
     return warnings
 
 
-def preset(workspace: Workspace) -> None:
-    """The model is known, and can be tuned if that is asked; or it is one of the hub's."""
+def preset(workspace: Workspace) -> presets.Preset | None:
+    """The model is known, and can be tuned if that is asked; None for one of the hub that no file describes."""
     field = "tuning.preset.name" if workspace.tuning else "inference.preset.name"
     if presets.is_hub_id(workspace.preset_name):
-        return  # a look at it follows
+        return None  # a look at it follows
     try:
         found = presets.preset(workspace.preset_name)
     except presets.UnknownNameError as cause:
@@ -129,6 +129,7 @@ def preset(workspace: Workspace) -> None:
     if workspace.tuning and not found.tunable:
         able = ", ".join(name for name, model in presets.presets().items() if model.tunable)
         raise errors.PresetNotTunableError(f"{field}: {found.name} cannot be tuned; these can: {able}")
+    return found
 
 
 def dry_run(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind, obj: dict[str, Any]) -> None:
@@ -140,6 +141,8 @@ def dry_run(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind
     metadata = obj["metadata"]
     found = cluster.get(kind, metadata["name"], metadata["namespace"])
     pods.refuse_foreign(found, workspace, kind.name)
+    if inherited.is_theirs(found, workspace):
+        return  # of KAITO's: it gives way to ours
     template = obj.get("spec", {}).get("template")
     own = template is not None and workspace.preset is None
     todo = [] if found else [(kind, obj)]

@@ -12,7 +12,7 @@ from kaito_hera.api import Workspace
 from kaito_hera.conditions import Verdict, View
 from kaito_hera.live import Live, Step
 from kaito_hera.settings import Settings
-from kaito_hera.status import Condition, Satisfied, Status, StepStatus, TuningStatus, WorkflowStatus
+from kaito_hera.status import Condition, ModelStatus, Satisfied, Status, StepStatus, TuningStatus, WorkflowStatus
 
 
 def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings) -> Status:
@@ -29,6 +29,7 @@ def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings
             "step": _step(view),
             "satisfied": view.satisfied,
             "nodes": held.nodes(view),
+            "model": _model(view),
             "tuning": _tuning(view),
             "warnings": _warnings(view),
         }
@@ -54,7 +55,7 @@ def _satisfied(
 
 
 def _reached(reached: Satisfied, workflow: dict[str, Any], steps: dict[str, Step]) -> Satisfied:
-    made_for = intent.Intent.parse(workflow["metadata"].get("annotations", {}).get(names.INTENT, ""))
+    made_for = _made_for(workflow)
     for name, part, value in (
         ("await-nodes", "nodes", made_for.nodes),
         ("train", "tune", made_for.tune),
@@ -67,6 +68,10 @@ def _reached(reached: Satisfied, workflow: dict[str, Any], steps: dict[str, Step
     if _succeeded(steps, "release"):
         reached = reached.model_copy(update={"nodes": "", "serve": ""})
     return reached
+
+
+def _made_for(workflow: dict[str, Any]) -> intent.Intent:
+    return intent.Intent.parse(workflow["metadata"].get("annotations", {}).get(names.INTENT, ""))
 
 
 def _succeeded(steps: dict[str, Step], name: str) -> bool:
@@ -136,6 +141,16 @@ def _progress(view: View) -> _Progress | None:
             with contextlib.suppress(pydantic.ValidationError):
                 return _Progress.model_validate_json(text)
     return None
+
+
+def _model(view: View) -> ModelStatus | None:
+    """What preflight found, for as long as the Workspace names the same model; another attempt's word is kept."""
+    preset = view.workspace.preset
+    source = (preset.options.image or preset.name) if preset else ""
+    before = view.before.model if view.before.model and view.before.model.source == source else None
+    meant = view.workflow and _made_for(view.workflow) == view.wanted
+    pinned = view.steps["preflight"].outputs.get("pinned", "") if meant and _succeeded(view.steps, "preflight") else ""
+    return ModelStatus(source=source, revision=pinned) if pinned else before
 
 
 def _tuning(view: View) -> TuningStatus | None:

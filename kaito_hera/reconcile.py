@@ -16,7 +16,7 @@ from kaito_hera.intent import Parts
 from kaito_hera.live import Live, Object
 from kaito_hera.observe import observe
 from kaito_hera.settings import Settings
-from kaito_hera.status import Condition, NodesStatus, Status, WorkflowStatus
+from kaito_hera.status import Condition, ModelStatus, NodesStatus, Status, WorkflowStatus
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ class Planner(Protocol):
         parts: Parts | None,
         adapter: str = "",
         nodes: NodesStatus | None = None,
+        model: ModelStatus | None = None,
     ) -> dict[str, Any]:
         """The Workflow for these parts; None is a release."""
 
@@ -114,7 +115,13 @@ class Reconciler:
         adapter = current.tuning.adapter_image if current.tuning else ""
         todo = None if recorded.kind == "release" else parts
         manifest = self._plan(
-            workspace, self._settings, attempt=recorded.attempt, parts=todo, adapter=adapter, nodes=current.nodes
+            workspace,
+            self._settings,
+            attempt=recorded.attempt,
+            parts=todo,
+            adapter=adapter,
+            nodes=current.nodes,
+            model=current.model,
         )
         try:
             self._cluster.create(clusters.WORKFLOW, manifest)

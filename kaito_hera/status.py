@@ -127,6 +127,15 @@ class TuningStatus(Model):
     """The pushed adapter by digest."""
 
 
+class ModelStatus(Model):
+    """The model as it was found, where no preset pins it: attempts that follow take the same."""
+
+    source: str
+    """The hub's id of it, or the image with its files, as the Workspace names it."""
+    revision: str
+    """Commit on the hub, or digest of the image."""
+
+
 class Refusal(Model):
     """A kind of node that could not be had."""
 
@@ -191,6 +200,8 @@ class Status(Model):
     """The attempt that runs or ran last."""
     step: StepStatus | None = None
     """The step that runs now."""
+    model: ModelStatus | None = None
+    """Which commit or digest the model is, where no preset pins it."""
     tuning: TuningStatus | None = None
     """The tuning run."""
     nodes: NodesStatus | None = None

@@ -6,7 +6,7 @@ from serving import inference_config
 from serving.inference_config import InferenceConfig
 
 
-def inference(workspace: Workspace, model: presets.Preset, text: str) -> tuple[InferenceConfig, tuple[str, ...]]:
+def inference(workspace: Workspace, model: presets.Preset | None, text: str) -> tuple[InferenceConfig, tuple[str, ...]]:
     """What is honoured of an inference_config.yaml, and warnings; raises ValueError."""
     found, warnings = inference_config.parse(text)
     if problem := _against(workspace, model, found):
@@ -14,9 +14,9 @@ def inference(workspace: Workspace, model: presets.Preset, text: str) -> tuple[I
     return found, warnings
 
 
-def _against(workspace: Workspace, model: presets.Preset, config: InferenceConfig) -> str:
+def _against(workspace: Workspace, model: presets.Preset | None, config: InferenceConfig) -> str:
     """What the model or the Workspace does not allow."""
-    if config.max_model_len and config.max_model_len > model.context_limit:
+    if model and config.max_model_len and config.max_model_len > model.context_limit:
         return (
             f"vllm.max-model-len: {config.max_model_len} is more than {model.name} takes; write at most"
             f" {model.context_limit}, or leave it out"

@@ -6,7 +6,7 @@ from kaito_hera import errors
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
-from kaito_hera.status import NodesStatus
+from kaito_hera.status import ModelStatus, NodesStatus
 from workflows.release import release
 from workflows.serve import serve
 from workflows.tune import tune
@@ -20,16 +20,17 @@ def plan(
     parts: Parts | None,
     adapter: str = "",
     nodes: NodesStatus | None = None,
+    model: ModelStatus | None = None,
 ) -> dict[str, Any]:
     """The manifest for the parts that are not satisfied: tune if there is tuning to do; None gives everything back.
 
-    `adapter` is the tuned adapter by digest, where tuning is done already, `nodes` what status says of them. Raises
-    InternalError when there is nothing to do: a release takes the server down, so it has to be asked for.
+    `adapter` is the tuned adapter by digest, where tuning is done already; `nodes` and `model` are what status says of
+    them. Raises InternalError when there is nothing to do: a release takes the server down, so it has to be asked for.
     """
     if parts is None:
         return release(workspace, settings, attempt=attempt)
     if parts.tune:
-        return tune(workspace, settings, attempt=attempt, parts=parts, nodes=nodes)
+        return tune(workspace, settings, attempt=attempt, parts=parts, nodes=nodes, model=model)
     if parts:
-        return serve(workspace, settings, attempt=attempt, parts=parts, adapter=adapter, nodes=nodes)
+        return serve(workspace, settings, attempt=attempt, parts=parts, adapter=adapter, nodes=nodes, model=model)
     raise errors.InternalError(f"attempt {attempt} of {workspace.key} has nothing to do; please report this")

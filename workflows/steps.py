@@ -16,6 +16,7 @@ from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from kaito_hera.status import Refusal
 from tuning import config as tuning
+from weights import config as weights
 from workflows import asks, template
 
 CONDITIONS = {  # condition: the step that decides it
@@ -33,6 +34,14 @@ class Asked(Input):
     workspace: Workspace
     settings: Settings
     attempt: int
+
+
+class Known(Asked):
+    """With the adapter that was tuned, by digest, where tuning is done already."""
+
+    adapter: str = ""
+    pinned: str = ""
+    """Commit or digest of the model that an earlier attempt found."""
 
 
 class Ordered(Asked):
@@ -57,6 +66,8 @@ class Trained(Placed):
     """With the adapter that was found or made, by digest; empty when there is none."""
 
     adapter: str = ""
+    pinned: str = ""
+    """Commit or digest of the model, where no preset pins it."""
 
 
 _DIGEST = r"^([a-z0-9][-a-zA-Z0-9._:/]*@sha256:[0-9a-f]{64})?$"
@@ -75,6 +86,8 @@ class Checked(Adapter):
     warnings: Annotated[list[str], template.output("warnings", default="[]")]
     left_out: Annotated[list[Refusal], template.output("left-out", default="[]")]
     """Kinds of node that do not fit, where others do."""
+    pinned: Annotated[weights.Pinned, template.output("pinned", default="")]
+    """Commit or digest of the model, where no preset pins it."""
 
 
 class Provisioned(Output):
@@ -92,21 +105,28 @@ class Usable(Output):
 
 
 @template.step
-def preflight(asked: Asked) -> Checked:
+def preflight(known: Known) -> Checked:
     """Everything that can be known without a GPU; raises the first reason why this cannot work.
 
     Answers with the adapter if the registry already holds what is to be tuned.
     """
-    run = Run.open(asked.workspace, asked.settings)
+    run = Run.open(known.workspace, known.settings, pinned=known.pinned)
     run.still_wanted()
     warnings = checks.pass_facts(run.workspace, run.settings)
-    wanted = asks.wanted(run, asked.attempt)
+    wanted = asks.wanted(run, known.attempt, adapter=known.adapter)
     more, left_out = checks.pass_memory(run.workspace, run.settings, wanted.demands)
     if run.workspace.serves:
         ordering.expect(run)
-    adapter = checks.pass_cluster(run, wanted)
+    learned = checks.pass_cluster(run, wanted)
+    if learned.model.preset:  # of the hub: only now are its numbers known
+        more, left_out = checks.pass_memory(
+            run.workspace, run.settings, asks.demands(run, learned.model.preset, adapter=known.adapter)
+        )
     return Checked(
-        adapter=adapter, warnings=template.inert((*warnings, *more, *wanted.warnings)), left_out=list(left_out)
+        adapter=learned.adapter,
+        warnings=template.inert((*warnings, *more, *wanted.warnings)),
+        left_out=list(left_out),
+        pinned=learned.model.pinned if asks.models.floats(run.workspace) else "",
     )
 
 
@@ -132,7 +152,7 @@ def train(trained: Trained) -> Adapter:
     """Run the tuning Job in the user's namespace, or find the one that runs, and follow it to its end."""
     if trained.adapter:
         return Adapter(adapter=trained.adapter)
-    run = Run.open(trained.workspace, trained.settings, trained.candidate)
+    run = Run.open(trained.workspace, trained.settings, trained.candidate, trained.pinned)
     run.still_wanted()
     placement = run.placement(tuple(trained.hostnames))
     task = asks.tuning.task(run, trained.attempt, placement)
@@ -144,7 +164,7 @@ def train(trained: Trained) -> Adapter:
 @template.step
 def roll_out(trained: Trained) -> None:
     """Serve the model with its adapters, or the user's own pod; return when every replica answers."""
-    run = Run.open(trained.workspace, trained.settings, trained.candidate)
+    run = Run.open(trained.workspace, trained.settings, trained.candidate, trained.pinned)
     run.still_wanted()
     server = asks.serving.server(run, trained.adapter)
     rollout.apply(run, server, run.placement(tuple(trained.hostnames)))

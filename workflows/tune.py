@@ -7,25 +7,32 @@ from hera.workflows import Steps, Workflow
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
-from kaito_hera.status import NodesStatus
-from workflows import place, steps, template
+from kaito_hera.status import ModelStatus, NodesStatus
+from workflows import pins, place, steps, template
 
 
 def tune(
-    workspace: Workspace, settings: Settings, *, attempt: int, parts: Parts, nodes: NodesStatus | None = None
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    attempt: int,
+    parts: Parts,
+    nodes: NodesStatus | None = None,
+    model: ModelStatus | None = None,
 ) -> dict[str, Any]:
     """The Workflow of one attempt. Where nothing is to be served, no node is asked for if the adapter is there.
 
-    `nodes` is what status says of them.
+    `nodes` and `model` are what status says of them.
     """
 
     def fill(workflow: Workflow) -> None:
         asked = template.asked(workflow)
         with Steps(name=template.ENTRYPOINT):
-            checked = steps.preflight(arguments=asked)
+            checked = steps.preflight(arguments=asked | pins.known(workspace, model))
             found = checked.get_parameter("adapter")
             needed = None if workspace.serves else f"'{found}' == ''"
             asked = place.place(asked, settings, parts, choice=place.choice(workspace, checked, nodes), when=needed)
+            asked |= pins.found(workspace, checked)
             trained = steps.train(arguments=asked | {"adapter": found}, when=needed)
             if workspace.serves:
                 steps.roll_out(arguments=asked | {"adapter": trained.get_parameter("adapter")})

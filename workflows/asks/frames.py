@@ -43,10 +43,10 @@ def check_task(
     return jobs.Task(names.check_job(workspace, attempt, second=second), "check", attempt, template, _CHECK_SECONDS)
 
 
-def pull_secrets(workspace: Workspace) -> tuple[tuple[str, str], ...]:
-    """Docker Secrets that are pulled with: the Workspace's field and the name in it."""
+def pull_secrets(workspace: Workspace, *, data: bool = False) -> tuple[tuple[str, str], ...]:
+    """Docker Secrets that are pulled with: the Workspace's field and the name in it; those for `data` only to tune."""
     named = [*models.secrets(workspace)]
-    if workspace.tuning and workspace.tuning.input.image:
+    if data and workspace.tuning and workspace.tuning.input.image:
         given = workspace.tuning.input.image_pull_secrets
         named += [(f"tuning.input.imagePullSecrets[{nth}]", name) for nth, name in enumerate(given)]
     named += [

@@ -7,12 +7,16 @@ from kaito_hera.run import Run
 from serving import inference_config
 from serving.inference_config import InferenceConfig
 from workflows import configs
+from workflows.asks import models
 
 FIELD = "inference.config"
 
 
-def read(run: Run) -> tuple[InferenceConfig, tuple[str, ...]]:
-    """What is honoured of it, and warnings; raises ConfigMapNotFoundError or ConfigInvalidError."""
+def read(run: Run, found: presets.Preset | None = None) -> tuple[InferenceConfig, tuple[str, ...]]:
+    """What is honoured of it, and warnings; raises ConfigMapNotFoundError or ConfigInvalidError.
+
+    `found` is a model of the hub that was looked at.
+    """
     asked = run.workspace.inference
     if asked is None or not asked.config:
         return InferenceConfig(), ()
@@ -20,10 +24,10 @@ def read(run: Run) -> tuple[InferenceConfig, tuple[str, ...]]:
     if run.workspace.preset is None:
         return InferenceConfig(), (f"{FIELD}: {asked.config} has no effect, a pod of your own mounts its own settings",)
     text = checks.config_map(run.cluster, namespace, asked.config, key=inference_config.FILE, field=FIELD)
-    return judged(run.workspace, presets.preset(run.workspace.preset_name), text)
+    return judged(run.workspace, found or models.known(run.workspace), text)
 
 
-def judged(workspace: Workspace, model: presets.Preset, text: str) -> tuple[InferenceConfig, tuple[str, ...]]:
+def judged(workspace: Workspace, model: presets.Preset | None, text: str) -> tuple[InferenceConfig, tuple[str, ...]]:
     """The same of the file's text; pure."""
     name = workspace.inference.config if workspace.inference else ""
     where = f"{FIELD}: ConfigMap {workspace.metadata.namespace}/{name}"
