@@ -256,7 +256,7 @@ def test_a_workspace_that_was_changed_meanwhile_is_not_checked(apply, cluster, s
     workspace = Workspace.parse(apply(making.inference()))
     cluster.patch(clusters.WORKSPACE, "w", namespace, {"inference": {"adapters": [ADAPTER]}})
     with pytest.raises(SystemExit, match="75"):
-        steps.preflight(steps.Asked(workspace=workspace, settings=settings, attempt=1))
+        steps.preflight(steps.Known(workspace=workspace, settings=settings, attempt=1))
 
 
 def test_each_attempt_checks_anew(checking, secret):

@@ -1,0 +1,189 @@
+"""Volumes of the user's in a preflight, against a real API server: claims, what a look may mount, Pod Security."""
+
+import concurrent.futures
+import json
+
+import pytest
+
+from kaito_hera import cluster as clusters
+from kaito_hera import errors, names, volumes
+from kaito_hera import run as runs
+from kaito_hera.api import Workspace
+from kaito_hera.run import Run
+from tests import making
+from tests.apiserver.conftest import until
+from tests.apiserver.test_preflight import node, preflight, secret  # noqa: F401
+from tests.simulators.conftest import tls  # noqa: F401
+from workflows import asks
+
+ADAPTER = f"persistentVolumeClaim/out@sha256:{'a' * 64}"
+
+
+def claimed(name, **more):
+    return {"persistentVolumeClaim": {"claimName": name, **more}}
+
+
+def tuning(data=None, results=None, **parts):
+    """The Workspace of `making`, with volumes in the place of URLs and image."""
+    workspace = making.tuning()
+    asked = workspace["tuning"]
+    if data:
+        asked = {**asked, "input": {"volumeSource": data}}
+    if results:
+        asked = {**asked, "output": {"volumeSource": results}}
+    return {**workspace, "tuning": asked, **parts}
+
+
+def serving(*adapters, **resource):
+    workspace = making.inference()
+    inference = {**workspace["inference"], "adapters": list(adapters)}
+    return {**workspace, "inference": inference, "resource": {**workspace["resource"], **resource}}
+
+
+def adapter(name, source):
+    return {"source": {"name": name, "volumeSource": source}}
+
+
+@pytest.fixture
+def claim(cluster, namespace):
+    def make(name, *modes, phase="Bound", **more):
+        spec = {
+            "accessModes": list(modes or ["ReadWriteOnce"]),
+            "resources": {"requests": {"storage": "1Gi"}},
+            **more,
+        }
+        metadata = {"name": name, "namespace": namespace}
+        cluster.create(clusters.CLAIM, {"metadata": metadata, "spec": spec})
+        cluster.patch(clusters.CLAIM, name, namespace, {"status": {"phase": phase}}, subresource="status")
+
+    return make
+
+
+@pytest.fixture
+def looks(cluster, namespace, preflight, node):  # noqa: F811
+    """Preflight with a kubelet that ends every check Job well; the Jobs' pods in their order, and the answer."""
+
+    def go(workspace, **options):
+        done = []
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            following = pool.submit(preflight, workspace, **options)
+
+            def next_job():
+                found = cluster.items(clusters.JOB, namespace, labels=f"{names.ROLE}=check")
+                return next((job for job in found if job["metadata"]["name"] not in [d[0] for d in done]), None)
+
+            while until(lambda: following.done() or next_job(), what="a check Job, or the end") is not True:
+                job = next_job()
+                done.append((job["metadata"]["name"], job["spec"]["template"]))
+                node.end(node.start(job), message="{}")
+            following.result(timeout=20)
+        return [template for _, template in done]
+
+    return go
+
+
+def mounts(template):
+    """Path, read-only and source of the user's volumes in a pod."""
+    spec = template["spec"]
+    sources = {volume["name"]: {k: v for k, v in volume.items() if k != "name"} for volume in spec["volumes"]}
+    found = {mount["mountPath"]: mount for mount in spec["containers"][0]["volumeMounts"]}
+    return {
+        path: (bool(mount.get("readOnly")), sources[mount["name"]])
+        for path, mount in found.items()
+        if path in {"/mnt/data", "/mnt/results"} or path.startswith("/mnt/adapters/")
+    }
+
+
+@pytest.mark.parametrize(
+    ("workspace", "field"),
+    [
+        (tuning(data=claimed("gone")), "tuning.input.volumeSource"),
+        (tuning(results=claimed("gone")), "tuning.output.volumeSource"),
+        (serving(adapter("poet", claimed("gone"))), "inference.adapters[0].source.volumeSource"),
+    ],
+)
+def test_a_missing_claim_is_told_with_its_field_and_looked_for_again(preflight, secret, namespace, workspace, field):  # noqa: F811
+    secret()
+    with pytest.raises(errors.ClaimNotFoundError) as refused:
+        preflight(workspace)
+    assert str(refused.value) == (
+        f"{field}.persistentVolumeClaim.claimName: claim {namespace}/gone is missing;"
+        " make it, it is looked for again by itself"
+    )
+    assert refused.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("workspace", "made", "words"),
+    [
+        (tuning(results=claimed("c")), {"modes": ["ReadOnlyMany"]}, r"may only be read \(ReadOnlyMany\)"),
+        (tuning(results=claimed("c")), {"modes": ["ReadWriteOncePod"]}, "tuning and serving both need it: make one of Read"),
+        (tuning(data=claimed("c")), {"volumeMode": "Block"}, "is a block device"),
+        (
+            serving(adapter("a", claimed("c")), count=2),
+            {},
+            r"on one node \(ReadWriteOnce\), resource.count is 2: make one of ReadWriteMany",
+        ),
+    ],
+)
+def test_a_claim_that_cannot_be_used_so_is_refused_with_its_mode(preflight, secret, claim, workspace, made, words):  # noqa: F811
+    secret()
+    claim("c", *made.pop("modes", []), **made)
+    with pytest.raises(errors.ClaimInvalidError, match=words):
+        preflight(workspace)
+
+
+def test_a_claim_without_its_volume_is_told(preflight, secret, claim):  # noqa: F811
+    secret()
+    claim("c", phase="Lost")
+    with pytest.raises(errors.ClaimNotFoundError, match=r"is without its volume \(Lost\); make it anew"):
+        preflight(tuning(data=claimed("c")))
+
+
+@pytest.mark.parametrize(
+    ("modes", "phase", "mounted"),
+    [
+        (["ReadWriteMany"], "Bound", True),
+        (["ReadOnlyMany", "ReadWriteMany"], "Bound", True),
+        (["ReadWriteOnce"], "Bound", False),
+        (["ReadWriteMany"], "Pending", False),
+    ],
+)
+def test_a_look_mounts_what_pods_on_any_node_may(looks, claim, modes, phase, mounted):
+    for name in ("in", "out", "poet"):
+        claim(name, *modes, phase=phase)
+    inference = {"preset": making.tuning()["tuning"]["preset"], "adapters": [adapter("poet", claimed("poet"))]}
+    first, second = looks(tuning(data=claimed("in"), results=claimed("out"), inference=inference))
+    assert mounts(first) == (
+        {"/mnt/data": (True, claimed("in")), "/mnt/results": (False, claimed("out"))} if mounted else {}
+    )
+    assert mounts(second) == ({"/mnt/adapters/poet": (True, claimed("poet"))} if mounted else {})
+    asked = json.loads(first["metadata"]["annotations"][names.CONFIG])
+    assert asked["input"] == {"volume": "persistentVolumeClaim/in"}
+    assert asked["output"] == {"volume": "persistentVolumeClaim/out"}
+    (listed,) = json.loads(second["metadata"]["annotations"][names.ADAPTERS])
+    assert (listed["volume"], listed["folder"]) == ("persistentVolumeClaim/poet", "/mnt/adapters/poet")
+
+
+@pytest.mark.parametrize(
+    "kind", [{"nfs": {"server": "files", "path": "/x"}}, {"azureFile": {"secretName": "s", "shareName": "n"}}]
+)
+def test_what_pod_security_forbids_is_refused_in_its_words(preflight, secret, kind):  # noqa: F811
+    secret()
+    with pytest.raises(
+        errors.ForbiddenError, match='violates PodSecurity "restricted:latest": restricted volume types'
+    ):
+        preflight(tuning(data=kind))
+
+
+def test_a_tuned_adapter_is_looked_at_and_the_data_no_more(cluster, apply, settings, claim):
+    claim("out", "ReadWriteMany")
+    workspace = Workspace.parse(apply(tuning(data=claimed("long-gone"), results=claimed("out"))))
+    run = Run(cluster, workspace, settings, runs.provider(cluster, settings))
+    wanted = asks.wanted(run, 2, adapter=ADAPTER)
+    volumes.pass_claims(cluster, workspace, wanted.volumes)
+    (check,) = wanted.checks
+    assert mounts(check.template) == {f"/mnt/adapters/{workspace.metadata.name}": (True, claimed("out"))}
+    (listed,) = json.loads(check.template["metadata"]["annotations"][names.ADAPTERS])
+    assert (listed["name"], listed["volume"]) == ("w", ADAPTER)
+    assert [demand.verb for demand in wanted.demands] == ["serve"]
