@@ -42,13 +42,15 @@ lint: .venv/.ready ## ruff, mypy strict, the layers of the folders
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-golden: .venv/.ready ## write the generated files anew: the CRD and its page, the examples' Workflows
+golden: .venv/.ready ## write the generated files anew: the CRD and its page, the examples' Workflows and plans
 	.venv/bin/kaito-hera crd > argo/crd.yaml
 	.venv/bin/kaito-hera crd --reference > argo/WORKSPACE.md
 	$(PYTHON) -m kaito_hera.admission --kind > argo/policy-kind.yaml
 	$(PYTHON) -m kaito_hera.admission > argo/policy.yaml
 	for file in $$(ls examples/*.yaml | grep -v '\.workflow\.yaml$$'); do \
 	  .venv/bin/kaito-hera render $$file > $${file%.yaml}.workflow.yaml; done
+	for file in $$(ls examples/*.yaml tests/workflows/plans/*.yaml | grep -v '\.workflow\.yaml$$'); do \
+	  .venv/bin/kaito-hera plan $$file > tests/workflows/plans/$$(basename $${file%.yaml}).txt || [ $$? = 10 ]; done
 
 # ---------------------------------------------------------------------- images and installation, for any cluster
 

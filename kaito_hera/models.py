@@ -8,6 +8,9 @@ from kaito_hera import errors
 from kaito_hera.api import Workspace
 from kaito_hera.findings import Finding
 
+_OF_TUNING = "cannot be tuned"
+"""How the limits begin that only tuning meets."""
+
 
 def find(workspace: Workspace) -> presets.Preset | None:
     """The preset; None where the user brings a pod of his own, or no file here describes the model."""
@@ -25,7 +28,8 @@ def notes(workspace: Workspace) -> list[Finding]:
         return []
     name, model = workspace.preset.name, find(workspace)
     field = f"{'tuning' if workspace.tuning else 'inference'}.preset.name"
-    limits = [f"{name}: {limit}" for limit in model.limits] if model else []
+    asked = [limit for limit in model.limits if workspace.tuning or not limit.startswith(_OF_TUNING)] if model else []
+    limits = [f"{name}: {limit}" for limit in asked]
     if presets.is_hub_id(name):
         limits = [f"{name} is described by no file here: preflight asks the hub what it is and what it needs"]
     return [Finding(errors.UnknownPresetError, field, limit, fatal=False) for limit in limits]

@@ -50,6 +50,8 @@ def _of_file(arguments: argparse.Namespace) -> Outlooks:
     if not beside.workspaces:
         has = ", ".join(beside.others) or "nothing that is one"
         raise UnreadableError(f"{source}: has no Workspace, it has {has}")
+    if beside.others:
+        print(f"note: {source}: not looked at: {', '.join(beside.others)}", file=sys.stderr)
     settings = documents.settings(arguments.settings) if arguments.settings else beside.settings()
     return _judged(beside, settings or Settings(), arguments.region)
 

@@ -93,6 +93,13 @@ class Candidate(Part):
     retired_on: datetime.date | None
 
 
+class Holder(Part):
+    """A GPU size of which one GPU holds all that is asked of it."""
+
+    size: str
+    usd_per_hour: float | None
+
+
 class Price(Part):
     """All nodes together, per hour."""
 
@@ -133,8 +140,10 @@ class Outlook(Part):
     nodes: Nodes | None = None
     candidates: tuple[Candidate, ...] = ()
     memory: tuple[Memory, ...] = ()
+    holders: tuple[Holder, ...] = ()
+    """The cheapest sizes that hold it, whatever the Workspace names."""
     price: Price | None = None
-    """None where nothing is bought."""
+    """None where nothing is bought, or nothing that is named will do."""
     errors: tuple[Finding, ...] = ()
     warnings: tuple[Finding, ...] = ()
 

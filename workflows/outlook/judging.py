@@ -18,8 +18,8 @@ from workflows import configs, needs, outlook
 from workflows.outlook import slips, telling
 from workflows.outlook.documents import Documents
 
-_SIZES = ("V4 ", "V12 ", "V13 ")
-"""How the names of the admission rules about sizes and memory begin."""
+_SIZES = ("V4 ", "V11 ", "V12 ", "V13 ")
+"""How the names of the admission rules about sizes, parts of a GPU and memory begin."""
 
 
 def judge(
@@ -43,12 +43,13 @@ def judge(
     found += [*of_training, *of_serving]
     found += sizing.size_findings(workspace, settings, on, demands, region)
     found += [*sizing.memory_findings(workspace, demands, region), *_unsold(workspace, region)]
+    found += fitting.partition_findings(workspace, settings, demands)
     tried = _tried(workspace, settings, found)
     found = fitting.mild(workspace, found)
     if parts is None:
         parts = decide.missing(workspace, status.Status(), live.Live(now=datetime.datetime.now(datetime.UTC)))
     candidates = telling.candidates(workspace, settings, demands, tried=tried, region=region)
-    return telling.tell(workspace, settings, parts, demands=demands, found=found, candidates=candidates)
+    return telling.tell(workspace, settings, parts, demands=demands, found=found, candidates=candidates, region=region)
 
 
 def _unread(obj: dict[str, Any], found: list[Finding]) -> outlook.Outlook:
@@ -122,7 +123,7 @@ def _serving(
 ) -> tuple[InferenceConfig, list[Finding]]:
     """The same of a server's config."""
     name = workspace.inference.config if workspace.inference else None
-    if not name or model is None:
+    if not name or workspace.preset is None:
         return InferenceConfig(), []
     field, where = "inference.config", workspace.metadata.namespace
     text, found = _text(beside, where, name, key=inference_config.FILE, field=field)

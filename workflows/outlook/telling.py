@@ -4,7 +4,9 @@ from kaito_hera import findings, models, sizing
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
-from workflows.outlook import Candidate, Finding, Fit, Memory, MemoryPart, Nodes, Outlook, Price, Step
+from workflows.outlook import Candidate, Finding, Fit, Holder, Memory, MemoryPart, Nodes, Outlook, Price, Step
+
+_HOLDERS = 3
 
 
 def tell(
@@ -15,6 +17,7 @@ def tell(
     demands: tuple[sizing.Demand, ...],
     found: list[findings.Finding],
     candidates: tuple[Candidate, ...],
+    region: str | None,
 ) -> Outlook:
     """All of it."""
     fatal = tuple(finding(one) for one in found if one.fatal)
@@ -27,6 +30,7 @@ def tell(
         nodes=_nodes(workspace, settings),
         candidates=candidates,
         memory=tuple(_memory(demand) for demand in demands),
+        holders=_holders(demands, region),
         price=_price(workspace, candidates) if settings.node_provider != "byo" else None,
         errors=fatal,
         warnings=tuple(finding(one) for one in found if not one.fatal),
@@ -73,10 +77,13 @@ def steps(workspace: Workspace, settings: Settings, parts: Parts) -> tuple[Step,
     if not parts:
         return ()
     placed = parts.nodes or settings.node_provider == "byo"
-    last = "roll-out" if parts.serve else "" if workspace.serves else "release"
-    names = ["preflight", *(["provision-nodes", "await-nodes"] if placed else []), "train" if parts.tune else "", last]
+    names = ["preflight", *(["provision-nodes", "await-nodes"] if placed else [])]
+    if parts.tune:
+        names += ["train", "roll-out" if workspace.serves else "release"]
+    elif parts.serve:
+        names.append("roll-out")
     texts = _texts(workspace, settings)
-    return tuple(Step(name=name, does=texts[name]) for name in names if name)
+    return tuple(Step(name=name, does=texts[name]) for name in names)
 
 
 def _texts(workspace: Workspace, settings: Settings) -> dict[str, str]:
@@ -133,7 +140,7 @@ def meaning(workspace: Workspace) -> str:
         return f"tuning runs on one node{then}"
     whole = "your pod" if workspace.preset is None else "the whole model"
     if workspace.resource.count == 1:
-        return f"one server with {whole}"
+        return "one pod of yours" if workspace.preset is None else "one server with the whole model"
     spread = "; KAITO's newest would spread one model over them" if workspace.preset else ""
     return f"a server on each, with {whole}, behind one Service{spread}"
 
@@ -153,14 +160,24 @@ def _memory(demand: sizing.Demand) -> Memory:
     )
 
 
-def _price(workspace: Workspace, candidates: tuple[Candidate, ...]) -> Price:
-    able = [one for one in candidates if one.tried]
+def _holders(demands: tuple[sizing.Demand, ...], region: str | None) -> tuple[Holder, ...]:
+    if not demands:
+        return ()
+    able = sizing.cheapest(max(demand.need.gib for demand in demands), region=region)
+    return tuple(Holder(size=size.name, usd_per_hour=size.usd(region)) for size in able[:_HOLDERS])
+
+
+def _price(workspace: Workspace, candidates: tuple[Candidate, ...]) -> Price | None:
+    bypassed = sizing.bypassed(workspace)
+    able = [one for one in candidates if one.tried and (bypassed or all(fit.fits for fit in one.fits))]
+    if not able:
+        return None
     each = [one.usd_per_hour for one in able]
     known = [round(usd * workspace.node_count, 4) for usd in each if usd is not None]
-    first = round(each[0] * workspace.node_count, 4) if each and each[0] is not None else None
+    first = round(each[0] * workspace.node_count, 4) if each[0] is not None else None
     return Price(
         first=first,
-        at_most=bool(able) and able[0].at_most,
+        at_most=able[0].at_most,
         lowest=min(known, default=None),
         highest=max(known, default=None),
         until=_until(workspace),

@@ -44,7 +44,14 @@ def _nodes(plan: Outlook, paper: Paper) -> list[str]:
     labels = ", ".join(f"{key}={value}" for key, value in nodes.labels.items())
     where = "" if nodes.bought else f", yours already{f', with {labels}' if labels else ''}"
     lines = _labelled("nodes", f"{nodes.count}{where}: {nodes.meaning}", paper)
+    if plan.holders and not plan.candidates:
+        named = [f"{one.size}{_usd(one.usd_per_hour)}" for one in plan.holders]
+        lines += _labelled("fits on", f"{', '.join(named)}, to name the cheapest", paper)
     return lines + (_labelled("price", _price(plan.price, nodes.count), paper) if plan.price else [])
+
+
+def _usd(usd: float | None) -> str:
+    return "" if usd is None else f" ({usd:.2f} USD/h)"
 
 
 def _price(price: Price, count: int) -> str:

@@ -1,0 +1,176 @@
+"""What `plan` says is what the operator does and preflight says: the same steps, sizes and words."""
+
+import datetime
+import itertools
+
+import pytest
+
+from kaito_hera import admission, checks, errors, sizing
+from kaito_hera.intent import Parts
+from kaito_hera.settings import Azure, Settings
+from tests import making
+from tuning import training_config
+from workflows import needs
+from workflows.outlook import documents, judging, slips, telling
+from workflows.plan import plan
+
+TODAY = datetime.date(2026, 11, 21)
+AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
+AKS = Settings(node_provider="aks", azure=AZURE)
+BESIDE = documents.Documents((), {})
+KINDS = {"serve": making.inference, "tune": making.tuning, "tune only": making.tuning_only}
+EITHER = (False, True)
+
+
+def judged(made, settings=AKS, **more):
+    return judging.judge(made, BESIDE, settings, on=TODAY, **more)
+
+
+@pytest.mark.parametrize("settings", [AKS, Settings()], ids=["aks", "byo"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_steps_are_those_of_the_workflow(settings, kind):
+    workspace = making.parsed(KINDS[kind]())
+    every = [Parts(*choice) for choice in itertools.product(EITHER, EITHER if workspace.tuning else (False,), EITHER)]
+    for parts in every:
+        if not parts or (parts.serve and not workspace.serves):
+            continue
+        manifest = plan(workspace, settings, attempt=1, parts=parts, adapter=f"a/b@sha256:{'0' * 64}")
+        entry = next(t for t in manifest["spec"]["templates"] if t["name"] == manifest["spec"]["entrypoint"])
+        names = [step["name"] for parallel in entry["steps"] for step in parallel]
+        assert [step.name for step in telling.steps(workspace, settings, parts)] == names, parts
+
+
+def test_where_nothing_is_left_to_do_there_is_no_step():
+    assert judged(making.inference(), parts=Parts()).steps == ()
+
+
+REFUSED = {
+    "too small": making.edited(making.inference(), instanceType="Standard_NC4as_T4_v3"),
+    "no kernels": making.edited(making.tuning(), instanceType="Standard_NC6s_v3"),
+    "no such size": making.edited(making.inference(), instanceType="Standard_NC24ads_A100"),
+    "no size": making.edited(making.inference(), instanceType=None),
+}
+REFUSED["too small"]["inference"]["preset"]["name"] = "phi-4"
+
+
+def preflight(workspace):
+    """As its step does, but for what it asks the cluster."""
+    checks.pass_facts(workspace, AKS)
+    checks.pass_memory(workspace, AKS, sizing.demands(workspace, checks.preset(workspace), sizing.Batch()))
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_preflight_ends_with_what_plan_says_first(case):
+    workspace = making.parsed(REFUSED[case])
+    said = judged(REFUSED[case]).errors[0]
+    with pytest.raises(errors.KaitoError) as ended:
+        preflight(workspace)
+    assert ended.value.reason == said.reason
+    assert str(ended.value) == f"{said.field}: {said.problem}" + (f"; {said.remedy}" if said.remedy else "")
+
+
+def test_the_usual_batch_is_that_of_an_empty_config():
+    assert needs.batch(training_config.parse("training_config: {}", "qlora")) == sizing.Batch()
+
+
+def test_every_rule_of_the_admission_policies_speaks():
+    """But those about sizes, of which `sizing` knows more."""
+    made = making.tuning(annotations={"kaito.sh/runtime": "vllm", "kaito.sh/use-local-weights": "true"})
+    made["resource"]["labelSelector"] = {"matchLabels": {"kaito.sh/workspace": "x"}}
+    made["tuning"]["preset"]["name"] = "gpt-9"
+    made["tuning"]["input"]["urls"] = ["https://localhost/x"]
+    made["tuning"]["output"]["image"] = "UPPER/x:1"
+    told = judged(made)
+    texts = [f"{one.field}: {one.problem}" for one in (*told.errors, *told.warnings)]
+    problems = admission.problems(making.parsed(made), AKS, TODAY)
+    assert len(problems) == 5
+    assert all(problem.message in texts for problem in problems)
+    assert {problem.message for problem in problems if problem.severity == "error"} <= {
+        f"{one.field}: {one.problem}" for one in told.errors
+    }
+
+
+def test_an_annotation_that_nobody_knows_is_said():
+    [warning] = judged(making.inference(annotations={"kaito.sh/runtim": "vllm"})).warnings
+    assert warning.field == "metadata.annotations[kaito.sh/runtim]"
+
+
+def test_the_operators_template_is_the_config_of_a_workspace_without_one():
+    text = "training_config: {TrainingArguments: {per_device_train_batch_size: 7}}"
+    template = {("kaito-hera", "qlora-params-template"): {"training_config.yaml": text}}
+    told = judging.judge(making.tuning(), documents.Documents((), template), AKS, on=TODAY)
+    assert "7 rows" in told.memory[0].basis
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"other": ""}, "has no key training_config.yaml, it has other"),
+        ({"training_config.yaml": "training_config: {LoraConfig: {rank: 3}}"}, "LoraConfig.rank: unknown key"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_an_error(data, words):
+    made = making.tuning()
+    made["tuning"]["config"] = "mine"
+    told = judging.judge(made, documents.Documents((), {("team", "mine"): data}), AKS, on=TODAY)
+    assert [(one.reason, one.field) for one in told.errors] == [("ConfigInvalid", "tuning.config")]
+    assert words in told.errors[0].problem
+
+
+def test_a_context_that_the_model_does_not_have_is_an_error():
+    made = making.inference()
+    made["inference"]["config"] = "long"
+    text = {"inference_config.yaml": "vllm: {max-model-len: 99999}"}
+    told = judging.judge(made, documents.Documents((), {("team", "long"): text}), AKS, on=TODAY)
+    assert "99999 is more than phi-3-mini-4k-instruct takes" in told.errors[0].problem
+
+
+def test_rules_are_told_all_at_once_with_what_can_be_read_of_the_rest():
+    made = making.tuning()
+    made["metadata"]["name"] = "9-lives"
+    made["inference"] = {"preset": {"name": "phi-4"}}
+    made["resource"]["count"] = 2
+    workspace, found = slips.parse(made)
+    assert workspace is None
+    assert {finding.field for finding in found} == {"metadata.name", "inference.preset.name", "resource.count"}
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "words"),
+    [
+        ({"resource": 5}, "resource", "5 cannot be used"),
+        ({"resource": None}, "resource", "is missing"),
+        ({"metadata": []}, "metadata", "cannot be used"),
+        ({"inferenze": {}}, "inferenze", "did you mean inference?"),
+        ({"apiVersion": None}, "apiVersion", "'None' is no version"),
+        ({"inference": {"preset": {"nam": "x"}}}, "inference.preset.name", "is missing"),
+        ({"inference": {"preset": {"name": "x" * 100_000}}}, "inference.preset.name", "..."),
+    ],
+)
+def test_a_slip_is_named_by_field_value_and_remedy(change, field, words):
+    told = judged({**making.inference(), **change})
+    assert not told.works
+    said = next(one for one in told.errors if one.field == field)
+    assert words in f"{said.problem}; {said.remedy}"
+    assert len(said.problem) < 300
+
+
+def test_what_follows_from_a_slip_is_not_told_as_another():
+    made = making.tuning()
+    made["tuning"]["input"] = {"urls": [5]}
+    _, found = slips.parse(made)
+    assert [finding.field for finding in found] == ["tuning.input.urls[0]"]
+
+
+def test_a_list_of_objects_is_read_one_by_one():
+    text = "kind: List\nitems:\n- {kind: Workspace, metadata: {name: a}}\n- {kind: Workspace, metadata: {name: b}}\n"
+    read = documents.read(text, "x", "team")
+    assert [obj["metadata"] for obj in read.workspaces] == [
+        {"name": "a", "namespace": "team"},
+        {"name": "b", "namespace": "team"},
+    ]
+
+
+def test_a_date_is_text_as_it_is_to_kubernetes():
+    made = "kind: Workspace\nmetadata: {name: a, annotations: {when: 2026-01-01}}"
+    assert documents.read(made, "x").workspaces[0]["metadata"]["annotations"] == {"when": "2026-01-01"}
