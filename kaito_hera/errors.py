@@ -23,6 +23,7 @@
         ├── NodesNotReadyError
         ├── ProvisioningFailedError  the cloud said no; the reason is the cloud's
         ├── NoNodesMatchError
+        ├── KaitoJobRunsError
         ├── ServerNotReadyError
         └── ClusterUnavailableError
 
@@ -149,6 +150,10 @@ class ProvisioningFailedError(TransientError):
 
 class NoNodesMatchError(TransientError):
     """Too few existing nodes fit the label selector."""
+
+
+class KaitoJobRunsError(TransientError):
+    """KAITO's own tuning Job is not over yet."""
 
 
 class ServerNotReadyError(TransientError):

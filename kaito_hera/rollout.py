@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, names, nodes, ownpod, pods
+from kaito_hera import errors, inherited, names, nodes, ownpod, pods
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.nodes import gpus
 from kaito_hera.run import Run
@@ -78,6 +78,7 @@ def apply(run: Run, server: Server | None, placement: nodes.Placement) -> None:
         pods.ensure_copies(cluster, workspace, run.settings)
         ensure_registry_secret(cluster, workspace, server.pull_secrets)
         _ensure_token(cluster, workspace)
+    inherited.take_over(cluster, workspace)
     for kind, obj in objects(workspace, run.settings, server, placement).items():
         pods.apply(cluster, workspace, kind, obj)
     _scale(cluster, workspace)

@@ -7,6 +7,7 @@ import os
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, intent, lease, nodes
 from kaito_hera.api import Workspace
+from kaito_hera.nodes import claims
 from kaito_hera.nodes.byo import ByoProvider
 from kaito_hera.settings import Azure, Settings
 
@@ -28,7 +29,9 @@ class Run:
     def open(cls, workspace: Workspace, settings: Settings, candidate: str = "", pinned: str = "") -> "Run":
         """Connect, and choose the node provider by the settings."""
         cluster = clusters.Cluster.connect()
-        return cls(cluster, workspace, settings, provider(cluster, settings), candidate, pinned)
+        key = workspace.metadata.namespace, workspace.metadata.name
+        inheriting = claims.Inheriting(provider(cluster, settings), cluster, key)
+        return cls(cluster, workspace, settings, inheriting, candidate, pinned)
 
     @property
     def candidates(self) -> tuple[nodes.Want, ...]:

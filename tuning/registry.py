@@ -50,7 +50,10 @@ class Registry:
         self._session = addresses.session(addresses.Policy(private=True))
 
     def ask(self, intent: str) -> str:
-        """The digest of the tag's image if this intent made it, else empty; raises unless a push would be let in."""
+        """The digest of the tag's image if this intent made it, else empty; raises unless a push would be let in.
+
+        An empty intent is that of an image without one, as KAITO pushes it.
+        """
         for pause in self._pauses:
             try:
                 self._may_push()
@@ -79,7 +82,7 @@ class Registry:
         except requests.RequestException as error:
             raise self._unreachable(error) from error
         try:
-            made_by = json.loads(body).get("annotations", {}).get(INTENT)
+            made_by = json.loads(body).get("annotations", {}).get(INTENT, "")  # without: of KAITO's
         except (ValueError, AttributeError):
             return ""
         found = response.status_code == requests.codes.ok and made_by == intent

@@ -9,7 +9,7 @@ from typing import Annotated
 import pydantic
 from hera.workflows.io import Input, Output
 
-from kaito_hera import answering, checks, jobs, nodes, rollout
+from kaito_hera import answering, checks, inherited, jobs, nodes, rollout
 from kaito_hera.api import Workspace
 from kaito_hera.nodes import ordering, readiness
 from kaito_hera.run import Run
@@ -112,6 +112,7 @@ def preflight(known: Known) -> Checked:
     """
     run = Run.open(known.workspace, known.settings, pinned=known.pinned)
     run.still_wanted()
+    inherited.await_tuned(run.cluster, run.workspace)
     warnings = checks.pass_facts(run.workspace, run.settings)
     wanted = asks.wanted(run, known.attempt, adapter=known.adapter)
     more, left_out = checks.pass_memory(run.workspace, run.settings, wanted.demands)
@@ -155,6 +156,7 @@ def train(trained: Trained) -> Adapter:
     run = Run.open(trained.workspace, trained.settings, trained.candidate, trained.pinned)
     run.still_wanted()
     placement = run.placement(tuple(trained.hostnames))
+    inherited.take_over(run.cluster, run.workspace)
     task = asks.tuning.task(run, trained.attempt, placement)
     if not jobs.exists(run, task):
         rollout.make_room(run, placement)
@@ -181,4 +183,5 @@ def release(asked: Asked) -> None:
 def give_back(run: Run) -> None:
     """What `release` does, also where Argo does not run it."""
     rollout.remove(run)
+    inherited.take_over(run.cluster, run.workspace)
     nodes.release(run.provider, run.workspace.metadata.uid)

@@ -68,8 +68,8 @@ class ByoProvider:
 
     def placement(self, want: Want, hostnames: tuple[str, ...] = ()) -> Placement:
         """The nodes of the order, or while there is none all that carry the labels."""
-        gpus = {"device": want.device, "share": want.share or 1, "whole": want.gpus}
-        return Placement(labels=want.labels, hostnames=hostnames, **gpus)
+        share = want.share or 1
+        return Placement(want.labels, hostnames, device=want.device, share=share, whole=want.gpus)
 
 
 def _story(want: Want, labels: str, fit: int, reasons: dict[str, str]) -> str:
@@ -81,7 +81,11 @@ def _story(want: Want, labels: str, fit: int, reasons: dict[str, str]) -> str:
 
 
 def _is_own(pod: dict[str, Any], want: Want) -> bool:
-    return bool(pod["metadata"].get("labels", {}).get(names.UID) == want.uid)
+    """Whether a pod is the Workspace's: ours, or one of the server that KAITO made for it, which gives way to ours."""
+    metadata = pod["metadata"]
+    labels = metadata.get("labels", {})
+    theirs = labels.get(names.WORKSPACE) == want.name and metadata.get("namespace") == want.namespace
+    return bool(labels[names.UID] == want.uid if names.UID in labels else theirs)
 
 
 def _unfit(node: dict[str, Any], want: Want, taken: Counter[str]) -> str:

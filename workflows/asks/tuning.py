@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from kaito_hera import checks, errors, intent, jobs, names, nodes, pods, rollout, volumes
+from kaito_hera import checks, errors, inherited, intent, jobs, names, nodes, pods, rollout, volumes
 from kaito_hera import cluster as clusters
 from kaito_hera.api import Workspace
 from kaito_hera.api.sources import Volume
@@ -128,6 +128,8 @@ def check_task(run: Run, attempt: int, asked: tuning.TuningConfig) -> jobs.Task:
     """The look at data and at where the adapter goes, before a GPU is bought."""
     assert run.workspace.tuning is not None
     named = (run.workspace.tuning.input.volume_source, run.workspace.tuning.output.volume_source)
+    if inherited.has_tuned(run.cluster, run.workspace):
+        asked = asked.model_copy(update={"intent": ""})  # KAITO marks nothing with an intent: its image is the adapter
     data, results = (each if volumes.may_look(run.cluster, run.workspace, each) else None for each in named)
     return frames.check_task(
         run.workspace,

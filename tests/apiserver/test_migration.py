@@ -1,0 +1,374 @@
+"""Workspaces as KAITO leaves them, on a real API server: what becomes of each object. A test plays gpu-provisioner."""
+
+import concurrent.futures
+import datetime
+import time
+
+import pytest
+
+from kaito_hera import api, checks, errors, inherited, names, nodes, rollout, status
+from kaito_hera import cluster as clusters
+from kaito_hera.api import Workspace
+from kaito_hera.nodes import claims
+from kaito_hera.nodes.byo import ByoProvider
+from kaito_hera.run import Run
+from tests import making
+from tests.apiserver.conftest import until
+from workflows import asks, steps
+
+A100 = "Standard_NC24ads_A100_v4"
+CRD = clusters.Kind(
+    "CustomResourceDefinition", "customresourcedefinitions", group="apiextensions.k8s.io", namespaced=False
+)
+POOL, CLAIM, BETA, MACHINE = claims._POOL, *claims._CLAIMS
+HEADLESS = "w-headless"
+
+
+def crd(kind, *versions):
+    anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    served = [
+        {"name": version, "served": True, "storage": version == versions[0], "schema": anything} for version in versions
+    ]
+    called = {"kind": kind.name, "plural": kind.plural, "singular": kind.name.lower()}
+    spec = {"group": kind.group, "scope": "Cluster", "names": called, "versions": served}
+    api_group = "unapproved, a test's own"
+    metadata = {"name": f"{kind.plural}.{kind.group}", "annotations": {"api-approved.kubernetes.io": api_group}}
+    return {"metadata": metadata, "spec": spec}
+
+
+@pytest.fixture
+def karpenter(cluster):
+    """Karpenter's kinds, as far as KAITO of both eras uses them."""
+    made = [crd(POOL, "v1"), crd(CLAIM, "v1", "v1beta1"), crd(MACHINE, "v1alpha5")]
+    for each in made:
+        cluster.create(CRD, each)
+    for kind in (POOL, CLAIM, BETA, MACHINE):
+        until(lambda kind=kind: _answers(cluster, kind), what=f"an answer for {kind.name}")
+    yield
+    for kind in (POOL, CLAIM, MACHINE):
+        for obj in cluster.items(kind):
+            give_back(cluster, kind, obj["metadata"]["name"])
+    for each in made:
+        cluster.delete(CRD, each["metadata"]["name"])
+    for kind in (POOL, CLAIM, MACHINE):
+        until(lambda kind=kind: not _answers(cluster, kind), what=f"no {kind.name} any more")
+
+
+def _answers(cluster, kind):
+    try:
+        return cluster.page(kind) is not None
+    except errors.KaitoError:
+        return False
+
+
+def give_back(cluster, kind, name):
+    """What gpu-provisioner does when the machine is gone; and deletes it, if nobody did."""
+    cluster.delete(kind, name)
+    if cluster.get(kind, name):
+        cluster.patch(kind, name, None, {"metadata": {"finalizers": None}})
+
+
+def _kind(kind):
+    return {"apiVersion": kind.api_version, "kind": kind.name}
+
+
+class Kaito:
+    """What KAITO's controller and gpu-provisioner leave of one Workspace."""
+
+    def __init__(self, cluster, stored):
+        self.cluster, self.owner = cluster, stored["metadata"]
+        self.namespace = self.owner["namespace"]
+        self._made = []
+
+    def claim(self, name, *, kind=CLAIM, size=A100, node=True, ready=True, away=0, age=0, **more):
+        labels = {"kaito.sh/workspace": "w", "kaito.sh/workspacenamespace": self.namespace, "app": "phi", **more}
+        if node:
+            self._join(f"aks-{name}", labels, size, ready, away)
+        wanted = [{"key": nodes.SIZE, "operator": "In", "values": [size]}]
+        full = {"name": f"{name}-{self.namespace}", "labels": labels, "finalizers": ["karpenter.sh/termination"]}
+        obj = {**_kind(kind), "metadata": full, "spec": {"requirements": wanted}}
+        obj["status"] = {"nodeName": f"aks-{name}-{self.namespace}"} if node else {}
+        made = self.cluster.create(kind, obj)
+        return made["metadata"]["name"]
+
+    def _join(self, name, labels, size, ready, away):
+        full = f"{name}-{self.namespace}"
+        self.cluster.create(clusters.NODE, {"metadata": {"name": full, "labels": {**labels, nodes.SIZE: size}}})
+        since = status.rfc3339(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=away))
+        state = {"type": "Ready", "status": str(ready), "reason": "K", "message": "m", "lastTransitionTime": since}
+        seen = {"conditions": [state], "allocatable": {"nvidia.com/gpu": "1"}}
+        self.cluster.patch(clusters.NODE, full, None, {"status": seen}, subresource="status")
+        self._made.append(full)
+
+    def server(self, kind):
+        labels = {"kaito.sh/workspace": "w"}
+        pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "w", "image": "kaito-base"}]}}
+        spec = {"selector": {"matchLabels": labels}, "template": pod}
+        if kind is inherited.STATEFUL_SET:
+            spec["serviceName"] = HEADLESS
+        return self.cluster.create(kind, {"metadata": self._metadata("w"), "spec": spec})
+
+    def services(self):
+        """As v0.12: traffic to the first pod, ready or not, and more ports than ours."""
+        ports = [{"name": f"p{port}", "port": port, "targetPort": port} for port in (6379, 8265, 5557)]
+        ports.append({"name": "http", "port": 80, "targetPort": 5000})
+        selector = {"kaito.sh/workspace": "w", "statefulset.kubernetes.io/pod-name": "w-0"}
+        spec = {"ports": ports, "selector": selector, "publishNotReadyAddresses": True}
+        made = self.cluster.create(clusters.SERVICE, {"metadata": self._metadata("w"), "spec": spec})
+        headless = {"clusterIP": "None", "selector": {"kaito.sh/workspace": "w"}}
+        self.cluster.create(clusters.SERVICE, {"metadata": self._metadata(HEADLESS), "spec": headless})
+        return made
+
+    def job(self, end=""):
+        pod = {"restartPolicy": "Never", "containers": [{"name": "w", "image": "i"}]}
+        labels = {"kaito.sh/workspace": "w"}
+        spec = {"template": {"metadata": {"labels": labels}, "spec": pod}}
+        made = self.cluster.create(clusters.JOB, {"metadata": self._metadata("w", labels), "spec": spec})
+        if end:
+            now = status.rfc3339(datetime.datetime.now(datetime.UTC))
+            before = {"Complete": "SuccessCriteriaMet", "Failed": "FailureTarget"}[end]
+            told = [{"type": kind, "status": "True", "lastTransitionTime": now} for kind in (before, end)]
+            ended = {"conditions": told, "startTime": now}
+            if end == "Complete":
+                ended["completionTime"] = now
+            self.cluster.patch(clusters.JOB, "w", self.namespace, {"status": ended}, subresource="status")
+        return made
+
+    def _metadata(self, name, labels=None):
+        owner = {"apiVersion": "kaito.sh/v1alpha1", "kind": "Workspace", "name": "w", "uid": self.owner["uid"]}
+        owners = [owner | {"controller": True, "blockOwnerDeletion": True}]
+        return {"name": name, "namespace": self.namespace, "labels": labels or {}, "ownerReferences": owners}
+
+    def clear(self):
+        for name in self._made:
+            self.cluster.delete(clusters.NODE, name)
+
+
+class Cloud:
+    """A provider that notes what it is asked for."""
+
+    makes_nodes = True
+
+    def __init__(self):
+        self.ordered, self.checked, self.released = [], [], []
+
+    def order(self, want, *, still_wanted, any_ready):
+        self.ordered.append(want.count)
+        return nodes.Order(candidate=f"{want.size.name}/on-demand")
+
+    def check(self, want):
+        self.checked.append(want.count)
+
+    def release(self, uid):
+        self.released.append(uid)
+        return True
+
+    def placement(self, want, hostnames=()):
+        return nodes.Placement(nodes.owner_labels(want) | {nodes.SIZE: want.size.name}, absent=(nodes.POOL,))
+
+
+@pytest.fixture
+def stored(apply, cluster, namespace):
+    made = apply(making.inference())
+    return cluster.patch(clusters.WORKSPACE, made["metadata"]["name"], namespace, _finalizer())
+
+
+def _finalizer():
+    return {"metadata": {"finalizers": [api.FINALIZER]}}
+
+
+@pytest.fixture
+def kaito(cluster, stored):
+    made = Kaito(cluster, stored)
+    yield made
+    made.clear()
+
+
+@pytest.fixture
+def cloud():
+    return Cloud()
+
+
+@pytest.fixture
+def inheriting(cluster, cloud, namespace):
+    return claims.Inheriting(cloud, cluster, (namespace, "w"), patience=2.0)
+
+
+def order(provider, want):
+    return provider.order(want, still_wanted=lambda: None, any_ready=lambda: False)
+
+
+def want_of(stored, count=1):
+    return nodes.wanted(Workspace.parse(making.edited(stored, count=count)))
+
+
+@pytest.mark.parametrize("kind", [CLAIM, BETA, MACHINE], ids=lambda kind: f"{kind.name}-{kind.version}")
+def test_a_node_that_kaito_made_is_ours_from_now_on_and_none_is_bought(
+    karpenter, cluster, stored, settings, kaito, kind
+):
+    """With the provider of the settings: it would need Azure to buy anything."""
+    kaito.claim("ws1", kind=kind)
+    asked = {"workspace": Workspace.parse(stored), "settings": settings, "attempt": 1}
+    provisioned = steps.provision_nodes(steps.Ordered(**asked))
+    assert provisioned.candidate == f"{A100}/on-demand"
+    steady = settings.model_copy(update={"node_steady_seconds": 0})
+    usable = steps.await_nodes(steps.Placed(**{**asked, "settings": steady}, candidate=provisioned.candidate))
+    [node] = usable.nodes
+    labels = cluster.get(clusters.NODE, node)["metadata"]["labels"]
+    assert labels[names.UID] == stored["metadata"]["uid"]
+    placed = Run.open(Workspace.parse(stored), settings).placement()
+    assert placed.labels.items() <= labels.items()
+
+
+def test_karpenter_s_nodes_of_a_nodepool_are_ours_too(karpenter, cluster, stored, kaito, inheriting, cloud):
+    theirs = {"karpenter.kaito.sh/workspace-name": "w", "karpenter.kaito.sh/workspace-namespace": kaito.namespace}
+    cluster.create(POOL, {**_kind(POOL), "metadata": {"name": f"{kaito.namespace}-w", "labels": theirs}})
+    kaito.claim("c1", **theirs | {"kaito.sh/workspace": "", "kaito.sh/workspacenamespace": ""})
+    order(inheriting, want_of(stored))
+    assert cloud.ordered == []
+    first = claims.made_for(cluster, kaito.namespace, "w")[0]
+    assert first[0] is POOL, "or it makes a deleted claim anew"
+
+
+@pytest.mark.parametrize(
+    ("other", "left"),
+    [
+        pytest.param({"size": "Standard_NC96ads_A100_v4"}, 1, id="another-size"),
+        pytest.param({"ready": False, "away": 1200}, 1, id="away-for-long"),
+        pytest.param({"ready": False, "away": 30}, None, id="away-for-a-moment"),
+        pytest.param({"node": False}, None, id="on-its-way"),
+        pytest.param({}, None, id="usable"),
+    ],
+)
+def test_what_kaito_s_nodes_leave_over_is_bought(karpenter, stored, kaito, inheriting, cloud, other, left):
+    kaito.claim("ws1")
+    kaito.claim("ws2", **other)
+    order(inheriting, want_of(stored, count=2))
+    inheriting.check(want_of(stored, count=2))
+    assert cloud.ordered == cloud.checked == ([left] if left else [])
+
+
+def test_a_node_that_does_not_come_back_is_given_back(karpenter, cluster, stored, kaito, inheriting, cloud):
+    lost, good = kaito.claim("ws1", ready=False, away=1200), kaito.claim("ws2")
+    order(inheriting, want_of(stored))
+    assert cloud.ordered == []
+    assert "deletionTimestamp" in cluster.get(CLAIM, lost)["metadata"]
+    assert "deletionTimestamp" not in cluster.get(CLAIM, good)["metadata"]
+
+
+def test_a_node_that_joins_while_we_wait_is_taken_in(karpenter, cluster, stored, kaito, inheriting, cloud):
+    name = kaito.claim("ws1", node=False)
+    order(inheriting, want_of(stored))
+    kaito._join("late", {"app": "phi"}, A100, ready=True, away=0)
+    node = f"late-{kaito.namespace}"
+    cluster.patch(CLAIM, name, None, {"status": {"nodeName": node}})
+    inheriting.check(want_of(stored))
+    assert cluster.get(clusters.NODE, node)["metadata"]["labels"][names.UID] == stored["metadata"]["uid"]
+    assert (cloud.ordered, cloud.checked) == ([], [])
+
+
+def test_a_release_takes_kaito_s_claims_and_waits_until_they_are_gone(
+    karpenter, cluster, stored, settings, kaito, inheriting, cloud
+):
+    made = [(kind, kaito.claim(f"x{at}", kind=kind, node=False)) for at, kind in enumerate((CLAIM, MACHINE))]
+    others = {"kaito.sh/workspacenamespace": "another"}
+    elsewhere = kaito.claim("y", node=False, **others)
+    uid = stored["metadata"]["uid"]
+    assert inheriting.release(uid) is False
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        run = Run(cluster, Workspace.parse(stored), settings, inheriting)
+        ending = pool.submit(steps.give_back, run)
+        time.sleep(0.5)
+        assert not ending.done()
+        for kind, name in made:
+            give_back(cluster, kind, name)
+        ending.result(timeout=10)
+    assert inheriting.release(uid) is True
+    assert "deletionTimestamp" not in cluster.get(CLAIM, elsewhere)["metadata"]
+
+
+def test_a_claim_that_nobody_gives_back_is_named(karpenter, stored, kaito, inheriting):
+    name = kaito.claim("ws1", node=False)
+    with pytest.raises(errors.ProvisioningFailedError, match=f"NodeClaim {name} of KAITO's.*gpu-provisioner or"):
+        nodes.release(inheriting, stored["metadata"]["uid"], pause=0.2)
+
+
+def test_a_release_of_an_earlier_workspace_takes_nothing_of_the_next_one(karpenter, cluster, kaito, inheriting):
+    name = kaito.claim("ws1", node=False)
+    assert inheriting.release("99999999-2222-3333-4444-555555555555") is True
+    assert "deletionTimestamp" not in cluster.get(CLAIM, name)["metadata"]
+
+
+def test_without_karpenter_s_kinds_there_is_nothing_to_take_over(cluster, stored, inheriting, cloud, namespace):
+    assert claims.made_for(cluster, namespace, "w") == []
+    order(inheriting, want_of(stored, count=2))
+    assert cloud.ordered == [2]
+    assert inheriting.release(stored["metadata"]["uid"]) is True
+
+
+def test_on_brought_nodes_kaito_s_server_is_in_nobody_s_way_and_its_claims_go_all_the_same(
+    karpenter, cluster, namespace, stored, kaito
+):
+    kaito.claim("ws1")
+    container = {"name": "c", "image": "i", "resources": {"limits": {nodes.GPU: "1"}}}
+    container["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    secure = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    spec = {"nodeName": f"aks-ws1-{namespace}", "containers": [container], "securityContext": secure}
+    metadata = {"name": "w-0", "namespace": namespace, "labels": {"kaito.sh/workspace": "w"}}
+    cluster.create(clusters.POD, {"metadata": metadata, "spec": spec})
+    provider = claims.Inheriting(ByoProvider(cluster), cluster, (namespace, "w"))
+    assert order(provider, want_of(stored)).hostnames == (f"aks-ws1-{namespace}",)
+    assert provider.release(stored["metadata"]["uid"]) is False
+
+
+@pytest.mark.parametrize("kind", [inherited.STATEFUL_SET, clusters.DEPLOYMENT], ids=["v0.12", "v0.3"])
+def test_kaito_s_server_gives_way_and_its_service_stays_where_it_is(cluster, namespace, stored, settings, kaito, kind):
+    theirs, service = kaito.server(kind), kaito.services()
+    workspace = Workspace.parse(stored)
+    run = Run(cluster, workspace, settings, provider=None)
+    placement = nodes.Placement(labels={"a": "b"})
+    server = asks.serving.server(run, "")
+    for each, obj in rollout.objects(workspace, settings, server, placement).items():
+        checks.dry_run(cluster, workspace, each, obj)
+    rollout.apply(run, server, placement)
+    assert cluster.get(inherited.STATEFUL_SET, "w", namespace) is None
+    ours = cluster.get(clusters.DEPLOYMENT, "w", namespace)
+    assert ours["metadata"]["uid"] != theirs["metadata"]["uid"]
+    assert ours["spec"]["selector"]["matchLabels"] == rollout.selector(workspace)
+    kept = cluster.get(clusters.SERVICE, "w", namespace)
+    assert kept["metadata"]["uid"] == service["metadata"]["uid"]
+    assert kept["spec"]["clusterIP"] == service["spec"]["clusterIP"]
+    assert kept["spec"]["selector"] == rollout.selector(workspace)
+    assert [port["port"] for port in kept["spec"]["ports"]] == [80, 29500]
+    assert not kept["spec"].get("publishNotReadyAddresses")
+    assert cluster.get(clusters.SERVICE, HEADLESS, namespace), "it goes with the Workspace"
+    rollout.apply(run, server, placement)
+    assert cluster.get(clusters.DEPLOYMENT, "w", namespace)["metadata"]["uid"] == ours["metadata"]["uid"]
+
+
+def test_somebody_else_s_server_of_that_name_does_not_give_way(cluster, namespace, stored, kaito):
+    kaito.owner = {**kaito.owner, "uid": "99999999-2222-3333-4444-555555555555"}
+    theirs = kaito.server(inherited.STATEFUL_SET)
+    inherited.take_over(cluster, Workspace.parse(stored))
+    found = cluster.get(inherited.STATEFUL_SET, "w", namespace)
+    assert found["metadata"]["uid"] == theirs["metadata"]["uid"]
+
+
+def test_a_tuning_that_kaito_began_is_left_to_end(cluster, namespace, stored, kaito):
+    kaito.job()
+    workspace = Workspace.parse(stored)
+    with pytest.raises(errors.KaitoJobRunsError, match=f"kubectl -n {namespace} delete job w"):
+        inherited.await_tuned(cluster, workspace)
+    cluster.delete(clusters.JOB, "w", namespace)
+    inherited.await_tuned(cluster, workspace)
+
+
+@pytest.mark.parametrize(("end", "counts"), [("Complete", True), ("Failed", False)])
+def test_a_tuning_that_kaito_ended_counts_if_it_went_well(cluster, namespace, stored, kaito, end, counts):
+    kaito.job(end)
+    workspace = Workspace.parse(stored)
+    inherited.await_tuned(cluster, workspace)
+    assert inherited.has_tuned(cluster, workspace) is counts
+    inherited.take_over(cluster, workspace)
+    assert cluster.get(clusters.JOB, "w", namespace) is None
+    assert inherited.has_tuned(cluster, workspace) is False, "an edit tunes anew"
