@@ -30,8 +30,14 @@ _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def find(folder: Path, intent: str) -> str:
-    """The digest of the adapter at the volume's top if this intent made it and it is whole, else empty."""
+    """The digest of the adapter at the volume's top if this intent made it and it is whole, else empty.
+
+    An empty intent is that of an adapter without a card, as KAITO leaves it.
+    """
     with _explained():
+        if not intent:
+            bare = not (folder / CARD).exists() and all((folder / name).is_file() for name in NAMES[:2])
+            return digest(folder) if bare else ""
         incoming = _incoming(folder, intent)
         if _card(incoming).get("intent") == intent:  # complete, but its run was killed before all had its place
             _place(incoming, folder, intent)

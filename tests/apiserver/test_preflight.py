@@ -46,7 +46,7 @@ def preflight(cluster, apply, settings, namespace):
         stored = cluster.get(clusters.WORKSPACE, "w", namespace) or apply(workspace)
         chosen = settings.model_copy(update=changes)
         run = Run(cluster, Workspace.parse(stored), chosen, runs.provider(cluster, chosen))
-        return checks.pass_cluster(run, asks.wanted(run, attempt))
+        return checks.pass_cluster(run, asks.wanted(run, attempt)).adapter
 
     return passed
 

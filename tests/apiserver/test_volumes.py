@@ -117,7 +117,7 @@ def test_a_missing_claim_is_told_with_its_field_and_looked_for_again(preflight, 
     ("workspace", "made", "words"),
     [
         (tuning(results=claimed("c")), {"modes": ["ReadOnlyMany"]}, r"may only be read \(ReadOnlyMany\)"),
-        (tuning(results=claimed("c")), {"modes": ["ReadWriteOncePod"]}, "tuning and serving both need it: make one of Read"),
+        (tuning(results=claimed("c")), {"modes": ["ReadWriteOncePod"]}, "tuning and serving both need it: make one"),
         (tuning(data=claimed("c")), {"volumeMode": "Block"}, "is a block device"),
         (
             serving(adapter("a", claimed("c")), count=2),

@@ -115,6 +115,15 @@ def test_a_run_that_was_killed_while_it_wrote_leaves_what_was_there(made, claim)
     assert not (claim / ".incoming-two").exists()
 
 
+def test_an_adapter_of_kaitos_is_found_by_no_intent(made, claim):
+    assert volume.find(claim, "") == ""
+    for name in volume.NAMES[:2]:
+        shutil.copy(made()[name], claim / name)
+    assert volume.find(claim, "") == volume.digest(claim)
+    volume.keep(made(), CARD, claim, "one")
+    assert volume.find(claim, "") == ""
+
+
 def test_an_adapter_that_somebody_changed_is_made_anew(made, claim, caplog):
     volume.keep(made(), CARD, claim, "one")
     (claim / "adapter_model.safetensors").write_text("tampered")
