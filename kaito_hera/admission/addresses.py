@@ -8,9 +8,11 @@ import re
 
 from kaito_hera.admission.rule import Case, Rule, matches, matching, quote, quoted
 
-_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_HOST = rf"(?:{_LABEL}(?:[.]{_LABEL})*[.]?|\[[0-9A-Fa-f:.]{{2,45}}\])"
-_PORT = "(?::(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[0-5]?[0-9]{1,4}))?"
+_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = rf"{_LABEL}(?:[.]{_LABEL})*[.]?"
+_HOST = r"(?:[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"
+"""Roughly: the API server counts the cost of each letter of a pattern against each letter of an address."""
+_PORT = "(?::[0-9]{1,5})?"
 _SCHEME = "[Hh][Tt][Tt][Pp][Ss]?://"
 _USER = r"(?:[^/?#@\x00-\x20\x7f]*@)?"
 _ADDRESS = rf"{_SCHEME}{_USER}{_HOST}{_PORT}(?:[/?#][^\x00-\x20\x7f]*)?"
@@ -62,7 +64,7 @@ def _allowed(host: str) -> bool:
         return _allowed_6(host[1:])
     if matches(_NUMBER, host):
         return matches(_PLAIN, host) and not matches(_NEVER, host)
-    return not matches(_LOCAL, host)
+    return matches(_NAME, host) and not matches(_LOCAL, host)
 
 
 def _allowed_6(text: str) -> bool:
@@ -76,10 +78,13 @@ def _allowed_6(text: str) -> bool:
 
 def _found(case: Case) -> list[str]:
     urls = case.workspace.tuning.input.urls if case.workspace.tuning else ()
-    told = [(url, why) for url in urls if (why := _reason(url))]
-    return [
-        f"tuning.input.urls[{urls.index(url)}]: {'' if why == _TELLS else quoted(url) + ' '}{why}" for url, why in told
-    ]
+    bad = [url for url in urls if _reason(url)]
+    if not bad:
+        return []
+    why = _reason(bad[0])
+    seen = "" if why == _TELLS else quoted(bad[0]) + " "
+    more = f"; {len(bad) - 1} more of them are no better" if len(bad) > 1 else ""
+    return [f"tuning.input.urls[{urls.index(bad[0])}]: {seen}{why}{more}"]
 
 
 _URLS = "object.?tuning.?input.?urls.orValue([])"
@@ -93,7 +98,7 @@ _ALLOWED_6 = (
 )
 _ALLOWED = (
     f"h.startsWith('[') ? {_ALLOWED_6} : {matching(_NUMBER, 'h')}"
-    f" ? {matching(_PLAIN, 'h')} && !{matching(_NEVER, 'h')} : !{matching(_LOCAL, 'h')}"
+    f" ? {matching(_PLAIN, 'h')} && !{matching(_NEVER, 'h')} : {matching(_NAME, 'h')} && !{matching(_LOCAL, 'h')}"
 )
 _HOSTS = f"[{_HOST_CEL}].all(hs, [hs[size(hs) - 1]].all(h, {_ALLOWED}))"
 _GOOD = f"!{matching(_PASSWORD, 'u')} && {matching(_ADDRESS, 'u')} && {_HOSTS}"
@@ -106,7 +111,9 @@ RULES = (
     Rule(
         "V38 address of data",
         ("tuning.input.urls",),
-        f"{_URLS}.filter(u, !({_GOOD})).map(u, 'tuning.input.urls[' + string({_URLS}.indexOf(u)) + ']: ' + ({_WHY}))",
+        f"[{_URLS}.filter(u, !({_GOOD}))].filter(bad, size(bad) > 0).map(bad, [bad[0]].map(u,"
+        f" 'tuning.input.urls[' + string({_URLS}.indexOf(u)) + ']: ' + ({_WHY}))[0]"
+        " + (size(bad) > 1 ? '; ' + string(size(bad) - 1) + ' more of them are no better' : ''))",
         _found,
     ),
 )

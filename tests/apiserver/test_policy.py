@@ -1,0 +1,187 @@
+"""What the admission policies refuse, and what they leave alone, on the real API server."""
+
+import json
+
+import pytest
+
+from kaito_hera import cluster as clusters
+from tests import making
+from tests.apiserver.conftest import ROOT
+
+SEEDS = sorted(file for file in (ROOT / "examples").glob("*.yaml") if not file.name.endswith(".workflow.yaml"))
+TEMPLATE = {"spec": {"containers": [{"name": "own", "image": "a.io/own:1"}]}}
+
+
+@pytest.fixture
+def create(kubectl, namespace):
+    """`kubectl create` of a Workspace of `making`; what kubectl said of it."""
+
+    def said(workspace, *arguments):
+        metadata = {"name": "w", "annotations": workspace["metadata"].get("annotations", {})}
+        body = json.dumps({**workspace, "metadata": metadata})
+        return kubectl("create", "-n", namespace, "-f", "-", *arguments, stdin=body, check=False).stderr
+
+    return said
+
+
+def own_pod(**spec):
+    return {**making.inference(), "inference": {"template": {"spec": {**TEMPLATE["spec"], **spec}}}}
+
+
+def test_all_that_is_wrong_is_told_at_once(create):
+    workspace = making.tuning(annotations={"kaito.sh/serve": "maybe"})
+    workspace["tuning"]["input"]["urls"] += ["ftp://example.com/a", "http://localhost/a"]
+    workspace["tuning"]["output"]["image"] = "team.io/Adapter:1"
+    said = create(workspace)
+    for field in ("urls[1]", "1 more of them", "tuning.output.image", "metadata.annotations[kaito.sh/serve]"):
+        assert field in said
+
+
+def test_a_password_is_refused_and_not_repeated(create):
+    workspace = making.tuning()
+    workspace["tuning"]["input"]["urls"] = ["https://me:hunter2@example.com/a"]
+    said = create(workspace)
+    assert "tuning.input.urls[0]: carries a password" in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "manifest", [file for file in SEEDS if "NC6s_v3" in file.read_text()], ids=lambda file: file.stem
+)
+def test_the_users_manifests_are_taken_with_a_warning_that_names_what_to_take_instead(kubectl, namespace, manifest):
+    said = kubectl("apply", "-n", namespace, "-f", manifest).stderr
+    assert "Standard_NC6s_v3 is retired" in said
+    assert "Standard_NC24ads_A100_v4 (3.67 USD/h)" in said
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"containers": []}, "inference.template.spec.containers"),
+        ({"containers": ["x"]}, "inference.template.spec.containers"),
+        ({"containers": None}, "inference.template.spec.containers"),
+        ({"volumes": [{"name": "a"}, {"name": "b", "hostPath": {"path": "/"}}]}, "volumes[1]: is a hostPath"),
+    ],
+)
+def test_a_pod_of_ones_own_has_containers_and_no_folder_of_the_node(create, spec, words):
+    assert words in create(own_pod(**spec))
+
+
+def test_a_hostpath_that_is_null_is_none(create):
+    assert create(own_pod(volumes=[{"name": "a", "hostPath": None, "emptyDir": {}}])) == ""
+
+
+@pytest.mark.parametrize("spec", [None, "x", [], {"volumes": "x"}], ids=str)
+def test_a_template_of_another_shape_is_refused_in_our_words(create, spec):
+    workspace = {**making.inference(), "inference": {"template": {"spec": spec}}}
+    assert "inference.template.spec.containers: there is none" in create(workspace)
+
+
+def role(name, *rules):
+    return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": name}, "rules": rules}
+
+
+@pytest.fixture
+def user(kubectl, namespace):
+    """A user who may write Workspaces here; with `pods` also make pods. His name."""
+
+    def make(*, pods):
+        rules = [{"apiGroups": ["kaito.sh"], "resources": ["workspaces"], "verbs": ["*"]}]
+        rules += [{"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]}] if pods else []
+        name = f"user-{pods}".lower()
+        kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(role(name, *rules)))
+        kubectl("create", "rolebinding", "-n", namespace, name, f"--role={name}", f"--user={name}")
+        return name
+
+    return make
+
+
+VOLUME = {"persistentVolumeClaim": {"claimName": "data"}}
+
+
+def tuned_from_a_volume():
+    workspace = making.tuning()
+    workspace["tuning"]["input"] = {"volumeSource": VOLUME}
+    return workspace
+
+
+@pytest.mark.parametrize("workspace", [own_pod(), tuned_from_a_volume()], ids=["template", "volume"])
+def test_only_who_may_make_pods_gets_one_of_his_own(create, user, workspace):
+    assert "user-false may not create pods in namespace" in create(workspace, f"--as={user(pods=False)}")
+    assert create(workspace, f"--as={user(pods=True)}") == ""
+
+
+def test_who_may_not_make_pods_still_serves_and_edits_what_others_applied(create, user, kubectl, namespace):
+    name = user(pods=False)
+    assert create(making.inference(), "--dry-run=server", f"--as={name}") == ""
+    assert create(own_pod()) == ""
+    edit = ["patch", "-n", namespace, "wk", "w", "--type=merge", f"--as={name}", "-p"]
+    kubectl(*edit, json.dumps({"resource": {"preferredNodes": ["n"]}}))
+    said = kubectl(*edit, json.dumps({"inference": {"template": {"spec": {"hostNetwork": True}}}}), check=False)
+    assert "may not create pods" in said.stderr
+
+
+def test_an_edit_is_judged_by_what_it_changes(create, kubectl, namespace):
+    """GPU memory is asked for again where the size changes, not where the annotation of another rule does."""
+    workspace = making.inference(annotations={"kaito.sh/bypass-resource-checks": "true"})
+    workspace["inference"]["preset"]["name"] = "gpt-oss-120b"
+    assert "inference.preset" not in create(workspace)
+    edit = ["patch", "-n", namespace, "wk", "w", "--type=merge", "-p"]
+    kubectl(*edit, json.dumps({"metadata": {"annotations": {"kaito.sh/retry": "1"}}}))
+    drop = json.dumps({"metadata": {"annotations": {"kaito.sh/bypass-resource-checks": None}}})
+    assert "needs 246" in kubectl(*edit, drop, check=False).stderr
+
+
+def test_the_operator_s_own_writes_are_not_judged_nor_warned_of(cluster, apply, namespace):
+    apply(making.edited(making.inference(), instanceType="Standard_NC6s_v3"))
+    stored = cluster.patch(clusters.WORKSPACE, "w", namespace, {"metadata": {"finalizers": ["a.example.com/b"]}})
+    assert stored["metadata"]["finalizers"] == ["a.example.com/b"]
+    cluster.patch(clusters.WORKSPACE, "w", namespace, {"status": {"state": "Pending"}}, subresource="status")
+    cluster.patch(clusters.WORKSPACE, "w", namespace, {"metadata": {"finalizers": None}})
+
+
+LONGEST = 2048
+
+
+def longest_tuning():
+    """64 addresses of 937 characters, which is all that one Workspace may have of them."""
+    workspace = making.tuning()
+    urls = [f"https://{'a.' * 120}example.com/{number:02}/" for number in range(64)]
+    workspace["tuning"]["input"]["urls"] = [url + "x" * (937 - len(url)) for url in urls]
+    workspace["tuning"]["output"]["image"] = "team.azurecr.io/" + "/".join(["a-b_c"] * 330)
+    return workspace
+
+
+def longest_serving():
+    workspace = making.inference()
+    image = "team.azurecr.io/" + "a" * 1980 + ":tag"
+    adapters = [
+        {"source": {"name": f"{number}" + "n" * 250, "image": image, "imagePullSecrets": ["s" * 253] * 10}}
+        for number in range(10)
+    ]
+    workspace["inference"]["adapters"] = adapters
+    labels = {f"{'d' * 200}.example.com/{number:063}": "v" * 63 for number in range(32)}
+    workspace["resource"]["labelSelector"] = {"matchLabels": labels}
+    return workspace
+
+
+def whole_pod():
+    """A pod with as much in it as an object may have."""
+    container = {"image": "a.io/b:1", "env": [{"name": f"E{n}", "value": "v" * 200} for n in range(100)]}
+    volumes = [{"name": f"v{n}", "emptyDir": {}} for n in range(500)]
+    return own_pod(containers=[{"name": f"c{n}", **container} for n in range(20)], volumes=volumes)
+
+
+@pytest.mark.parametrize("workspace", [longest_tuning(), longest_serving(), whole_pod()], ids=["tune", "serve", "pod"])
+def test_the_largest_workspaces_stay_within_the_rules_budget(create, workspace):
+    assert create(workspace) == ""
+
+
+def test_the_worst_of_addresses_stay_within_the_rules_budget_and_the_message_is_cut(create):
+    workspace = making.tuning()
+    urls = [f"http://{'1.' * 400}{number}/" for number in range(64)]
+    workspace["tuning"]["input"]["urls"] = urls
+    said = create(workspace)
+    assert "tuning.input.urls[0]" in said
+    assert "budget" not in said
+    assert len(said) < 4500
