@@ -1,0 +1,62 @@
+"""KAITO's rules V1 to V40, its rules on updates and its oddities, on the real API server. argo/RULES.md maps them."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import making
+
+CASES = yaml.safe_load((Path(__file__).parent / "rules.yaml").read_text())
+INFERENCE = making.inference()
+TUNING = making.tuning()
+ADAPTERS = [{"source": {"name": "mine", "image": "a.io/mine:1"}, "strength": "0.5"}]
+TEMPLATE = {"spec": {"containers": [{"name": "own", "image": "a.io/own:1"}]}}
+BASES = {
+    "inference": INFERENCE,
+    "tuning": TUNING,
+    "both": {**TUNING, "inference": INFERENCE["inference"]},
+    "adapter": {**INFERENCE, "inference": {**INFERENCE["inference"], "adapters": ADAPTERS}},
+    "template": {**INFERENCE, "inference": {"template": TEMPLATE}},
+    "brought": {**INFERENCE, "resource": {"labelSelector": INFERENCE["resource"]["labelSelector"]}},
+}
+
+
+def patched(body, patch):
+    """A JSON merge patch."""
+    made = dict(body)
+    for key, value in patch.items():
+        if value is None:
+            made.pop(key, None)
+        elif isinstance(value, dict) and isinstance(made.get(key), dict):
+            made[key] = patched(made[key], value)
+        else:
+            made[key] = copy.deepcopy(value)
+    return made
+
+
+def assert_says(said, words):
+    missing = [word for word in words if word.lower() not in said.lower()]
+    assert not missing, f"{missing} are missing in: {said}"
+
+
+@pytest.mark.parametrize("version", ["v1alpha1", "v1beta1"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["case"])
+def test_rule(kubectl, namespace, case, version):
+    body = {**BASES[case["from"]], "apiVersion": f"kaito.sh/{version}", "metadata": {"name": "w"}}
+    body = json.dumps(patched(body, case.get("with", {})))
+    create = ["create", "--namespace", namespace, "--filename=-"]
+    if change := case.get("then"):
+        kubectl(*create, stdin=body)
+        kind = f"workspaces.{version}.kaito.sh"
+        said = kubectl("patch", "-n", namespace, kind, "w", "--type=merge", "-p", json.dumps(change), check=False)
+    else:
+        said = kubectl(*create, "--dry-run=server", stdin=body, check=False)
+    if words := case.get("refused"):
+        assert said.returncode != 0, f"admitted: {said.stdout}"
+        assert_says(said.stderr, words)
+    else:
+        assert said.returncode == 0, said.stderr
+        assert_says(said.stderr, case.get("warned", []))
