@@ -19,6 +19,8 @@ from tests.conformance import corpus, placeholders, verdicts
 
 _NAMESPACES = clusters.Kind("Namespace", "namespaces", namespaced=False)
 _LONGEST = 300
+_PROBLEMS = re.compile(r"[,;] (?=(?:[a-z]\w*(?:[.\[][^ ]*)?|<nil>): )")
+"""Between two problems: what follows begins with a field."""
 
 
 def main() -> int:
@@ -69,10 +71,16 @@ def judge(cluster: clusters.Cluster, namespace: str, manifests: tuple[corpus.Man
 
 
 def _essence(message: str) -> str:
-    """The causes alone, in an order of their own: the API server's changes from call to call."""
-    _, found, rest = re.sub(r"\s+", " ", message).partition(" is invalid: ")
-    causes = rest.removeprefix("[").removesuffix("]") if found else message
-    return "; ".join(sorted(re.split(r", (?=(?:[a-z]\w*[.\[][^ ]*|<nil>): )", causes)))[:_LONGEST]
+    """The problems alone, each with its field, in an order of their own: the API server's changes from call to call.
+
+    Advice and figures of memory are left out, since a list that changes with every price and estimate is not read.
+    """
+    text = re.sub(r"\s+", " ", message)
+    for introduction in (" is invalid: ", " denied request: ", "strict decoding error: "):
+        text = text.rpartition(introduction)[2]
+    text = re.sub(r"\d[\d.,]* GiB", "... GiB", text.removeprefix("[").removesuffix("]"))
+    found = [piece for piece in _PROBLEMS.split(text) if piece]
+    return "; ".join(sorted(piece.partition("; ")[0] for piece in found))[:_LONGEST]
 
 
 def _show(read: corpus.Corpus, found: list[verdicts.Verdict]) -> None:
