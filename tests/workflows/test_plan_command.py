@@ -140,6 +140,19 @@ def test_a_setting_with_a_slip_is_named(tmp_path):
     assert "setting nodeProvider: 'aws'" in end.stderr
 
 
+def test_the_readme_shows_what_is_printed(kaito_hera, tmp_path):
+    text = (ROOT / "README.md").read_text()
+    (tmp_path / "first.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    azure = "{tenantId: t, clientId: c, subscriptionId: s, resourceGroup: g, clusterName: a, location: eastus}"
+    for name, value in {"nodeProvider": "aks", "azure": azure}.items():
+        (tmp_path / "settings").mkdir(exist_ok=True)
+        (tmp_path / "settings" / name).write_text(value)
+    _, shown, _ = kaito_hera("plan", tmp_path / "first.yaml", "--settings", tmp_path / "settings")
+    kept = text.split("## Ask before you apply")[1].split("```\n")[1].split("...\n")
+    assert len(kept) == 3
+    assert all(part in shown for part in kept)
+
+
 def test_what_is_not_looked_at_is_said(kaito_hera, tmp_path):
     (tmp_path / "all.yaml").write_text("kind: Secret\nmetadata: {name: push}\n---\n" + OWN[0].read_text())
     _, shown, said = kaito_hera("plan", tmp_path / "all.yaml")
