@@ -47,6 +47,7 @@ def run_step(function, tmp_path, **environment):
         "candidate": "",
         "hostnames": "[]",
         "adapter": "",
+        "pinned": "",
     }
     inputs.write_text(json.dumps([{"name": name, "value": value} for name, value in arguments.items()]))
     command = [sys.executable, "-m", "hera.workflows.runner", "-e", f"workflows.steps:{function}", str(inputs)]
