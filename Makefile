@@ -182,6 +182,9 @@ conformance: .venv/.ready ## judge KAITO's own manifests, of every release: make
 bench-pipeline: cluster-install ## apply to first answer, and how much of it is ours
 	@$(PYTHON) -m tests.bench.pipeline $(CLUSTER)
 
+bench-plan: .venv/.ready ## what `kaito-hera plan` costs a machine
+	@$(PYTHON) -m tests.bench.plan
+
 bench-watcher: cluster-binaries ## what the watcher weighs and writes at rest
 	@$(PYTHON) -m tests.bench.watcher
 
