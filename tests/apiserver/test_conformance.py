@@ -51,3 +51,19 @@ def test_both_verdicts_are_given_for_a_manifest_with_placeholders(judged):
     body["resource"]["instanceType"] = "<your-vm-sku>"
     verdict = judged(body)
     assert (verdict.word, verdict.unreplaced) == ("admitted", "refused")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "says"),
+    [
+        ("inference_config.yaml", "vllm: {max-model-len: 4096}", ""),
+        ("inference_config.yaml", "vllm: {max-modellen: 4096}", "vllm.max-modellen"),
+        ("training_config.yaml", "training_config: {LoraConfig: {r: 8}}", ""),
+        ("training_config.yaml", "training_config: {QuantizationConfig: {load_in_4bit: true}}", ""),
+        ("training_config.yaml", "training_config: {LoraConfig: {rank: 8}}", "LoraConfig.rank"),
+    ],
+)
+def test_settings_are_read_as_preflight_reads_them(judged, key, text, says):
+    verdict = judged({"kind": "ConfigMap", "metadata": {"name": "c"}, "data": {key: text}})
+    assert says in verdict.says
+    assert bool(verdict.says) == bool(says)

@@ -12,10 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from kaito_hera import cluster as clusters
 from kaito_hera import errors
+from serving import inference_config
 from tests.cluster import testing
 from tests.conformance import corpus, placeholders, verdicts
+from tuning import training_config
 
 _NAMESPACES = clusters.Kind("Namespace", "namespaces", namespaced=False)
 _LONGEST = 300
@@ -49,9 +53,11 @@ def main() -> int:
 
 
 def judge(cluster: clusters.Cluster, namespace: str, manifests: tuple[corpus.Manifest, ...]) -> list[verdicts.Verdict]:
-    """Create each in the namespace without keeping it."""
+    """Create each Workspace in the namespace without keeping it, and read each ConfigMap as preflight does."""
 
     def refusal(body: dict[str, Any]) -> str:
+        if body["kind"] == "ConfigMap":
+            return _unread(body["data"])
         group, _, version = str(body.get("apiVersion")).partition("/")
         kind = clusters.Kind("Workspace", "workspaces", version, group)
         try:
@@ -66,8 +72,21 @@ def judge(cluster: clusters.Cluster, namespace: str, manifests: tuple[corpus.Man
         unreplaced = ""
         if body != one.body:
             unreplaced = verdicts.REFUSED if refusal(one.body) else verdicts.ADMITTED
-        found.append(verdicts.Verdict(one.digest, one.path, one.span, refusal(body), unreplaced))
+        found.append(verdicts.Verdict(one.digest, one.path, one.span, one.body["kind"], refusal(body), unreplaced))
     return found
+
+
+def _unread(data: dict[str, str]) -> str:
+    """What cannot be read of a ConfigMap; a training_config is written for one of the two methods."""
+    try:
+        if text := data.get("inference_config.yaml"):
+            inference_config.parse(text)
+        if text := data.get("training_config.yaml"):
+            four_bits = yaml.safe_load(text)["training_config"].get("QuantizationConfig", {}).get("load_in_4bit")
+            training_config.parse(text, "qlora" if four_bits else "lora")
+    except ValueError as error:
+        return _essence(str(error))
+    return ""
 
 
 def _essence(message: str) -> str:
@@ -85,7 +104,7 @@ def _essence(message: str) -> str:
 
 def _show(read: corpus.Corpus, found: list[verdicts.Verdict]) -> None:
     for verdict in found:
-        print(f"{verdict.word:<9} {verdict.tags:<20} {verdict.path}")
+        print(f"{verdict.word:<9} {verdict.tags:<20} {verdict.kind:<9} {verdict.path}")
         if verdict.says:
             print(f"{'':<9} {verdict.says}")
     counts = collections.Counter(verdict.word for verdict in found)

@@ -1,5 +1,7 @@
 """Every Workspace that KAITO's repository ever showed to its users, read from a clone's objects without a checkout.
 
+ConfigMaps with settings for one come along.
+
 Taken are YAML files in the folders of examples, and fenced blocks of the manuals. Left out are proposals, since what
 they show need not have been released, and fragments that show where an annotation goes. Two manifests with the same
 content are one, however often and under whatever path they occur.
@@ -17,6 +19,7 @@ from typing import Any
 
 import yaml
 
+CONFIGS = ("training_config.yaml", "inference_config.yaml")
 _FILES = re.compile(r"(examples|config/samples|docs)/.*\.ya?ml")
 _MANUALS = re.compile(r"(README|(docs|examples|presets|website/docs|website/versioned_docs)/(?!.*proposals/).*)\.mdx?")
 _FENCED = re.compile(r"^([ \t>]*)```[^\n]*\n(.*?)^[ \t>]*```", re.MULTILINE | re.DOTALL)
@@ -26,7 +29,7 @@ _RELEASE = re.compile(r"v(\d+)\.(\d+)\.(\d+)(-rc\.\d+)?")
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """One Workspace as it was published."""
+    """One Workspace, or one ConfigMap with its settings, as it was published."""
 
     digest: str
     path: str
@@ -79,7 +82,7 @@ def _collect(places: dict[tuple[str, str], tuple[list[str], str]], order: list[s
             unreadable.append(f"{path}: {str(error).splitlines()[0]}")
             continue
         for body in found:
-            if body.get("kind") != "Workspace":
+            if not _taken(body):
                 others[str(body.get("kind"))] += 1
                 continue
             if not body.keys() > {"apiVersion", "kind", "metadata"}:
@@ -91,6 +94,11 @@ def _collect(places: dict[tuple[str, str], tuple[list[str], str]], order: list[s
     manifests = [_manifest(digest, bodies[digest], seen[digest], order) for digest in seen]
     manifests.sort(key=lambda one: (one.path, order.index(one.tags[0])))
     return Corpus(tuple(manifests), others, fragments, tuple(sorted(set(unreadable))))
+
+
+def _taken(body: dict[str, Any]) -> bool:
+    settings = isinstance(body.get("data"), dict) and any(key in body["data"] for key in CONFIGS)
+    return body.get("kind") == "Workspace" or (body.get("kind") == "ConfigMap" and settings)
 
 
 def _manifest(digest: str, body: dict[str, Any], paths: dict[str, list[str]], order: list[str]) -> Manifest:

@@ -45,6 +45,12 @@ def test_a_file_of_several_objects_gives_each_workspace_and_counts_the_rest(clon
     assert read.others == {"ConfigMap": 1}
 
 
+def test_settings_for_a_workspace_come_along(clone):
+    settings = f"{CONFIG}data: {{inference_config.yaml: 'vllm: {{}}'}}\n"
+    clone.release("v0.5.0", {"examples/a.yaml": f"{SERVE}---\n{settings}"})
+    assert [name for name, _ in names(corpus.read(clone.git))] == ["config", "serve"]
+
+
 def test_the_same_content_is_one_manifest_whatever_its_comments_and_its_path(clone):
     clone.release("v0.1.0", {"examples/old.yaml": f"# old\n{SERVE}"})
     clone.release("v0.2.0", {"examples/new/a.yaml": SERVE})

@@ -6,8 +6,8 @@ import pytest
 
 from tests.conformance import verdicts
 
-ADMITTED = verdicts.Verdict("aaa", "examples/a.yaml", "v0.1.0", "")
-REFUSED = verdicts.Verdict("bbb", "examples/b.yaml", "v0.1.0..HEAD", "metadata.name: no", "refused")
+ADMITTED = verdicts.Verdict("aaa", "examples/a.yaml", "v0.1.0", "Workspace", "")
+REFUSED = verdicts.Verdict("bbb", "examples/b.yaml", "v0.1.0..HEAD", "Workspace", "metadata.name: no", "refused")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import yaml
 LIST = Path(__file__).parent / "kaito-manifests.yaml"
 ADMITTED, REFUSED = "admitted", "refused"
 _HEAD = """\
-# How kaito-hera's rules judge the Workspaces in KAITO's own examples and manuals, of every release.
+# How kaito-hera judges the Workspaces, and ConfigMaps for them, in KAITO's own examples and manuals of every release.
 # Written by `make conformance KAITO=... WRITE=yes`, except for `judged`: why it is right to refuse this one.
 # `unreplaced`: what becomes of a manifest whose placeholders nobody replaced; its verdict is of it with values in them.
 """
@@ -26,6 +26,7 @@ class Verdict:
     digest: str
     path: str
     tags: str
+    kind: str
     says: str
     """Why it is refused; empty when it is admitted."""
     unreplaced: str = ""
@@ -39,7 +40,7 @@ class Verdict:
 
     def entry(self) -> dict[str, Any]:
         """As it stands in the list."""
-        entry = {"digest": self.digest, "path": self.path, "tags": self.tags, "verdict": self.word}
+        entry = {name: getattr(self, name) for name in ("digest", "path", "tags", "kind")} | {"verdict": self.word}
         if self.unreplaced:
             entry["unreplaced"] = self.unreplaced
         if self.says:
@@ -50,7 +51,7 @@ class Verdict:
 def read(file: Path = LIST) -> dict[str, Verdict]:
     """The list by digest; empty without a file."""
     entries = yaml.safe_load(file.read_text()) if file.exists() else []
-    read_in = ("digest", "path", "tags", "says", "unreplaced", "judged")
+    read_in = ("digest", "path", "tags", "kind", "says", "unreplaced", "judged")
     return {entry["digest"]: Verdict(**{name: entry.get(name, "") for name in read_in}) for entry in entries or []}
 
 
