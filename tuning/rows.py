@@ -176,15 +176,21 @@ def _chat(row: Row, columns: DatasetConfig) -> Example | None:
     if columns.messages_column:
         return _messages(_value(row, columns.messages_column))
     for column in ("messages", "conversations"):
-        if not columns.response_column and row.get(column):
+        if not _response(row, columns) and row.get(column):
             return _messages(row[column])
     return None
+
+
+def _response(row: Row, columns: DatasetConfig) -> str | None:
+    """The response column that is asked for; `text` is KAITO's default, and asks for nothing where there is none."""
+    asked = columns.response_column
+    return asked if asked != "text" or "text" in row else None
 
 
 def _pair(row: Row, columns: DatasetConfig) -> Example | None:
     """A prompt, perhaps with context, and the answer to it."""
     prompt = columns.prompt_column or columns.instruction_column or _first(row, PROMPTS)
-    response = columns.response_column or _first(row, RESPONSES)
+    response = _response(row, columns) or _first(row, RESPONSES)
     if prompt is None or response is None:
         return None
     asked, answer = _value(row, prompt), _value(row, response)
@@ -197,8 +203,8 @@ def _pair(row: Row, columns: DatasetConfig) -> Example | None:
 
 
 def _plain(row: Row, columns: DatasetConfig) -> Example | None:
-    column = columns.response_column or "text"
-    if column not in row and not columns.response_column:
+    column = _response(row, columns) or "text"
+    if column not in row and column == "text":
         return None
     text = _text(_value(row, column), column)
     if not text.strip():

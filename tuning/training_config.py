@@ -252,12 +252,17 @@ def _sort_keys(
 ) -> tuple[dict[str, Any], list[str]]:
     """What decides something, under its present name, and what nobody knows; the rest becomes warnings."""
     known, unknown = {}, []
-    idle = training_keys.IDLE[section]
+    idle, renamed = training_keys.IDLE[section], training_keys.RENAMED.get(section, {})
     for key, value in written.items():
-        name = training_keys.RENAMED.get(key, key) if section == "TrainingArguments" else key
+        name = renamed.get(key, key)
         if value is None or key == "output_dir":
             continue  # null is the same as silence
-        if name in kind.model_fields:
+        if name != key and written.get(name) is not None:
+            unknown.append(f"{section}.{key}: is another name of {name}, which is there too; keep one of them")
+        elif name != key:
+            warnings.append(f"{section}.{key}: is called {name} here, and is honoured")
+            known[name] = value
+        elif name in kind.model_fields:
             known[name] = value
         elif name not in idle:
             unknown.append(f"{section}.{key}: unknown key with value {_shown(value)}; {_meant_key(key, section)}")

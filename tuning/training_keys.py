@@ -21,13 +21,16 @@ def _idle(reason: str, keys: str, harmless: tuple[object, ...] = ()) -> Iterator
     return ((key, Idle(reason, harmless)) for key in keys.split())
 
 
-RENAMED: Mapping[str, str] = {
-    "gradient_checkpointing": "activation_checkpointing",
-    "max_seq_length": "max_length",
-    "per_gpu_train_batch_size": "per_device_train_batch_size",
-    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "ModelConfig": {"dtype": "torch_dtype"},
+    "TrainingArguments": {
+        "gradient_checkpointing": "activation_checkpointing",
+        "max_seq_length": "max_length",
+        "per_gpu_train_batch_size": "per_device_train_batch_size",
+        "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    },
 }
-"""Older names of TrainingArguments' keys."""
+"""Other releases' names of keys, by section: honoured, with a warning."""
 
 SECTIONS_IDLE: Mapping[str, str] = {
     "TokenizerParams": "padding and truncation follow TrainingArguments.max_length",
@@ -38,10 +41,12 @@ _MODEL = dict(
     [
         *_idle(
             "the weights are those of the preset, at its pinned revision",
-            "pretrained_model_name_or_path revision state_dict cache_dir force_download proxies output_loading_info",
+            "pretrained_model_name_or_path revision state_dict cache_dir force_download resume_download proxies "
+            "output_loading_info from_tf",
             ("/workspace/tfs/weights", "/workspace/weights", "main", False),
         ),
         *_idle("weights are downloaded once, then read from disk", "local_files_only", (True, False)),
+        *_idle("say it in QuantizationConfig", "load_in_4bit load_in_8bit", (False,)),
         *_idle("the whole model goes to the one GPU", "device_map", ("auto", "cuda", "cuda:0")),
         *_idle("models run on transformers' own classes, never on code from the hub", "trust_remote_code", (False,)),
         *_idle("scaled dot product attention is used", "attn_implementation", ("sdpa",)),
@@ -72,7 +77,7 @@ _LORA = dict(
             "lora_ga_config velora_config alora_invocation_tokens qalora_group_size monteclora_config "
             "layer_replication runtime_config target_parameters arrow_config kasa_config ensure_weight_tying "
             "modules_to_save",
-            (False, "megatron.core"),
+            (False, {}, "megatron.core"),
         ),
     ]
 )
@@ -97,7 +102,7 @@ _TRAINING = dict(
             "the rows that DatasetConfig.train_test_split holds out are evaluated once, at the end",
             "eval_strategy evaluation_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches "
             "eval_use_gather_object eval_accumulation_steps eval_packing prediction_loss_only include_for_metrics "
-            "include_inputs_for_metrics batch_eval_metrics do_train do_eval do_predict",
+            "include_inputs_for_metrics batch_eval_metrics do_train do_eval do_predict use_legacy_prediction_loop",
             ("no", False),
         ),
         *_idle(
@@ -111,7 +116,7 @@ _TRAINING = dict(
             "ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend "
             "ddp_timeout fsdp fsdp_config fsdp_min_num_params fsdp_transformer_layer_cls_to_wrap deepspeed local_rank "
             "accelerator_config parallelism_config average_tokens_across_devices use_cpu no_cuda use_mps_device "
-            "tpu_num_cores tpu_metrics_debug ray_scope xpu_backend dispatch_batches split_batches",
+            "tpu_num_cores tpu_metrics_debug ray_scope xpu_backend dispatch_batches split_batches mp_parameters",
             (False,),
         ),
         *_idle(
@@ -149,7 +154,10 @@ _TRAINING = dict(
 _COLLATOR = dict(
     [
         *_idle("a causal model has no mask token (KAITO turns it off too)", "mlm", (False,)),
-        *_idle("a causal model has no mask token", "mlm_probability mask_replace_prob random_replace_prob seed"),
+        *_idle(
+            "a causal model has no mask token",
+            "mlm_probability mask_replace_prob random_replace_prob seed whole_word_mask",
+        ),
         *_idle("batches are PyTorch tensors", "return_tensors tf_experimental_compile tokenizer", ("pt", False)),
     ]
 )

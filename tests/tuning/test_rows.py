@@ -69,6 +69,8 @@ def test_a_text_is_a_text():
         ({"instruction": "q", "y": "a", "output": "no"}, {"response_column": "y"}, CHAT),
         ({"body": "t"}, {"response_column": "body"}, "t"),
         ({"text": "t"}, {"response_column": "text"}, "t"),
+        ({"messages": CHAT}, {"response_column": "text"}, CHAT),  # KAITO's default, written out
+        ({"prompt": "q", "completion": "a"}, {"response_column": "text"}, CHAT),
         (
             {"q": "q", "label": 1},
             {"prompt_column": "q", "response_column": "label"},

@@ -207,10 +207,45 @@ def test_a_value_without_end_is_shown_in_part():
     assert len(str(raised.value)) < 500
 
 
-@pytest.mark.parametrize(("old", "new"), list(training_keys.RENAMED.items()))
-def test_older_names_are_understood(old, new):
-    value = "true" if new == "activation_checkpointing" else 64
-    assert getattr(one("TrainingArguments", old, value).arguments, new) in (True, 64)
+@pytest.mark.parametrize(
+    ("section", "old", "new"),
+    [(section, old, new) for section, names in training_keys.RENAMED.items() for old, new in names.items()],
+)
+def test_other_releases_names_are_honoured_with_a_warning(section, old, new):
+    value = {"activation_checkpointing": "true", "torch_dtype": "float16"}.get(new, 64)
+    config = one(section, old, value)
+    field = training_config.SECTIONS[section][0]
+    assert getattr(getattr(config, field), new) in (True, 64, "float16")
+    assert config.warnings == (f"{section}.{old}: is called {new} here, and is honoured",)
+
+
+def test_a_key_under_both_names_is_refused():
+    with pytest.raises(ValueError, match=r"TrainingArguments\.max_seq_length: is another name of max_length"):
+        parse("training_config: {TrainingArguments: {max_seq_length: 64, max_length: 128}}", "qlora")
+
+
+KAITOS_OWN = """
+training_config:
+  ModelConfig: {pretrained_model_name_or_path: /workspace/tfs/weights, state_dict: null, cache_dir: null,
+                from_tf: false, force_download: false, resume_download: false, proxies: null,
+                output_loading_info: false,
+                local_files_only: false, revision: main, trust_remote_code: false, load_in_4bit: false,
+                load_in_8bit: false, torch_dtype: null, device_map: auto, chat_template: null}
+  QuantizationConfig: {quant_method: bitsandbytes, load_in_8bit: false, load_in_4bit: true, llm_int8_threshold: 6.0,
+                       llm_int8_skip_modules: null, llm_int8_enable_fp32_cpu_offload: false,
+                       llm_int8_has_fp16_weight: false, bnb_4bit_compute_dtype: float32, bnb_4bit_quant_type: fp4,
+                       bnb_4bit_use_double_quant: false}
+  LoraConfig: {init_lora_weights: true, target_modules: null, layers_to_transform: null, layers_pattern: null,
+               loftq_config: {}}
+  DatasetConfig: {dataset_path: null, dataset_extension: null, shuffle_dataset: true, shuffle_seed: 42,
+                  context_column: null, response_column: text, messages_column: null, train_test_split: 0.8}
+"""
+
+
+def test_the_defaults_of_kaitos_own_classes_written_out_need_no_warning():
+    config = parse(KAITOS_OWN, "qlora")
+    assert config.warnings == ()
+    assert config.dataset.train_test_split == 0.8
 
 
 def test_idle_keys_are_never_silent_unless_they_ask_for_what_happens_anyway():
