@@ -38,6 +38,17 @@ _POLICIES = (
 )
 
 
+def of(rule: Rule) -> str:
+    """The name of the policy that has this rule."""
+    return next(one.name for one in _POLICIES if rule.needs in one.needs and rule.severity == one.severity)
+
+
+def told(messages: list[str]) -> str:
+    """What the API server shows of a policy's messages."""
+    joined = "; ".join(messages)
+    return joined[:_ROOM] + "..." if len(joined) > _ROOM else joined
+
+
 def manifests() -> list[dict[str, Any]]:
     """All objects in the order in which to apply them."""
     made = [_table()]

@@ -57,7 +57,7 @@ def without_table(cluster, refused):
     cluster.delete(TABLE, NAME)
     settle(refused, "presettable-kaito-hera-presets-is-missing.install-kaito-hera-anew")
     yield
-    cluster.create(TABLE, {"metadata": {"name": NAME}, "data": table["data"]})
+    cluster.apply(TABLE, {"metadata": {"name": NAME}, "data": table["data"]})
     settle(refused, "")
 
 
@@ -129,15 +129,6 @@ def test_empty_tables_are_as_good_as_none(cluster, refused):
     settle(refused, "")
 
 
-def test_what_was_uninstalled_and_installed_again_judges_again(kubectl, own, refused):
-    """With a ConfigMap for the tables the API server would find none until it is restarted."""
-    argo = ROOT / "argo"
-    kubectl("delete", "--ignore-not-found", "-f", argo / "policy.yaml", "-f", argo / "policy-kind.yaml")
-    settle(refused, "", {**making.inference(), "inference": {"preset": {"name": "made-up"}}})
-    testing.install(own)
-    settle(refused, "")
-
-
 @pytest.fixture
 def settings(cluster, refused):
     """Change settings; they are as before afterwards."""
@@ -179,3 +170,15 @@ def namespace(cluster):
     if cluster.get(NAMESPACE, name) is None:
         cluster.create(NAMESPACE, {"metadata": {"name": name}})
     return name
+
+
+def test_what_was_uninstalled_and_installed_again_judges_again(kubectl, own, refused):
+    """With a ConfigMap for the tables the API server would find none until it is restarted: as the settings' rules then.
+
+    Therefore this is the last.
+    """
+    argo = ROOT / "argo"
+    kubectl("delete", "--ignore-not-found", "-f", argo / "policy.yaml", "-f", argo / "policy-kind.yaml")
+    settle(refused, "", {**making.inference(), "inference": {"preset": {"name": "made-up"}}})
+    testing.install(own)
+    settle(refused, "")

@@ -1,0 +1,136 @@
+"""Whatever a Workspace says, the API server and Python give the same verdict, policies even in the same words.
+
+2,000 objects and each rule at least 20 times: `make agreement`. A test run takes a part of them.
+"""
+
+import collections
+import json
+import os
+
+import hypothesis
+import pydantic
+import pytest
+
+from kaito_hera import admission, api
+from kaito_hera import cluster as clusters
+from kaito_hera.admission import policy
+from kaito_hera.settings import Azure, Settings
+from tests.apiserver.conftest import until
+from tests.apiserver.generating import workspaces
+from tests.cluster import testing
+
+EXAMPLES = int(os.environ.get("KAITO_HERA_AGREEMENT", "250"))
+ALL = 2000
+AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
+SETTINGS = Settings(node_provider="aks", azure=AZURE, retired_sizes="refuse")
+HITS = collections.Counter()
+DENIED = "denied request: "
+
+
+@pytest.fixture(scope="module")
+def ask():
+    """What an API server with these settings says to a create: status code, its message, its warnings."""
+    patch = pytest.MonkeyPatch()
+    with testing.apiserver() as path:
+        testing.install(path)
+        patch.setenv("KUBECONFIG", str(path))
+        cluster = clusters.Cluster.connect()
+        data = {"nodeProvider": "aks", "retiredSizes": "refuse"}
+        cluster.patch(clusters.CONFIG_MAP, "kaito-hera-settings", "kaito-hera", {"data": data})
+
+        def asked(body):
+            address = f"/apis/{body['apiVersion']}/namespaces/default/workspaces"
+            query = {"fieldValidation": "Strict", "dryRun": "All"}
+            content = json.dumps(body).encode()
+            headers = {"Content-Type": "application/json"}
+            answer = cluster._request("POST", address, query, body=content, headers=headers, timeout=30)
+            said = json.loads(answer.data)
+            warned = answer.headers.getlist("Warning")
+            return answer.status, str(said.get("message", "")), [line.removesuffix('"') for line in warned]
+
+        unsized = {"resource": {"labelSelector": {}}, "inference": {"preset": {"name": "phi-4"}}}
+        body = {"apiVersion": "kaito.sh/v1beta1", "kind": "Workspace", "metadata": {"name": "w"}, **unsized}
+        until(lambda: "instanceType: is missing" in asked(body)[1], what="the settings")
+        yield asked
+    patch.undo()
+
+
+def judge(body):
+    """Python's verdict: the Workspace's problems, or the rules of the schema that it breaks."""
+    try:
+        workspace = api.Workspace.parse(body)
+    except pydantic.ValidationError as refused:
+        return None, list(_broken(refused))
+    return admission.problems(workspace, SETTINGS), []
+
+
+def _broken(refused):
+    for error in refused.errors():
+        cause = error.get("ctx", {}).get("error")
+        yield from getattr(cause, "messages", [error["msg"]])
+
+
+def _unescaped(warning):
+    return warning.replace('\\"', '"').replace("\\\\", "\\")
+
+
+@hypothesis.settings(
+    max_examples=EXAMPLES,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+@hypothesis.given(body=workspaces())
+def test_api_server_and_python_agree(ask, body):
+    status, message, warned = ask(body)
+    problems, broken = judge(body)
+    errors = [problem for problem in problems or () if problem.severity == "error"]
+    seen = f"{status}: {message}\nPython: {broken or [problem.message for problem in errors]}"
+    HITS["objects"] += 1
+    if problems is None:
+        assert status in {400, 422}, seen
+        assert DENIED not in message, seen
+        HITS.update(set(broken))
+        return
+    if errors:
+        assert status == 422, seen
+        denied = _denied(message, errors)
+        assert message.partition(DENIED)[2] == policy.told([problem.message for problem in denied]), seen
+        HITS.update({problem.rule.name for problem in denied})
+    else:
+        assert status == 201, seen
+        HITS["sound"] += 1
+    _assert_warned(problems, warned)
+
+
+def _denied(message, errors):
+    """The problems of the policy that spoke: the API server shows the first one's alone."""
+    name = message.partition("ValidatingAdmissionPolicy '")[2].partition("'")[0]
+    return [problem for problem in errors if policy.of(problem.rule) == name]
+
+
+def _assert_warned(problems, warned):
+    expected = [problem for problem in problems if problem.severity == "warning"]
+    by_rule = collections.defaultdict(list)
+    for problem in expected:
+        by_rule[problem.rule.name].append(problem.message)
+    told = {_unescaped(line.partition("kaito-hera-warnings': ")[2]) for line in warned}
+    assert told == {policy.told(messages) for messages in by_rule.values()}
+    HITS.update(by_rule.keys())
+
+
+@pytest.mark.skipif(EXAMPLES < ALL, reason=f"needs {ALL} objects: make agreement")
+def test_half_of_them_were_sound_and_each_rule_spoke():
+    assert HITS["objects"] >= ALL
+    assert 0.4 <= HITS["sound"] / HITS["objects"] <= 0.6
+    named = [rule.name for rule in admission.RULES if rule.found]
+    models = (getattr(api, name) for name in api.__all__)
+    named += [
+        rule.message
+        for model in models
+        if isinstance(model, type) and issubclass(model, api.Model)
+        for rule in model.rules
+        if rule.holds
+    ]
+    assert {name: HITS[name] for name in named if HITS[name] < 20} == {}
