@@ -10,6 +10,8 @@ from typing import Self, TextIO
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _NARROWEST = 40
 _GAP = "  "
+_LONGEST = 2000
+"""Characters of a sentence: more is nobody's to read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Paper:
     def wrap(self, text: str, *, indent: str = "", first: str | None = None) -> list[str]:
         """A sentence in lines that begin with `indent`, the first one with `first`."""
         head = indent if first is None else first
+        text = inert(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ...")
         if self.width is None:
             return [head + text]
         lines = textwrap.wrap(
@@ -61,7 +64,7 @@ class Paper:
 
         Where the line is too short the columns of `drop` go, first named first, then the last one is cut.
         """
-        columns = list(zip(head, *rows, strict=True))
+        columns = list(zip(head, *([inert(cell) for cell in row] for row in rows), strict=True))
         gone = list(drop)
         while gone and self._too_wide(columns, indent):
             columns = [column for column in columns if column[0] != gone[0]]
@@ -84,6 +87,11 @@ class Paper:
 
     def _cut(self, line: str) -> str:
         return line if self.width is None or len(line) <= self.width else f"{line[: self.width - 1]}…"
+
+
+def inert(text: str) -> str:
+    """The text without what a terminal would obey: control characters, and those that turn the writing round."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def bar(start: float, end: float, width: int) -> str:

@@ -50,6 +50,12 @@ def test_there_is_colour_only_where_it_is_asked_for():
     ]
 
 
+def test_nothing_that_a_user_wrote_moves_the_cursor():
+    told = "a\x1b[2Jb\u202ec\nd"
+    assert Paper().wrap(told) == [r"a\x1b[2Jb\u202ec\nd"]
+    assert Paper().table(["X"], [[told]])[1] == r"a\x1b[2Jb\u202ec\nd"
+
+
 def test_a_file_has_neither_width_nor_colour():
     assert Paper.of(io.StringIO()) == Paper(None, colour=False)
 

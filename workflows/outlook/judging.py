@@ -55,8 +55,9 @@ def judge(
 def _unread(obj: dict[str, Any], found: list[Finding]) -> outlook.Outlook:
     metadata = obj.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
+    namespace, name = (str(metadata.get(key, usual))[:63] for key, usual in (("namespace", "default"), ("name", "?")))
     return outlook.Outlook(
-        workspace=f"{metadata.get('namespace', 'default')}/{metadata.get('name', '?')}",
+        workspace=f"{namespace}/{name}",
         does="cannot be read",
         works=False,
         errors=tuple(telling.finding(one) for one in found),

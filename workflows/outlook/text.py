@@ -1,6 +1,6 @@
 """An Outlook for people: what happens, on which nodes, whether it fits, what it costs, what is wrong. Pure text."""
 
-from kaito_hera.paper import Paper, bar
+from kaito_hera.paper import Paper, bar, inert
 from workflows.outlook import Candidate, Finding, Memory, Outlook, Price
 
 _BAR = 32  # characters of the whole usable memory of a GPU
@@ -25,7 +25,7 @@ def render(plan: Outlook, paper: Paper) -> str:
 def _head(plan: Outlook, paper: Paper) -> list[str]:
     lines = paper.wrap(f"{plan.workspace}: {plan.does}")
     lines[0] = lines[0].replace(plan.workspace, paper.paint(plan.workspace, "bold"), 1)
-    return lines + ([f"  {paper.paint(plan.model, 'dim')}"] if plan.model else [])
+    return lines + ([f"  {paper.paint(inert(plan.model), 'dim')}"] if plan.model else [])
 
 
 def _steps(plan: Outlook, paper: Paper) -> list[str]:
