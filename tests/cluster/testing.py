@@ -8,6 +8,7 @@ a test decides alone what happens. `standing.py` makes one that outlives its cal
 """
 
 import contextlib
+import hashlib
 import json
 import socket
 import subprocess
@@ -61,6 +62,14 @@ def install(kubeconfig: Path, *, argo: bool = False) -> None:
         _until(lambda kind=kind: _try(kubeconfig, "get", kind, "-A").returncode == 0, f"an answer for {kind}")  # type: ignore[misc]
     if kubectl(kubeconfig, "get", "validatingadmissionpolicybindings", "-o", "name"):
         _until(lambda: _refused(kubeconfig), "admission policies that hold")
+
+
+def installed() -> str:
+    """What `install` would apply, as a hash."""
+    digest = hashlib.sha256()
+    for file in sorted(_ARGO.iterdir()):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def kubectl(kubeconfig: Path, *arguments: str) -> str:
