@@ -116,6 +116,17 @@ def test_a_terminal_failure_before_any_node_was_asked_for_ends_it():
     assert decided(workspace, status(workspace), making.live(workflows=[failed])) == []
 
 
+def test_a_terminal_failure_leaves_the_server_that_kaito_made_alone():
+    workspace = making.inference()
+    message = making.failed_message("Forbidden", "quota", retryable=False)
+    failed = making.workflow(workspace, phase="Failed", provision_nodes="Succeeded", roll_out=("Failed", message))
+    seen = making.live(workflows=[failed])
+    theirs = NodesStatus(inherited=True)
+    assert decided(workspace, status(workspace, nodes=theirs), seen) == []
+    ours = status(workspace, "serve", nodes=theirs)
+    assert Start(Parts(), failures=0) in decided(workspace, ours, seen), "not once ours has taken its place"
+
+
 def test_a_terminal_failure_gives_nodes_back_that_serve_nobody():
     workspace = making.tuning()
     message = making.failed_message("BadData", "every row is empty", retryable=False)

@@ -1,3 +1,5 @@
+import pytest
+
 from kaito_hera import api
 from kaito_hera.decide import (
     Create,
@@ -13,7 +15,7 @@ from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
 from kaito_hera.status import NodesStatus, Status
 from tests import making
-from tests.kaito_hera.deciding import decided, status
+from tests.kaito_hera.deciding import AKS, decided, status
 
 
 def deleted(workspace, seconds=1):
@@ -24,6 +26,16 @@ def deleted(workspace, seconds=1):
 def test_a_workspace_that_never_did_anything_goes_at_once():
     written = Status(observed_generation=1)
     assert decided(deleted(making.inference()), written, making.live()) == [RemoveFinalizer()]
+
+
+@pytest.mark.parametrize("settings", [AKS, Settings(node_provider="byo")], ids=["aks", "byo"])
+def test_what_kaito_made_is_released_though_we_never_did_anything(settings):
+    workspace = deleted(making.inference())
+    theirs = Status.of({"status": {"workerNodes": ["n1"]}})
+    assert decided(workspace, theirs, making.live(), settings) == [Start(Parts(), failures=0)]
+    done = making.workflow(workspace, kind="release", phase="Succeeded", release="Succeeded")
+    after = status(workspace, kind="release", nodes=NodesStatus(inherited=True))
+    assert RemoveFinalizer() in decided(workspace, after, making.live(workflows=[done]), settings)
 
 
 def test_without_our_finalizer_a_deletion_is_not_ours():
