@@ -1,7 +1,8 @@
 """`--check`: whether model and adapters can be had, asked from the user's namespace before a GPU is bought.
 
-Runs in the operator's image: pydantic and skopeo, no torch and no ray. All images are asked at once and the answer
-comes in less than 15 seconds, also from a registry that does not answer. A volume is looked into where it is mounted.
+Runs in the operator's image: pydantic, requests and skopeo, no torch and no ray. All images are asked at once and the
+answer comes in less than 15 seconds, also from a registry that does not answer; a slow hub, which is asked four times,
+is given more. A volume is looked into where it is mounted.
 """
 
 import concurrent.futures

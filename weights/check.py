@@ -11,6 +11,9 @@ import presets
 from weights import errors, hub, image
 from weights.config import Found, Model
 
+_SILENCE_SECONDS = 10.0
+"""How long a registry may say nothing: a user waits for the answer."""
+
 
 def check(model: Model, auth: Path) -> Found:
     """Raise why the model cannot be had; else what it is now."""
@@ -35,7 +38,7 @@ def _commit(model: Model, asked: hub.Hub) -> str:
 
 
 def _of_image(model: Model, auth: Path) -> Found:
-    with image.opened(model, auth) as source:
+    with image.opened(model, auth, silence=_SILENCE_SECONDS) as source:
         found = image.inspect(source)
         if model.known:
             return Found(pinned=found.digest, bytes=found.weights_bytes)

@@ -26,7 +26,8 @@ _DOCKER = "application/vnd.docker.distribution.manifest"
 _MANIFESTS = f"{MANIFEST}, application/vnd.oci.image.index.v1+json, {_DOCKER}.v2+json, {_DOCKER}.list.v2+json"
 _MANIFEST_BYTES = 4 << 20
 _PIECE = 1 << 20
-_TIMEOUT = (10.0, 60.0)
+_CONNECT_SECONDS = 5.0
+_SILENCE_SECONDS = 60.0
 _ANONYMOUS, _PASSWORD = 1, 2
 """How to be let in: a public image must not fail for an expired secret, so without a password first."""
 TRIES = 6
@@ -50,7 +51,9 @@ class Body:
 class Registry:
     """One image's registry."""
 
-    def __init__(self, image: str, auth: Path | None, *, field: str, push: bool = False, pause: float = 1.0) -> None:
+    def __init__(
+        self, image: str, auth: Path | None, *, field: str, push: bool = False, silence: float = _SILENCE_SECONDS
+    ) -> None:
         self.field = field
         try:
             self.reference = docker.parse(image)
@@ -59,7 +62,7 @@ class Registry:
         self._credential = docker.find(auth, self.reference)
         self._base = f"https://{self.reference.api}"
         self._actions = "pull,push" if push else "pull"
-        self._pause = pause
+        self._timeout = (_CONNECT_SECONDS, silence)
         self._authorization = self._challenge = ""
         self._stage = _ANONYMOUS
         self._turn = threading.Lock()
@@ -101,7 +104,7 @@ class Registry:
                 tries = 0 if have > before else tries + 1
                 if tries >= TRIES:
                     raise
-                time.sleep(min(self._pause * tries**2, 15))
+                time.sleep(min(tries**2, 15))
         if have != size or f"sha256:{read.hexdigest()}" != digest:
             part.unlink(missing_ok=True)
             raise errors.RegistryUnavailable(f"{self.field}: {self.reference}: blob {digest} came with other bytes")
@@ -160,9 +163,9 @@ class Registry:
         for stage in range(self._stage, _PASSWORD + 1):
             if answer.status_code not in {401, 403}:
                 break
-            answer.close()  # a body that nobody reads holds its connection
             used = str(answer.request.headers.get("Authorization", ""))
             if self._authenticate(answer.headers.get("WWW-Authenticate", ""), used, stage):
+                answer.close()  # a body that nobody reads holds its connection
                 answer = self._signed(method, path, own, **more)
         if answer.ok or answer.status_code in allow:
             return answer
@@ -176,7 +179,7 @@ class Registry:
     def _send(self, method: str, url: str, **more: Any) -> requests.Response:
         """One request; answers that another try may change are raised. A redirect elsewhere goes without password."""
         try:
-            answer = self._session.request(method, url, timeout=_TIMEOUT, **more)
+            answer = self._session.request(method, url, timeout=self._timeout, **more)
         except requests.ConnectionError as error:
             if url.startswith("http:") or not _is_this_machine(self.reference.host):
                 raise self._unreachable(error) from error
