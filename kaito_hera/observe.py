@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import pydantic
 
-from kaito_hera import api, conditions, held, intent, live, names, retry, status
+from kaito_hera import api, conditions, held, intent, live, models, names, retry, status
 from kaito_hera.api import Workspace
 from kaito_hera.conditions import Verdict, View
 from kaito_hera.live import Live, Step
@@ -145,8 +145,8 @@ def _progress(view: View) -> _Progress | None:
 
 def _model(view: View) -> ModelStatus | None:
     """What preflight found, for as long as the Workspace names the same model; another attempt's word is kept."""
-    preset = view.workspace.preset
-    source = (preset.options.image or preset.name) if preset else ""
+    preset, known = view.workspace.preset, models.find(view.workspace)
+    source = (preset.options.image or (known and known.image) or preset.name) if preset else ""
     before = view.before.model if view.before.model and view.before.model.source == source else None
     meant = view.workflow and _made_for(view.workflow) == view.wanted
     pinned = view.steps["preflight"].outputs.get("pinned", "") if meant and _succeeded(view.steps, "preflight") else ""

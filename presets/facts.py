@@ -75,6 +75,8 @@ class Preset(Facts):
     hub_id: str
     revision: str | None
     """The commit on the hub; None where none is pinned, so that what is served follows the hub."""
+    image: str | None = None
+    """A container image that holds its files; None where they come from the hub."""
     license: str | None
     """The hub's name of it."""
     access: Access

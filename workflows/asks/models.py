@@ -39,9 +39,8 @@ def field(workspace: Workspace) -> str:
 
 def model(workspace: Workspace, pinned: str = "") -> weights.Model:
     """The model and where its files are."""
-    found, asked = known(workspace), _options(workspace)
+    found, asked, image = known(workspace), _options(workspace), _image(workspace)
     revision = found.hub_revision if found else _BRANCH
-    image = asked.image or ""
     if image and pinned:
         image = f"{_repository(image)}@{pinned}"
     return weights.Model(
@@ -63,12 +62,12 @@ def floats(workspace: Workspace) -> bool:
         found = known(workspace)
     except presets.UnknownNameError:  # preflight says so
         return False
-    return bool(_options(workspace).image) or found is None or found.revision is None
+    return bool(_image(workspace)) or found is None or found.revision is None
 
 
 def secrets(workspace: Workspace) -> tuple[tuple[str, str], ...]:
     """Docker Secrets for its image: the Workspace's field and the name in it."""
-    if workspace.preset is None or not _options(workspace).image:
+    if workspace.preset is None or not _image(workspace):
         return ()
     where = f"{field(workspace)}.presetOptions.imagePullSecrets"
     return tuple((f"{where}[{nth}]", name) for nth, name in enumerate(_options(workspace).image_pull_secrets))
@@ -100,7 +99,7 @@ def pass_access(run: Run) -> None:
     if workspace.preset is None:
         return
     options = f"{field(workspace)}.presetOptions"
-    if run.settings.hf_offline and not _options(workspace).image:
+    if run.settings.hf_offline and not _image(workspace):
         raise errors.InvalidWorkspaceError(
             f"{options}.image: is missing; by the setting hfOffline the hub is not asked in this cluster: name an image"
             " that holds the model's files (`kaito-hera model push` makes one)"
@@ -124,6 +123,12 @@ def judged(workspace: Workspace, found: presets.Preset) -> None:
 def _options(workspace: Workspace) -> PresetOptions:
     assert workspace.preset is not None
     return workspace.preset.options
+
+
+def _image(workspace: Workspace) -> str:
+    """The Workspace's, or the preset's own."""
+    found = known(workspace)
+    return _options(workspace).image or (found.image if found else None) or ""
 
 
 def _repository(image: str) -> str:
