@@ -39,6 +39,15 @@ def template(workspace: Workspace, placement: nodes.Placement, labels: dict[str,
     return {**written, "metadata": metadata, "spec": spec}
 
 
+def notes(workspace: Workspace) -> tuple[str, ...]:
+    """What the user should know of what is added to his pod."""
+    template = workspace.inference and workspace.inference.template
+    if not template or _asks_for_gpu(_map(template, "spec", FIELD)):
+        return ()
+    text = "no container asks for a GPU, so the first gets all of a node's, which are paid for; ask for as many as it"
+    return (f"{FIELD}: {text} needs in resources.limits ({nodes.GPU}: 0 for none)",)
+
+
 @contextlib.contextmanager
 def in_users_words(kind: clusters.Kind, *, own: bool) -> Iterator[None]:
     """What the API server says of the Deployment or the pod, with the fields as the user wrote them."""

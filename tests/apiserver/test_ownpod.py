@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from kaito_hera import checks, errors, names, nodes, rollout
+from kaito_hera import checks, errors, names, nodes, ownpod, rollout
 from kaito_hera import cluster as clusters
 from kaito_hera.api import Workspace
 from kaito_hera.run import Run
@@ -119,6 +119,8 @@ def test_a_pod_that_asks_for_no_gpu_gets_those_of_its_node(apply, rolled_out, si
     made = rolled_out(apply(workspace({"spec": {"containers": [first, second]}}, size=size)))
     resources = [each["resources"] for each in made["spec"]["template"]["spec"]["containers"]]
     assert resources == [{"limits": {nodes.GPU: gpus}, "requests": {"cpu": "1"}}, {}]
+    (note,) = ownpod.notes(making.parsed(workspace({"spec": {"containers": [first, second]}}, size=size)))
+    assert note.startswith("inference.template: no container asks for a GPU, so the first gets all of a node's")
 
 
 @pytest.mark.parametrize(
@@ -127,11 +129,14 @@ def test_a_pod_that_asks_for_no_gpu_gets_those_of_its_node(apply, rolled_out, si
         {"containers": [CONTAINER, {**CONTAINER, "name": "b", "resources": {"limits": {nodes.GPU: "2"}}}]},
         {"initContainers": [{**CONTAINER, "name": "b", "resources": {"limits": {"nvidia.com/mig-1g.10gb": 1}}}]},
         {"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "gpu"}]},
+        {"containers": [CONTAINER, {**CONTAINER, "name": "b", "resources": {"requests": {nodes.GPU: 0}}}]},
     ],
-    ids=["another container", "a slice", "a claim"],
+    ids=["another container", "a slice", "a claim", "none"],
 )
 def test_a_pod_that_asks_in_its_own_way_gets_no_more(apply, rolled_out, fields):
-    made = rolled_out(apply(workspace(changed(**fields))))
+    stored = apply(workspace(changed(**fields)))
+    assert ownpod.notes(Workspace.parse(stored)) == ()
+    made = rolled_out(stored)
     assert "limits" not in made["spec"]["template"]["spec"]["containers"][0].get("resources", {})
 
 

@@ -6,7 +6,7 @@ The only place that knows both sides: the operator's Workspace and the images' o
 from typing import Any
 
 import presets
-from kaito_hera import checks, jobs, rollout, sizing, volumes
+from kaito_hera import checks, jobs, ownpod, rollout, sizing, volumes
 from kaito_hera import cluster as clusters
 from kaito_hera.api import Workspace
 from kaito_hera.run import Run
@@ -40,7 +40,7 @@ def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
         pull_secrets=frames.pull_secrets(workspace, data=config is not None),
         volumes=volumes.named(workspace, tuned=bool(adapter)),
         checks=tuple(looks),
-        warnings=(*warnings, *volumes.notes(workspace)),
+        warnings=(*warnings, *volumes.notes(workspace), *ownpod.notes(workspace)),
     )
 
 
