@@ -50,7 +50,7 @@ def log_to(stream: TextIO) -> None:
 
 def leave(message: pydantic.BaseModel) -> None:
     """Write the termination message; without a kubelet to read it, print it."""
-    text = json.dumps(message.model_dump(exclude_none=True), ensure_ascii=True)
+    text = json.dumps(message.model_dump(mode="json", exclude_defaults=True), ensure_ascii=True)
     path = Path(os.environ.get(TERMINATION_LOG, "/dev/termination-log"))
     try:
         path.write_text(text)

@@ -28,6 +28,7 @@ TIMEOUT = (5.0, 10.0)
 """Seconds to connect and between bytes."""
 _MOST = 8 << 20
 _PAGES = 20
+_TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
 
 
@@ -79,6 +80,11 @@ class Hub:
 
     def _get(self, model: Model, path: str) -> tuple[bytes, str]:
         """The body, as far as it may go, and the query of the next page."""
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:
+            raise errors.ModelNotFound(
+                f"{model.what}: is not described here, and the hub is not asked (HF_HUB_OFFLINE); name an image that"
+                " `kaito-hera model push` made, which says what is in it"
+            )
         body = b""
         try:
             with self._session.get(self.endpoint + path, timeout=TIMEOUT, stream=True) as answer:

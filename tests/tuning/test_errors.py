@@ -7,6 +7,7 @@ import pytest
 
 from tuning import errors
 from tuning.config import RETRYABLE, Exit, Failure, parse_termination
+from weights import errors as weights
 
 
 def kinds(root=errors.TuningError):
@@ -25,12 +26,19 @@ def test_every_code_but_usage_has_an_error():
     assert {kind.code for kind in kinds()} == set(Exit) - {Exit.DONE, Exit.USAGE}
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", [kind for kind in kinds() if kind is not errors.ModelFiles])
 def test_a_failure_says_reason_text_and_whether_to_retry(kind):
     failure = kind("what, and the way out").failure()
     assert failure.reason == ("Unexpected" if kind is errors.TuningError else kind.__name__)
     assert failure.message == "what, and the way out"
     assert failure.retryable == (kind.code in RETRYABLE)
+
+
+@pytest.mark.parametrize("cause", weights.WeightsError.__subclasses__())
+def test_what_is_wrong_with_the_models_files_keeps_its_own_words(cause):
+    error = errors.ModelFiles(cause("what, and the way out"))
+    expected = Failure(reason=cause.__name__, message="what, and the way out", retryable=cause.retryable)
+    assert (error.failure(), error.code) == (expected, cause.code)
 
 
 @pytest.mark.parametrize("text", ["x" * 9000, "é" * 9000, "\N{GRINNING FACE}" * 9000, '"' * 9000, "\0" * 9000])

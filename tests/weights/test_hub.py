@@ -140,6 +140,13 @@ def test_a_hub_that_is_not_there_may_come_back(monkeypatch):
         asked.may_read(model())
 
 
+def test_a_hub_that_is_not_to_be_asked_is_not(running, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "true")
+    with hub.Hub() as asked, pytest.raises(errors.ModelNotFound, match="the hub is not asked"):
+        asked.config(model())
+    assert running.asked == []
+
+
 def test_the_token_goes_to_the_hub_and_not_where_it_redirects_to(running, token):
     token(GOOD)
     with hub.Hub() as asked:  # large files lie on another host
