@@ -47,6 +47,27 @@ def _one_model(w: "Workspace") -> bool:
     return w.inference.preset is not None and w.inference.preset.name == w.tuning.preset.name
 
 
+def _option(of: str, field: str, nothing: str) -> str:
+    """CEL for one of a preset's options, or nothing."""
+    options = f"self.{of}.preset.presetOptions"
+    return f"(has({options}) && has({options}.{field}) ? {options}.{field} : {nothing})"
+
+
+_OPTIONS = (("image", "''"), ("imagePullSecrets", "[]"), ("modelAccessSecret", "''"))
+
+
+def _one_source(w: "Workspace") -> bool:
+    served = w.inference.preset.preset_options if w.inference and w.inference.preset else None
+    if w.tuning is None or served is None:
+        return True
+    tuned = w.tuning.preset.options
+    return (served.image or "", served.image_pull_secrets, served.model_access_secret or "") == (
+        tuned.image or "",
+        tuned.image_pull_secrets,
+        tuned.model_access_secret or "",
+    )
+
+
 class Workspace(Model):
     """A model to serve, or to tune and then serve, and the GPU nodes for it."""
 
@@ -81,6 +102,15 @@ class Workspace(Model):
             _one_model,
             seen="'inference.preset.name: must be tuning.preset.name where both are given, ' + self.tuning.preset.name"
             " + ', and is ' + self.inference.preset.name + ': what is tuned is served'",
+        ),
+        Rule(
+            "!has(self.tuning) || !has(self.inference) || !has(self.inference.preset)"
+            " || !has(self.inference.preset.presetOptions) || ("
+            + " && ".join(f"{_option('inference', *each)} == {_option('tuning', *each)}" for each in _OPTIONS)
+            + ")",
+            "inference.preset.presetOptions: what is tuned is served: leave it out, or write what"
+            " tuning.preset.presetOptions says",
+            _one_source,
         ),
         Rule(
             "!has(self.tuning) || !has(self.inference) || !has(self.inference.adapters)"
