@@ -165,6 +165,15 @@ def test_a_look_mounts_what_pods_on_any_node_may(looks, claim, modes, phase, mou
     assert (listed["volume"], listed["folder"]) == ("persistentVolumeClaim/poet", "/mnt/adapters/poet")
 
 
+def test_the_tuning_job_mounts_what_it_reads_and_writes(cluster, apply, settings):
+    workspace = Workspace.parse(apply(tuning(data=claimed("in"), results=claimed("out"))))
+    wanted = asks.wanted(Run(cluster, workspace, settings, runs.provider(cluster, settings)), 1)
+    template = dict(wanted.objects)[clusters.JOB]["spec"]["template"]
+    assert mounts(template) == {"/mnt/data": (True, claimed("in")), "/mnt/results": (False, claimed("out"))}
+    assert "push" not in {volume["name"] for volume in template["spec"]["volumes"]}
+    assert template["spec"]["securityContext"]["fsGroup"] == 65532, "else nobody but root may write to a new claim"
+
+
 @pytest.mark.parametrize(
     "kind", [{"nfs": {"server": "files", "path": "/x"}}, {"azureFile": {"secretName": "s", "shareName": "n"}}]
 )
