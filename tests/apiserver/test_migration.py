@@ -1,7 +1,7 @@
 """Workspaces as KAITO leaves them, on a real API server: what becomes of each object. A test plays gpu-provisioner."""
 
 import concurrent.futures
-import datetime
+import dataclasses
 import time
 
 import pytest
@@ -14,26 +14,9 @@ from kaito_hera.nodes.byo import ByoProvider
 from kaito_hera.run import Run
 from tests import making
 from tests.apiserver.conftest import until
+from tests.apiserver.kaito import A100, BETA, CLAIM, CRD, HEADLESS, MACHINE, POOL, Kaito, answers, crd, kind_of
+from tests.cluster import testing
 from workflows import asks, steps
-
-A100 = "Standard_NC24ads_A100_v4"
-CRD = clusters.Kind(
-    "CustomResourceDefinition", "customresourcedefinitions", group="apiextensions.k8s.io", namespaced=False
-)
-POOL, CLAIM, BETA, MACHINE = claims._POOL, *claims._CLAIMS
-HEADLESS = "w-headless"
-
-
-def crd(kind, *versions):
-    anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    served = [
-        {"name": version, "served": True, "storage": version == versions[0], "schema": anything} for version in versions
-    ]
-    called = {"kind": kind.name, "plural": kind.plural, "singular": kind.name.lower()}
-    spec = {"group": kind.group, "scope": "Cluster", "names": called, "versions": served}
-    api_group = "unapproved, a test's own"
-    metadata = {"name": f"{kind.plural}.{kind.group}", "annotations": {"api-approved.kubernetes.io": api_group}}
-    return {"metadata": metadata, "spec": spec}
 
 
 @pytest.fixture
@@ -43,7 +26,7 @@ def karpenter(cluster):
     for each in made:
         cluster.create(CRD, each)
     for kind in (POOL, CLAIM, BETA, MACHINE):
-        until(lambda kind=kind: _answers(cluster, kind), what=f"an answer for {kind.name}")
+        until(lambda kind=kind: answers(cluster, kind), what=f"an answer for {kind.name}")
     yield
     for kind in (POOL, CLAIM, MACHINE):
         for obj in cluster.items(kind):
@@ -51,14 +34,7 @@ def karpenter(cluster):
     for each in made:
         cluster.delete(CRD, each["metadata"]["name"])
     for kind in (POOL, CLAIM, MACHINE):
-        until(lambda kind=kind: not _answers(cluster, kind), what=f"no {kind.name} any more")
-
-
-def _answers(cluster, kind):
-    try:
-        return cluster.page(kind) is not None
-    except errors.KaitoError:
-        return False
+        until(lambda kind=kind: not answers(cluster, kind), what=f"no {kind.name} any more")
 
 
 def give_back(cluster, kind, name):
@@ -66,82 +42,6 @@ def give_back(cluster, kind, name):
     cluster.delete(kind, name)
     if cluster.get(kind, name):
         cluster.patch(kind, name, None, {"metadata": {"finalizers": None}})
-
-
-def _kind(kind):
-    return {"apiVersion": kind.api_version, "kind": kind.name}
-
-
-class Kaito:
-    """What KAITO's controller and gpu-provisioner leave of one Workspace."""
-
-    def __init__(self, cluster, stored):
-        self.cluster, self.owner = cluster, stored["metadata"]
-        self.namespace = self.owner["namespace"]
-        self._made = []
-
-    def claim(self, name, *, kind=CLAIM, size=A100, node=True, ready=True, away=0, age=0, **more):
-        labels = {"kaito.sh/workspace": "w", "kaito.sh/workspacenamespace": self.namespace, "app": "phi", **more}
-        if node:
-            self._join(f"aks-{name}", labels, size, ready, away)
-        wanted = [{"key": nodes.SIZE, "operator": "In", "values": [size]}]
-        full = {"name": f"{name}-{self.namespace}", "labels": labels, "finalizers": ["karpenter.sh/termination"]}
-        obj = {**_kind(kind), "metadata": full, "spec": {"requirements": wanted}}
-        obj["status"] = {"nodeName": f"aks-{name}-{self.namespace}"} if node else {}
-        made = self.cluster.create(kind, obj)
-        return made["metadata"]["name"]
-
-    def _join(self, name, labels, size, ready, away):
-        full = f"{name}-{self.namespace}"
-        self.cluster.create(clusters.NODE, {"metadata": {"name": full, "labels": {**labels, nodes.SIZE: size}}})
-        since = status.rfc3339(datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=away))
-        state = {"type": "Ready", "status": str(ready), "reason": "K", "message": "m", "lastTransitionTime": since}
-        seen = {"conditions": [state], "allocatable": {"nvidia.com/gpu": "1"}}
-        self.cluster.patch(clusters.NODE, full, None, {"status": seen}, subresource="status")
-        self._made.append(full)
-
-    def server(self, kind):
-        labels = {"kaito.sh/workspace": "w"}
-        pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "w", "image": "kaito-base"}]}}
-        spec = {"selector": {"matchLabels": labels}, "template": pod}
-        if kind is inherited.STATEFUL_SET:
-            spec["serviceName"] = HEADLESS
-        return self.cluster.create(kind, {"metadata": self._metadata("w"), "spec": spec})
-
-    def services(self):
-        """As v0.12: traffic to the first pod, ready or not, and more ports than ours."""
-        ports = [{"name": f"p{port}", "port": port, "targetPort": port} for port in (6379, 8265, 5557)]
-        ports.append({"name": "http", "port": 80, "targetPort": 5000})
-        selector = {"kaito.sh/workspace": "w", "statefulset.kubernetes.io/pod-name": "w-0"}
-        spec = {"ports": ports, "selector": selector, "publishNotReadyAddresses": True}
-        made = self.cluster.create(clusters.SERVICE, {"metadata": self._metadata("w"), "spec": spec})
-        headless = {"clusterIP": "None", "selector": {"kaito.sh/workspace": "w"}}
-        self.cluster.create(clusters.SERVICE, {"metadata": self._metadata(HEADLESS), "spec": headless})
-        return made
-
-    def job(self, end=""):
-        pod = {"restartPolicy": "Never", "containers": [{"name": "w", "image": "i"}]}
-        labels = {"kaito.sh/workspace": "w"}
-        spec = {"template": {"metadata": {"labels": labels}, "spec": pod}}
-        made = self.cluster.create(clusters.JOB, {"metadata": self._metadata("w", labels), "spec": spec})
-        if end:
-            now = status.rfc3339(datetime.datetime.now(datetime.UTC))
-            before = {"Complete": "SuccessCriteriaMet", "Failed": "FailureTarget"}[end]
-            told = [{"type": kind, "status": "True", "lastTransitionTime": now} for kind in (before, end)]
-            ended = {"conditions": told, "startTime": now}
-            if end == "Complete":
-                ended["completionTime"] = now
-            self.cluster.patch(clusters.JOB, "w", self.namespace, {"status": ended}, subresource="status")
-        return made
-
-    def _metadata(self, name, labels=None):
-        owner = {"apiVersion": "kaito.sh/v1alpha1", "kind": "Workspace", "name": "w", "uid": self.owner["uid"]}
-        owners = [owner | {"controller": True, "blockOwnerDeletion": True}]
-        return {"name": name, "namespace": self.namespace, "labels": labels or {}, "ownerReferences": owners}
-
-    def clear(self):
-        for name in self._made:
-            self.cluster.delete(clusters.NODE, name)
 
 
 class Cloud:
@@ -202,6 +102,36 @@ def want_of(stored, count=1):
     return nodes.wanted(Workspace.parse(making.edited(stored, count=count)))
 
 
+@pytest.mark.parametrize("versions", [["v1alpha1"], ["v1beta1", "v1alpha1"]], ids=["v0.3", "v0.12"])
+def test_installed_over_kaito_s_crd_every_workspace_is_still_there(monkeypatch, versions):
+    with testing.apiserver() as kubeconfig:
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        cluster = clusters.Cluster.connect()
+        theirs = crd(clusters.WORKSPACE, *versions)
+        theirs["spec"]["scope"] = "Namespaced"
+        for version in theirs["spec"]["versions"]:
+            version["subresources"] = {"status": {}}
+        cluster.create(CRD, theirs)
+        kind = dataclasses.replace(clusters.WORKSPACE, version=versions[0])
+        until(lambda: answers(cluster, kind), what="KAITO's Workspaces")
+        metadata = {"name": "w", "namespace": "default", "finalizers": [api.FINALIZER]}
+        made = cluster.create(kind, {**making.inference(), **kind_of(kind), "metadata": metadata})
+        told = {"workerNodes": ["n1"], "performance": {"metrics": {"x": 1}}}
+        cluster.patch(kind, "w", "default", {"status": told}, subresource="status")
+        testing.install(kubeconfig)
+        found = until(lambda: answers(cluster, clusters.WORKSPACE) and _get(cluster), what="our Workspaces")
+        assert found["metadata"]["uid"] == made["metadata"]["uid"]
+        assert found["metadata"]["finalizers"] == [api.FINALIZER]
+        assert status.Status.of(found).worker_nodes == ("n1",)
+        written = {"status": {"nodes": {"inherited": True}}}
+        stored = cluster.patch(clusters.WORKSPACE, "w", "default", written, subresource="status")
+        assert stored["status"]["nodes"]["inherited"] is True
+
+
+def _get(cluster):
+    return cluster.get(clusters.WORKSPACE, "w", "default")
+
+
 @pytest.mark.parametrize("kind", [CLAIM, BETA, MACHINE], ids=lambda kind: f"{kind.name}-{kind.version}")
 def test_a_node_that_kaito_made_is_ours_from_now_on_and_none_is_bought(
     karpenter, cluster, stored, settings, kaito, kind
@@ -222,7 +152,7 @@ def test_a_node_that_kaito_made_is_ours_from_now_on_and_none_is_bought(
 
 def test_karpenter_s_nodes_of_a_nodepool_are_ours_too(karpenter, cluster, stored, kaito, inheriting, cloud):
     theirs = {"karpenter.kaito.sh/workspace-name": "w", "karpenter.kaito.sh/workspace-namespace": kaito.namespace}
-    cluster.create(POOL, {**_kind(POOL), "metadata": {"name": f"{kaito.namespace}-w", "labels": theirs}})
+    cluster.create(POOL, {**kind_of(POOL), "metadata": {"name": f"{kaito.namespace}-w", "labels": theirs}})
     kaito.claim("c1", **theirs | {"kaito.sh/workspace": "", "kaito.sh/workspacenamespace": ""})
     order(inheriting, want_of(stored))
     assert cloud.ordered == []
@@ -259,7 +189,7 @@ def test_a_node_that_does_not_come_back_is_given_back(karpenter, cluster, stored
 def test_a_node_that_joins_while_we_wait_is_taken_in(karpenter, cluster, stored, kaito, inheriting, cloud):
     name = kaito.claim("ws1", node=False)
     order(inheriting, want_of(stored))
-    kaito._join("late", {"app": "phi"}, A100, ready=True, away=0)
+    kaito.join("late", {"app": "phi"}, A100, ready=True, away=0)
     node = f"late-{kaito.namespace}"
     cluster.patch(CLAIM, name, None, {"status": {"nodeName": node}})
     inheriting.check(want_of(stored))

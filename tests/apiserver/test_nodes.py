@@ -1,6 +1,7 @@
 """Waiting for nodes and giving them back, against a real API server; the test plays the cloud."""
 
 import concurrent.futures
+import json
 import time
 import uuid
 
@@ -246,6 +247,18 @@ def test_a_server_stays_where_it_is_until_its_nodes_are_chosen_anew(cluster, nam
     }
     assert steps.provision_nodes(steps.Ordered(**asked, keep=True)).hostnames == [here]
     assert steps.provision_nodes(steps.Ordered(**asked)).hostnames == [preferred]
+
+
+def test_brought_nodes_that_are_not_there_are_told_before_anything_else_is_asked(apply, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERMINATION_LOG", str(tmp_path / "word"))
+    stored = apply(making.edited(making.inference(), labelSelector={"matchLabels": {"app": "nobody-s"}}))
+    with pytest.raises(SystemExit):
+        steps.preflight(
+            steps.Known(workspace=Workspace.parse(stored), settings=Settings(node_provider="byo"), attempt=1)
+        )
+    word = json.loads((tmp_path / "word").read_text())
+    assert (word["reason"], word["retryable"]) == ("NoNodesMatch", True)
+    assert "resource.labelSelector app=nobody-s: 0 of 1 nodes fit, no node has these labels" in word["message"]
 
 
 def gpu_pod(namespace, *, labels=None, **spec):
