@@ -4,7 +4,7 @@ import datetime
 from typing import Any, NamedTuple
 
 from kaito_hera import status
-from kaito_hera.status import Condition, Status
+from kaito_hera.status import Condition, NodesStatus, Status
 
 _BAR = 24  # characters
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -150,16 +150,38 @@ def _nodes(seen: Status, now: datetime.datetime) -> list[Line]:
     names = ", ".join(seen.worker_nodes)
     if nodes is None:
         return [_line(f"  nodes     {names}")] if names else []
+    size = f"{nodes.candidate}: " if nodes.candidate else ""
+    text = f"  nodes     {size}{names or _where(nodes)}{_price(nodes)}"
+    under_way = seen.is_true(status.RECONCILING)  # the end is news: that is what it has cost
+    lines = [_line(f"{text}{_cost(nodes, now)}", f"{text} {under_way}")]
+    return lines + [_line(f"  not       {refusal.candidate}: {refusal.reason}") for refusal in nodes.refused]
+
+
+def _where(nodes: NodesStatus) -> str:
+    """Where the nodes are, while there are none."""
+    if nodes.held:
+        return "on their way"
+    if nodes.billed_seconds or not nodes.inherited:
+        return "given back"
+    return "those that KAITO made, if any"
+
+
+def _price(nodes: NodesStatus) -> str:
+    if not nodes.billed_since:
+        return ""
+    if nodes.usd_per_hour is not None:
+        return f", {nodes.usd_per_hour:.2f} USD/h"
+    return ", a spot price that changes" if nodes.candidate.endswith("/spot") else ""
+
+
+def _cost(nodes: NodesStatus, now: datetime.datetime) -> str:
     seconds = float(nodes.billed_seconds)
     if nodes.billed_since:
         seconds += (now - status.moment(nodes.billed_since)).total_seconds()
-    price = f", {nodes.usd_per_hour:.2f} USD/h" if nodes.usd_per_hour is not None and nodes.billed_since else ""
-    cost = f", about {seconds / 3600 * nodes.usd_per_hour:.2f} USD so far" if nodes.usd_per_hour is not None else ""
-    state = names or ("on their way" if nodes.held else "given back")
-    size = f"{nodes.candidate}: " if nodes.candidate else ""
-    under_way = seen.is_true(status.RECONCILING)  # the end is news: that is what it has cost
-    text = f"  nodes     {size}{state}{price}"
-    return [_line(f"{text}, {_span(seconds)} billed{cost}", f"{text} {under_way}")]
+    if not nodes.held and not seconds:
+        return ""
+    usd = f", about {seconds / 3600 * nodes.usd_per_hour:.2f} USD so far" if nodes.usd_per_hour is not None else ""
+    return f", {_span(seconds)} billed{usd}"
 
 
 def _answers(workspace: dict[str, Any], seen: Status) -> list[Line]:

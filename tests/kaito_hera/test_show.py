@@ -1,7 +1,9 @@
+import pytest
+
 from kaito_hera import show, status
 from kaito_hera.observe import observe
 from kaito_hera.settings import Azure, Settings
-from kaito_hera.status import Condition, NodesStatus, Status, StepStatus, TuningStatus, WorkflowStatus
+from kaito_hera.status import Condition, NodesStatus, Refusal, Status, StepStatus, TuningStatus, WorkflowStatus
 from tests import making
 
 AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
@@ -63,6 +65,22 @@ def test_what_it_costs_grows_with_time_and_is_never_stored():
     )
     text = shown(making.inference(), Status(nodes=nodes, worker_nodes=("n1",)))
     assert "A100/on-demand: n1, 4.00 USD/h, 1 h 0 min billed, about 4.00 USD so far" in text
+
+
+@pytest.mark.parametrize(
+    ("nodes", "told"),
+    [
+        (
+            NodesStatus(candidate="A/spot", held=True, billed_since=making.ago(60)),
+            "A/spot: n1, a spot price that changes",
+        ),
+        (NodesStatus(candidate="A", refused=(Refusal(candidate="B", reason="no node"),)), "  not       B: no node"),
+        (NodesStatus(inherited=True), "  nodes     n1\n"),
+    ],
+    ids=["spot", "refused", "inherited"],
+)
+def test_what_is_known_of_the_nodes_is_told_and_no_more(nodes, told):
+    assert told in shown(making.inference(), Status(nodes=nodes, worker_nodes=("n1",))) + "\n"
 
 
 def test_a_sparkline_thins_a_long_series_out():
