@@ -11,10 +11,9 @@ from typing import Any
 
 import pydantic
 
-import presets
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, findings, inherited, jobs, ownpod, pods, rollout, sizing, volumes
-from kaito_hera.api import SERVE_ANNOTATION, Workspace
+from kaito_hera import errors, findings, inherited, jobs, models, ownpod, pods, refusals, rollout, sizing, volumes
+from kaito_hera.api import Workspace
 from kaito_hera.nodes import fitting
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
@@ -52,14 +51,11 @@ class Learned:
 
 def pass_facts(workspace: Workspace, settings: Settings) -> tuple[str, ...]:
     """What follows from the Workspace alone; answers with what should be known though it stops nothing."""
-    serve = workspace.metadata.annotations.get(SERVE_ANNOTATION, "true")
-    if serve not in {"true", "false"}:
-        raise errors.InvalidWorkspaceError(
-            f'metadata.annotations[{SERVE_ANNOTATION}]: {serve[:40]!r} is neither "true" nor "false"'
-        )
-    model = preset(workspace) if workspace.preset else None
+    today = datetime.datetime.now(datetime.UTC).date()
+    model = models.find(workspace)
     usual = sizing.demands(workspace, model, sizing.Batch()) if model else ()
-    return _told(fitting.mild(workspace, _of_sizes(workspace, settings, usual)))
+    found = [*refusals.findings(workspace, settings, today), *_of_sizes(workspace, settings, usual)]
+    return _told(fitting.mild(workspace, found))
 
 
 def pass_memory(
@@ -115,21 +111,6 @@ def _told(found: list[findings.Finding]) -> tuple[str, ...]:
     for text in warnings:
         print(f"warning: {text}", flush=True)
     return warnings
-
-
-def preset(workspace: Workspace) -> presets.Preset | None:
-    """The model is known, and can be tuned if that is asked; None for one of the hub that no file describes."""
-    field = "tuning.preset.name" if workspace.tuning else "inference.preset.name"
-    if presets.is_hub_id(workspace.preset_name):
-        return None  # a look at it follows
-    try:
-        found = presets.preset(workspace.preset_name)
-    except presets.UnknownNameError as cause:
-        raise errors.UnknownPresetError(f"{field}: {cause}") from cause
-    if workspace.tuning and not found.tunable:
-        able = ", ".join(name for name, model in presets.presets().items() if model.tunable)
-        raise errors.PresetNotTunableError(f"{field}: {found.name} cannot be tuned; these can: {able}")
-    return found
 
 
 def dry_run(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind, obj: dict[str, Any]) -> None:

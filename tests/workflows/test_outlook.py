@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from kaito_hera import admission, checks, errors, sizing
+from kaito_hera import admission, checks, errors, models, sizing
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Azure, Settings
 from tests import making
@@ -49,14 +49,18 @@ REFUSED = {
     "no kernels": making.edited(making.tuning(), instanceType="Standard_NC6s_v3"),
     "no such size": making.edited(making.inference(), instanceType="Standard_NC24ads_A100"),
     "no size": making.edited(making.inference(), instanceType=None),
+    "no such model": making.edited(making.inference(), inference={"preset": {"name": "phi-5"}}),
+    "no tuning of it": making.tuning(),
+    "given to some only": making.edited(making.inference(), inference={"preset": {"name": "llama-3.1-8b-instruct"}}),
 }
+REFUSED["no tuning of it"]["tuning"]["preset"]["name"] = "gemma-3-4b-instruct"
 REFUSED["too small"]["inference"]["preset"]["name"] = "phi-4"
 
 
 def preflight(workspace):
     """As its step does, but for what it asks the cluster."""
     checks.pass_facts(workspace, AKS)
-    checks.pass_memory(workspace, AKS, sizing.demands(workspace, checks.preset(workspace), sizing.Batch()))
+    checks.pass_memory(workspace, AKS, sizing.demands(workspace, models.find(workspace), sizing.Batch()))
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -4,8 +4,8 @@ import datetime
 from typing import Any
 
 import presets
-from kaito_hera import admission, decide, errors, live, models, sizing, status
-from kaito_hera.api import Workspace, annotations
+from kaito_hera import decide, errors, live, models, refusals, sizing, status
+from kaito_hera.api import Workspace
 from kaito_hera.findings import Finding
 from kaito_hera.intent import Parts
 from kaito_hera.nodes import fitting
@@ -17,9 +17,6 @@ from tuning.training_config import TrainingConfig
 from workflows import configs, needs, outlook
 from workflows.outlook import slips, telling
 from workflows.outlook.documents import Documents
-
-_SIZES = ("V4 ", "V11 ", "V12 ", "V13 ")
-"""How the names of the admission rules about sizes, parts of a GPU and memory begin."""
 
 
 def judge(
@@ -35,7 +32,7 @@ def judge(
     workspace, found = slips.parse(obj)
     if workspace is None:
         return _unread(obj, found)
-    found += [*_refused(workspace, settings, on), *models.notes(workspace)]
+    found += refusals.findings(workspace, settings, on)
     model = models.find(workspace)
     training, of_training = _training(workspace, beside, settings)
     serving, of_serving = _serving(workspace, model, beside)
@@ -80,21 +77,6 @@ def _demands(
         return ()
     batch = needs.batch(training) if training else None
     return sizing.demands(workspace, needs.as_loaded(model, serving), batch, serving.max_model_len or 0)
-
-
-def _refused(workspace: Workspace, settings: Settings, on: datetime.date) -> list[Finding]:
-    """What an apply would be refused for or warned of, but for sizes and memory, of which `sizing` knows more."""
-    found = []
-    for problem in admission.problems(workspace, settings, on):
-        if not problem.rule.name.startswith(_SIZES):
-            field, _, text = problem.message.partition(": ")
-            found.append(Finding(problem.error, field, text, fatal=problem.severity == "error"))
-    known = {annotation.key for annotation in annotations.KNOWN}
-    strange = [key for key in workspace.metadata.annotations if key.partition("/")[0].endswith("kaito.sh")]
-    error, text = errors.InvalidWorkspaceError, "is not known here and has no effect"
-    return found + [
-        Finding(error, f"metadata.annotations[{key}]", text, fatal=False) for key in strange if key not in known
-    ]
 
 
 def _training(

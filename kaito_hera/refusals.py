@@ -1,0 +1,32 @@
+"""What a Workspace by itself is refused for or warned of: the admission rules' words, as findings. Pure.
+
+Sizes and memory are left to `sizing`, which knows more of them: the config, and which of several sizes will do.
+"""
+
+import datetime
+
+from kaito_hera import admission, errors, models
+from kaito_hera.api import Workspace, annotations
+from kaito_hera.findings import Finding
+from kaito_hera.settings import Settings
+
+_SIZES = ("V4 ", "V11 ", "V12 ", "V13 ")
+"""How the names of the rules about sizes, parts of a GPU and memory begin."""
+
+
+def findings(workspace: Workspace, settings: Settings, on: datetime.date) -> list[Finding]:
+    """All of it, on that day."""
+    found = []
+    for problem in admission.problems(workspace, settings, on):
+        if not problem.rule.name.startswith(_SIZES):
+            field, _, text = problem.message.partition(": ")
+            found.append(Finding(problem.error, field, text, fatal=problem.severity == "error"))
+    return [*found, *_strange(workspace), *models.notes(workspace)]
+
+
+def _strange(workspace: Workspace) -> list[Finding]:
+    """Annotations under KAITO's name that no release of it has."""
+    known = {annotation.key for annotation in annotations.KNOWN}
+    ours = [key for key in workspace.metadata.annotations if key.partition("/")[0].endswith("kaito.sh")]
+    error, text = errors.InvalidWorkspaceError, "is not known here and has no effect"
+    return [Finding(error, f"metadata.annotations[{key}]", text, fatal=False) for key in ours if key not in known]
