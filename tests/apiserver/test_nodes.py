@@ -187,6 +187,14 @@ def test_the_timeout_names_every_node_with_its_reason(awaiting, machines):
         assert words in str(error)
 
 
+def test_the_users_own_timeout_counts_before_the_operators(cluster, workspace, settings, cloud):
+    asked = workspace.resource.model_copy(update={"provisioning_timeout_seconds": 1})
+    run = Run(cluster, workspace.model_copy(update={"resource": asked}), settings, cloud)
+    assert settings.node_timeout_seconds > 1
+    with pytest.raises(errors.NodesNotReadyError, match="after 1 s"):
+        readiness.await_ready(run, ())
+
+
 def test_an_order_that_fails_ends_the_wait_with_the_clouds_words(awaiting, machines, cloud):
     following = awaiting(ask=0.5)
     until(lambda: cloud.asked, what="a question to the cloud", seconds=10)

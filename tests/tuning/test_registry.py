@@ -225,6 +225,22 @@ def test_an_image_of_the_same_intent_is_found(tokens, ask, manifest, found):
     assert bool(ask(f"{tokens.host}/team/a:1", {tokens.host: entry()})) == found
 
 
+@pytest.mark.parametrize(
+    ("manifest", "found"),
+    [
+        ({"annotations": {"sh.kaito.model.name": "phi-3"}}, True),
+        ({"layers": []}, True),
+        ({"annotations": {INTENT: "an-intent"}}, False),
+        (None, False),
+    ],
+    ids=["v0.12", "v0.3", "ours", "nothing-there"],
+)
+def test_an_image_that_kaito_pushed_is_found_by_having_no_intent(tokens, ask, manifest, found):
+    if manifest:
+        tokens.manifests["1"] = manifest
+    assert bool(ask(f"{tokens.host}/team/a:1", {tokens.host: entry()}, intent="")) is found
+
+
 def test_an_image_whose_manifest_comes_in_pieces_is_found(ask):
     manifest = json.dumps({"annotations": {INTENT: "an-intent"}}).encode()
     registry = servers.Files()

@@ -6,6 +6,7 @@ import pytest
 from kaito_hera import api, errors, names
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Azure, Settings
+from kaito_hera.status import NodesStatus, Refusal
 from tests import making
 from workflows import steps
 from workflows.plan import plan
@@ -70,6 +71,37 @@ def test_brought_nodes_are_asked_for_each_time_and_those_in_use_kept(parts):
     assert given["provision-nodes"]["keep"] == "true"
     first = arguments(planned(making.inference(), Parts(nodes=True, serve=True)))
     assert "keep" not in first["provision-nodes"]
+
+
+def of_several(workspace):
+    del workspace["resource"]["instanceType"]
+    workspace["resource"] |= {"instanceTypes": ["Standard_A", "Standard_B"], "capacity": ["spot", "on-demand"]}
+    return workspace
+
+
+@pytest.mark.parametrize("workspace", [making.inference(), making.tuning()], ids=["serve", "tune"])
+def test_where_several_kinds_of_node_would_do_what_is_known_goes_in_and_the_choice_goes_on(workspace):
+    known = NodesStatus(refused=(Refusal(candidate="Standard_A/spot", reason="{{workflow.name}}"),))
+    parts = Parts(nodes=True, tune="tuning" in workspace, serve=True)
+    given = arguments(planned(of_several(workspace), parts, settings=AKS, nodes=known))
+    asked = given["provision-nodes"]
+    assert json.loads(asked["refused"])[0]["candidate"] == "Standard_A/spot"
+    assert "{{" not in asked["refused"]
+    assert asked["left_out"] == "{{steps.preflight.outputs.parameters.left-out}}"
+    chosen = "{{steps.provision-nodes.outputs.parameters.candidate}}"
+    later = [name for name in given if name not in {"preflight", "provision-nodes"}]
+    assert {name: given[name]["candidate"] for name in later} == dict.fromkeys(later, chosen)
+
+
+def test_an_attempt_on_nodes_that_are_there_knows_of_which_kind_they_are():
+    known = NodesStatus(candidate="Standard_B/spot")
+    given = arguments(planned(of_several(making.inference()), Parts(serve=True), settings=AKS, nodes=known))
+    assert given["roll-out"]["candidate"] == "Standard_B/spot"
+
+
+def test_of_one_kind_nothing_of_this_is_told():
+    given = arguments(planned(making.inference(), Parts(nodes=True, serve=True), settings=AKS))
+    assert not {"candidate", "refused", "left_out"} & {name for step in given.values() for name in step}
 
 
 def test_an_attempt_with_nothing_to_do_is_no_release():
