@@ -129,7 +129,7 @@ def test_a_pod_that_asks_for_no_gpu_gets_those_of_its_node(apply, rolled_out, si
         {"containers": [CONTAINER, {**CONTAINER, "name": "b", "resources": {"limits": {nodes.GPU: "2"}}}]},
         {"initContainers": [{**CONTAINER, "name": "b", "resources": {"limits": {"nvidia.com/mig-1g.10gb": 1}}}]},
         {"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "gpu"}]},
-        {"containers": [CONTAINER, {**CONTAINER, "name": "b", "resources": {"requests": {nodes.GPU: 0}}}]},
+        {"containers": [CONTAINER, {**CONTAINER, "name": "b", "resources": {"limits": {nodes.GPU: 0}}}]},
     ],
     ids=["another container", "a slice", "a claim", "none"],
 )
