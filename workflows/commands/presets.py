@@ -142,7 +142,7 @@ def _need(name: str, demand: sizing.Demand, region: str | None) -> Need:
 def _table(models: tuple[Model, ...], paper: Paper) -> list[str]:
     head = ["PRESET", "CONTEXT", "SERVE", "QLORA", "LORA", "FROM USD/H", "ACCESS", "LICENSE"]
     rows = [_row(model) for model in models]
-    lines = paper.table(head, rows, right=head[1:6], drop=("LICENSE", "CONTEXT", "ACCESS"))
+    lines = paper.table(head, rows, right=head[1:6], drop=("LICENSE", "CONTEXT", "ACCESS", "FROM USD/H", "LORA"))
     text = "SERVE, QLORA, LORA: GiB on one GPU, margin included; a dash: not here. FROM: the cheapest size to serve it."
     return [*lines, *(paper.paint(line, "dim") for line in paper.wrap(text))]
 
