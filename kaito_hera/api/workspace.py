@@ -222,4 +222,6 @@ def _without_nulls(value: Any, key: str = "") -> Any:
         return value
     if isinstance(value, dict):
         return {name: _without_nulls(each, name) for name, each in value.items() if each is not None}
-    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # to the API server 1.0 is 1
