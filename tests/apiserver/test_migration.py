@@ -302,3 +302,19 @@ def test_a_tuning_that_kaito_ended_counts_if_it_went_well(cluster, namespace, st
     inherited.take_over(cluster, workspace)
     assert cluster.get(clusters.JOB, "w", namespace) is None
     assert inherited.has_tuned(cluster, workspace) is False, "an edit tunes anew"
+
+
+def test_a_workspace_of_kaito_s_that_we_never_touched_is_released_before_it_goes(cluster, namespace, stored, watcher):
+    """Deleted while neither controller ran: KAITO's claims are not in sight of the watcher, so a release looks."""
+    told = {"status": {"workerNodes": ["aks-ws1"]}}
+    cluster.patch(clusters.WORKSPACE, "w", namespace, told, subresource="status")
+    cluster.delete(clusters.WORKSPACE, "w", namespace)
+    watcher()
+    labels = f"{names.NAMESPACE}={namespace},{names.ROLE}=release"
+    job = until(lambda: cluster.items(clusters.JOB, "kaito-hera", labels=labels), what="a release Job", seconds=60)[0]
+    left = cluster.get(clusters.WORKSPACE, "w", namespace)
+    assert left["metadata"]["finalizers"] == [api.FINALIZER]
+    assert left["status"]["nodes"]["inherited"] is True
+    done = {"status": {"succeeded": 1}}
+    cluster.patch(clusters.JOB, job["metadata"]["name"], "kaito-hera", done, subresource="status")
+    until(lambda: cluster.get(clusters.WORKSPACE, "w", namespace) is None, what="a Workspace that is gone")
