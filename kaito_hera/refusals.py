@@ -21,7 +21,22 @@ def findings(workspace: Workspace, settings: Settings, on: datetime.date) -> lis
         if not problem.rule.name.startswith(_SIZES):
             field, _, text = problem.message.partition(": ")
             found.append(Finding(problem.error, field, text, fatal=problem.severity == "error"))
-    return [*found, *_strange(workspace), *models.notes(workspace)]
+    return [*found, *_strange(workspace), *models.notes(workspace), *_of_serving(workspace)]
+
+
+def _of_serving(workspace: Workspace) -> list[Finding]:
+    """What an adapter on a volume costs, and settings of a server that is not wanted."""
+    error = errors.InvalidWorkspaceError
+    if not workspace.serves:
+        text = "nothing is served, since tuning.serve or the annotation kaito.sh/serve is false"
+        return [Finding(error, "inference", text, fatal=False)] if workspace.inference else []
+    text = "the server mounts this volume, so to add, exchange or remove it restarts the server"
+    remedy = "adapters in images change without a restart"
+    return [
+        Finding(error, f"inference.adapters[{at}].source.volumeSource", text, remedy, fatal=False)
+        for at, adapter in enumerate(workspace.adapters)
+        if adapter.source.volume_source
+    ]
 
 
 def _strange(workspace: Workspace) -> list[Finding]:

@@ -83,19 +83,6 @@ def may_look(cluster: clusters.Cluster, workspace: Workspace, volume: Volume | N
     return bound and not _SHARED.isdisjoint(_modes(found or {}))
 
 
-def notes(workspace: Workspace) -> tuple[str, ...]:
-    """What should be known of the volumes, though it stops nothing."""
-    found = [
-        f"{use.field}: the server mounts this volume, so to add, exchange or remove it restarts the server;"
-        " adapters in images change without a restart"
-        for use in named(workspace)
-        if use.serves and not use.tunes
-    ]
-    if workspace.tuning and workspace.inference and not workspace.serves:
-        found.append("inference: nothing is served, since tuning.serve or the annotation kaito.sh/serve is false")
-    return tuple(found)
-
-
 def _claim(cluster: clusters.Cluster, workspace: Workspace, volume: Volume) -> dict[str, Any] | None:
     claim = volume.persistent_volume_claim
     assert claim is not None

@@ -1,8 +1,10 @@
 """Tuning together with inference: what of it runs again after an edit, and what it says of itself on the way."""
 
+import datetime
+
 import pytest
 
-from kaito_hera import intent, volumes
+from kaito_hera import intent, refusals
 from kaito_hera.decide import Start
 from kaito_hera.intent import Parts
 from kaito_hera.status import NodesStatus, TuningStatus
@@ -25,6 +27,13 @@ def with_inference(*adapters, **more):
 def only_tuned(**tuning):
     before = making.tuning()
     return {**before, "tuning": {**before["tuning"], "serve": False, **tuning}}
+
+
+def told(workspace):
+    """What is said of it though it stops nothing."""
+    found = refusals.findings(making.parsed(workspace), AKS, datetime.date(2026, 1, 2))
+    assert not any(finding.fatal for finding in found)
+    return [str(finding) for finding in found]
 
 
 def of(workspace):
@@ -138,13 +147,12 @@ def test_it_is_succeeded_when_tuned_and_ready_when_it_serves():
 
 def test_inference_that_nobody_serves_is_said():
     both = {**only_tuned(), "inference": {"preset": making.tuning()["tuning"]["preset"]}}
-    assert volumes.notes(making.parsed(both)) == (
-        "inference: nothing is served, since tuning.serve or the annotation kaito.sh/serve is false",
-    )
-    assert volumes.notes(making.parsed(only_tuned())) == ()
+    said_of = "inference: nothing is served, since tuning.serve or the annotation kaito.sh/serve is false"
+    assert told(both) == [said_of]
+    assert told(only_tuned()) == told(with_inference()) == []
 
 
 def test_a_volume_under_an_adapter_is_said_to_restart_the_server():
     workspace = with_inference(STYLE, {"source": {"name": "b", "volumeSource": CLAIM}})
-    (said_of,) = volumes.notes(making.parsed(workspace))
+    (said_of,) = told(workspace)
     assert said_of.startswith("inference.adapters[1].source.volumeSource: the server mounts this volume")

@@ -40,7 +40,7 @@ def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
         pull_secrets=frames.pull_secrets(workspace, data=config is not None),
         volumes=volumes.named(workspace, tuned=bool(adapter)),
         checks=tuple(looks),
-        warnings=(*warnings, *volumes.notes(workspace), *ownpod.notes(workspace)),
+        warnings=(*warnings, *ownpod.notes(workspace)),
     )
 
 
