@@ -11,6 +11,7 @@ from kaito_hera.settings import Azure, Settings
 from tests import making
 from tuning import training_config
 from workflows import needs
+from workflows.asks import inference
 from workflows.outlook import documents, judging, slips, telling
 from workflows.plan import plan
 
@@ -109,6 +110,7 @@ def test_the_operators_template_is_the_config_of_a_workspace_without_one():
 @pytest.mark.parametrize(
     ("data", "words"),
     [
+        ({"training_config.yaml": ""}, "the top key training_config is missing"),
         ({"other": ""}, "has no key training_config.yaml, it has other"),
         ({"training_config.yaml": "training_config: {LoraConfig: {rank: 3}}"}, "LoraConfig.rank: unknown key"),
     ],
@@ -121,12 +123,33 @@ def test_a_config_that_cannot_be_used_is_an_error(data, words):
     assert words in told.errors[0].problem
 
 
-def test_a_context_that_the_model_does_not_have_is_an_error():
+def of_config(text):
+    """What plan says of a server's config, and what preflight says."""
     made = making.inference()
-    made["inference"]["config"] = "long"
-    text = {"inference_config.yaml": "vllm: {max-model-len: 99999}"}
-    told = judging.judge(made, documents.Documents((), {("team", "long"): text}), AKS, on=TODAY)
-    assert "99999 is more than phi-3-mini-4k-instruct takes" in told.errors[0].problem
+    made["inference"]["config"] = "mine"
+    data = {("team", "mine"): {"inference_config.yaml": text}}
+    told = judging.judge(made, documents.Documents((), data), AKS, on=TODAY)
+    workspace = making.parsed(made)
+    return told, lambda: inference.judged(workspace, models.find(workspace), text)[1]
+
+
+@pytest.mark.parametrize("text", ["vllm: {max-model-len: 99999}", "vllm: {max-modell-len: 5}", "- no map"])
+def test_of_a_servers_bad_config_preflight_says_the_same(text):
+    told, preflight_says = of_config(text)
+    with pytest.raises(errors.ConfigInvalidError) as refused:
+        preflight_says()
+    assert [f"{one.field}: {one.problem}" for one in told.errors] == [str(refused.value)]
+
+
+def test_of_what_has_no_effect_preflight_says_the_same():
+    told, preflight_says = of_config("vllm: {max-model-len: 512, max-num-seqs: 4}\nmax_probe_steps: 3")
+    assert [f"{one.field}: {one.problem}" for one in told.warnings] == list(preflight_says())
+    assert told.warnings
+
+
+def test_a_config_beside_a_pod_of_ones_own_has_no_effect():
+    made = making.edited(making.inference(), inference={"template": {"spec": {"containers": [{}]}}, "config": "mine"})
+    assert [one.field for one in judged(made).warnings] == ["inference.config"]
 
 
 def test_rules_are_told_all_at_once_with_what_can_be_read_of_the_rest():

@@ -87,18 +87,21 @@ def _training(
     if tuning is None:
         return None, []
     usual = training_config.parse("training_config: {}", tuning.method)
-    where, name = workspace.metadata.namespace, tuning.config
+    where, name, field = workspace.metadata.namespace, tuning.config, "tuning.config"
     if not name:
         where, name = settings.namespace, f"{tuning.method}-params-template"
+        field = f"the operator's ConfigMap {where}/{name}"
         if beside.config_map(where, name) is None:
             return usual, []
-    text, found = _text(beside, where, name, key="training_config.yaml", field="tuning.config")
+    text, found = _text(beside, where, name, key="training_config.yaml", field=field)
+    if text is None:
+        return usual, found
     try:
-        config = training_config.parse(text, tuning.method) if text else usual
+        config = training_config.parse(text, tuning.method)
     except ValueError as cause:
-        return usual, [Finding(errors.ConfigInvalidError, "tuning.config", f"ConfigMap {where}/{name}: {cause}")]
-    error = errors.ConfigInvalidError
-    return config, [*found, *(Finding(error, "tuning.config", warning, fatal=False) for warning in config.warnings)]
+        return usual, [Finding(errors.ConfigInvalidError, field, str(cause))]
+    named = f"ConfigMap {where}/{name}: " if tuning.config else ""
+    return config, [_idle(field, named + warning) for warning in config.warnings]
 
 
 def _serving(
@@ -106,29 +109,36 @@ def _serving(
 ) -> tuple[InferenceConfig, list[Finding]]:
     """The same of a server's config."""
     name = workspace.inference.config if workspace.inference else None
-    if not name or workspace.preset is None:
-        return InferenceConfig(), []
     field, where = "inference.config", workspace.metadata.namespace
+    if not name:
+        return InferenceConfig(), []
+    if workspace.preset is None:
+        return InferenceConfig(), [_idle(field, f"{name} has no effect, a pod of your own mounts its own settings")]
     text, found = _text(beside, where, name, key=inference_config.FILE, field=field)
+    if text is None:
+        return InferenceConfig(), found
+    named = f"ConfigMap {where}/{name}: "
     try:
-        config, warnings = configs.inference(workspace, model, text) if text else (InferenceConfig(), ())
+        config, warnings = configs.inference(workspace, model, text)
     except ValueError as cause:
-        problem = f"ConfigMap {where}/{name}: {cause}"
-        return InferenceConfig(), [Finding(errors.ConfigInvalidError, field, problem)]
-    error = errors.ConfigInvalidError
-    return config, [*found, *(Finding(error, field, warning, fatal=False) for warning in warnings)]
+        return InferenceConfig(), [Finding(errors.ConfigInvalidError, field, f"{named}{cause}")]
+    return config, [_idle(field, named + warning) for warning in warnings]
 
 
-def _text(beside: Documents, namespace: str, name: str, *, key: str, field: str) -> tuple[str, list[Finding]]:
-    """One key of a ConfigMap; empty, and why, where it was not read."""
+def _idle(field: str, text: str) -> Finding:
+    return Finding(errors.ConfigInvalidError, field, text, fatal=False)
+
+
+def _text(beside: Documents, namespace: str, name: str, *, key: str, field: str) -> tuple[str | None, list[Finding]]:
+    """One key of a ConfigMap; None, and why, where it was not read."""
     data, called = beside.config_map(namespace, name), f"ConfigMap {namespace}/{name}"
     if data is None:
         problem = f"{called} is not among what was read: memory is that of the defaults"
         remedy = "put it into the same file, or name its file with --config"
-        return "", [Finding(errors.ConfigMapNotFoundError, field, problem, remedy, fatal=False)]
+        return None, [Finding(errors.ConfigMapNotFoundError, field, problem, remedy, fatal=False)]
     if key not in data:
         problem = f"{called} has no key {key}, it has {', '.join(data) or 'nothing'}"
-        return "", [Finding(errors.ConfigInvalidError, field, problem)]
+        return None, [Finding(errors.ConfigInvalidError, field, problem)]
     return data[key], []
 
 
