@@ -183,6 +183,8 @@ def download(model: Model, cache: Path | None) -> Path:
         found = huggingface_hub.snapshot_download(
             model.id,
             revision=model.revision,
+            endpoint=os.environ.get("HF_ENDPOINT") or None,
+            token=_token() or None,
             cache_dir=cache and str(cache),
             allow_patterns=allowed,
             ignore_patterns=ignored,
