@@ -153,6 +153,22 @@ def test_the_readme_shows_what_is_printed(kaito_hera, tmp_path):
     assert all(part in shown for part in kept)
 
 
+def test_bytes_that_are_no_text_are_a_usage_error():
+    line = [sys.executable, "-m", "workflows", "plan", "-"]
+    end = subprocess.run(line, input=b"kind: \xff\xfe", capture_output=True, cwd=ROOT, check=False)
+    assert end.returncode == 2
+    assert end.stderr.startswith(b"kaito-hera: stdin: cannot be read")
+
+
+def test_whoever_reads_may_have_seen_enough():
+    line = [sys.executable, "-m", "workflows", "presets", "-o", "json"]
+    ours, theirs = os.pipe()
+    os.close(ours)
+    end = subprocess.run(line, stdout=theirs, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    os.close(theirs)
+    assert (end.returncode, end.stderr) == (0, b"")
+
+
 def test_what_is_not_looked_at_is_said(kaito_hera, tmp_path):
     (tmp_path / "all.yaml").write_text("kind: Secret\nmetadata: {name: push}\n---\n" + OWN[0].read_text())
     _, shown, said = kaito_hera("plan", tmp_path / "all.yaml")

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _of_file(arguments: argparse.Namespace) -> Outlooks:
     source = "stdin" if arguments.file == "-" else arguments.file
-    body = sys.stdin.read() if arguments.file == "-" else documents.file(Path(arguments.file))
+    body = documents.stream(sys.stdin.buffer) if arguments.file == "-" else documents.file(Path(arguments.file))
     beside = documents.read(body, source, arguments.namespace)
     for path in arguments.config:
         more = documents.read(documents.file(Path(path)), path, arguments.namespace)

@@ -1,6 +1,7 @@
 """What the commands that print tables share: their options, and the same as JSON or YAML."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,4 +26,8 @@ def show(body: Part, lines: Sequence[str], output: str) -> None:
         )
     else:
         text = "\n".join(lines) + "\n"
-    sys.stdout.write(text)
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough; nor may the interpreter's last flush complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

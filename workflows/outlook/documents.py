@@ -6,7 +6,7 @@ Raises UnreadableError for what is no manifest at all; what a Workspace says is 
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pydantic
 import yaml
@@ -78,6 +78,14 @@ def file(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as cause:
         raise UnreadableError(f"{path}: cannot be read: {cause}") from cause
+
+
+def stream(source: BinaryIO) -> str:
+    """The same of standard input."""
+    try:
+        return source.read(_LARGEST + 1).decode()
+    except UnicodeDecodeError as cause:
+        raise UnreadableError(f"stdin: cannot be read: {cause}") from cause
 
 
 def settings(path: Path) -> Settings:
