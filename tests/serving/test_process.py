@@ -28,6 +28,7 @@ def run(*arguments, **environment):
     [
         pytest.param("serving.config", FORBIDDEN, id="the contract"),
         pytest.param("serving.check", FORBIDDEN, id="the check"),
+        pytest.param("serving.inference_config", FORBIDDEN, id="the user's config"),
         pytest.param("serving.app", ("torch", "ray", "transformers"), id="the application"),
         pytest.param("serving.driver", ("torch", "ray", "transformers", "fastapi"), id="the driver"),
         pytest.param("serving.engine.protocol", FORBIDDEN, id="the engine's Protocol"),
