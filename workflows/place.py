@@ -39,4 +39,4 @@ def place(
     provisioned = steps.provision_nodes(arguments=asked | how, when=when)
     asked = template.placed(asked, provisioned) | (template.candidate(provisioned) if choice else {})
     steps.await_nodes(arguments=asked, when=when)
-    return asked
+    return asked | ({"fresh": True} if parts.nodes else {})

@@ -60,6 +60,8 @@ class Placed(Asked):
 
     candidate: str = ""
     hostnames: list[str] = []
+    fresh: bool = False
+    """Nodes were ordered in this attempt, so that those of an earlier kind may be there too."""
 
 
 class Trained(Placed):
@@ -171,7 +173,8 @@ def roll_out(trained: Trained) -> None:
     server = asks.serving.server(run, trained.adapter)
     rollout.apply(run, server, run.placement(tuple(trained.hostnames)))
     answering.await_answering(run, server)
-    ordering.tidy(run)
+    if trained.fresh:
+        ordering.tidy(run)
 
 
 @template.step

@@ -100,12 +100,12 @@ class Inheriting:
             self._inner.check(dataclasses.replace(want, count=left))
 
     def release(self, uid: str) -> bool:
-        """Give back what the provider made, and delete KAITO's claims; True when both are gone."""
-        gone = self._inner.release(uid)
+        """Delete KAITO's claims, and give back what the provider made; True when both are gone."""
         claims = [] if self._is_anothers(uid) else self._made()
         for kind, obj in claims:
             if "deletionTimestamp" not in obj["metadata"]:
                 self._cluster.delete(kind, obj["metadata"]["name"], uid=obj["metadata"]["uid"])
+        gone = self._inner.release(uid)
         if claims:
             self._wait_for(claims)
         return gone and not claims

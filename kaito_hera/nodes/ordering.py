@@ -43,15 +43,14 @@ def order(
 
 
 def tidy(run: Run) -> None:
-    """Begin to give back nodes of earlier kinds, now that the server has moved: a list of kinds may be edited.
+    """Begin to give back nodes of earlier kinds, now that the server has moved: what is asked for may be edited.
 
     What cannot be given back now is left to the next order, or to the release.
     """
-    if run.workspace.resource.instance_types or run.workspace.resource.capacity:
-        try:
-            run.provider.drop_others(run.want)
-        except errors.ProvisioningFailedError as cause:
-            print(f"nodes of earlier kinds are still there: {cause}", flush=True)
+    try:
+        run.provider.drop_others(run.want)
+    except errors.ProvisioningFailedError as cause:
+        print(f"nodes of earlier kinds are still there: {cause}", flush=True)
 
 
 def expect(run: Run) -> None:

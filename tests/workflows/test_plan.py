@@ -99,6 +99,14 @@ def test_an_attempt_on_nodes_that_are_there_knows_of_which_kind_they_are():
     assert given["roll-out"]["candidate"] == "Standard_B/spot"
 
 
+def test_only_where_nodes_were_ordered_may_those_of_an_earlier_kind_be_left():
+    ordered, not_ordered = (
+        arguments(planned(making.inference(), Parts(nodes=nodes, serve=True), settings=AKS)) for nodes in (True, False)
+    )
+    assert ordered["roll-out"]["fresh"] == "true"
+    assert "fresh" not in not_ordered["roll-out"]
+
+
 def test_of_one_kind_nothing_of_this_is_told():
     given = arguments(planned(making.inference(), Parts(nodes=True, serve=True), settings=AKS))
     assert not {"candidate", "refused", "left_out"} & {name for step in given.values() for name in step}

@@ -45,6 +45,7 @@ def run_step(function, tmp_path, **environment):
         "settings": "{}",
         "attempt": "1",
         "candidate": "",
+        "fresh": "false",
         "hostnames": "[]",
         "adapter": "",
         "pinned": "",

@@ -220,6 +220,15 @@ def test_the_image_family_is_the_pool_s(aks):
     assert made.os_sku == "AzureLinux"
 
 
+def test_another_image_family_is_another_pool_and_the_first_one_goes_after_the_roll_out(aks):
+    ordering.order(run_of(aks, sizes=(A100,), annotations={"kaito.sh/node-image-family": "azurelinux"}))
+    run = run_of(aks, sizes=(A100,))
+    ordering.order(run)
+    assert len(aks.pools()) == 2, "until the server has moved"
+    ordering.tidy(run)
+    paper.until(lambda: list(aks.pools()) == [pool_name(WANT)], "the first pool to go")
+
+
 def test_after_the_roll_out_nodes_of_other_kinds_go(aks):
     run = run_of(aks)
     for want in run.candidates:
