@@ -143,3 +143,17 @@ def test_a_missing_pull_secret_is_named_with_its_field(apply, rolled_out):
                 making.edited(making.inference(), inference={**making.inference()["inference"], "adapters": adapters})
             )
         )
+
+
+@pytest.mark.parametrize(("asked", "probes"), [(90, 1200), (7200, 3600)])
+def test_the_user_s_deadline_holds_and_restarts_nobody_when_it_is_short(apply, rolled_out, asked, probes):
+    given = {**making.inference()["inference"], "progressDeadlineSeconds": asked}
+    made = rolled_out(apply({**making.inference(), "inference": given}))
+    assert made["spec"]["progressDeadlineSeconds"] == asked
+    startup = made["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
+    assert startup["failureThreshold"] * startup["periodSeconds"] == 2 * probes
+
+
+def test_a_preset_s_service_can_be_a_load_balancer_too(cluster, apply, rolled_out, namespace):
+    rolled_out(apply(making.inference(annotations={"kaito.sh/enablelb": " True "})))
+    assert cluster.get(clusters.SERVICE, "w", namespace)["spec"]["type"] == "LoadBalancer"
