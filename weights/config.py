@@ -16,9 +16,6 @@ TOKEN = Path("/etc/kaito/hub/token")
 
 TOKEN_KEY = "HF_TOKEN"  # noqa: S105 -- the key, not what it holds
 
-PULL_AUTH = Path("/etc/kaito/registry/config.json")
-"""Where the merged pull secrets' `.dockerconfigjson` is mounted; the file may be missing."""
-
 _WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "tokenizer*")
 _UNWANTED = ("*/*", "consolidated*", "*.index.fp16.json", "*.onnx.json")
 """Other formats of the same weights: folders such as `onnx/`, and Mistral's own files."""

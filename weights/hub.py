@@ -39,6 +39,7 @@ class Hub:
         self.endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
         self._token = _token()
         self._session = requests.Session()
+        self._session.headers["User-Agent"] = "kaito-hera"
         self._session.auth = self._sign  # an auth of its own, or requests would look into ~/.netrc
 
     def __enter__(self) -> Self:

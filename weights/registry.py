@@ -67,6 +67,7 @@ class Registry:
         self._stage = _ANONYMOUS
         self._turn = threading.Lock()
         self._session = requests.Session()
+        self._session.headers["User-Agent"] = "kaito-hera"
         self._session.auth = lambda request: request  # without an auth of its own, requests would look into ~/.netrc
 
     def __enter__(self) -> Self:
