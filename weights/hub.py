@@ -69,9 +69,12 @@ class Hub:
         path, query, total = f"/api/models/{model.id}/tree/{model.revision}", "", 0
         for _ in range(_PAGES):
             body, query = self._get(model, path + query)
-            for entry in _parsed(model, body):
-                if config.is_wanted(entry["path"]) and entry["path"].endswith(".safetensors"):
-                    total += int(entry["size"])
+            try:
+                sizes = {str(entry["path"]): int(entry["size"]) for entry in _parsed(model, body)}
+            except (KeyError, TypeError, ValueError) as error:
+                raise errors.HubUnavailable(f"{model.what}: the hub lists no files: {body[:80]!r}") from error
+            wanted = [name for name in sizes if config.is_wanted(name) and name.endswith(".safetensors")]
+            total += sum(sizes[name] for name in wanted)
             if not query:
                 break
         return total

@@ -59,12 +59,12 @@ def inspect(source: registry.Registry) -> Image:
     """Ask the registry what the image is."""
     body, digest = source.manifest()
     manifest = _json(body, source)
-    if "manifests" in manifest:
-        body, digest = source.manifest(_chosen(manifest, source))
-        manifest = _json(body, source)
     try:
+        if "manifests" in manifest:
+            body, digest = source.manifest(_chosen(manifest, source))
+            manifest = _json(body, source)
         found = tuple(_layer(layer) for layer in manifest["layers"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unusable(source, "has a manifest without readable layers") from error
     if not 0 < len(found) <= _MAX_LAYERS:
         raise _unusable(source, f"has {len(found)} layers; 1 to {_MAX_LAYERS} are allowed")
@@ -79,11 +79,18 @@ def model_config(source: registry.Registry, image: Image, scratch: Path) -> dict
             source.blob(layer.digest, layer.size, file)
             if layer.title:
                 return _json(file.read_bytes(), source)
-            with tarfile.open(file) as archive:
-                member = archive.next()
-                content = member and archive.extractfile(member)
-                return _json(content.read(), source) if content else None
+            return _json(_first_file(file, source), source)
     return None
+
+
+def _first_file(layer: Path, source: registry.Registry) -> bytes:
+    try:
+        with tarfile.open(layer, mode="r:") as archive:
+            member = archive.next()
+            content = member and archive.extractfile(member)
+            return content.read(_CONFIG_BYTES) if content else b""
+    except tarfile.TarError as error:
+        raise _unusable(source, f"has a layer that is no archive ({error})") from error
 
 
 def opened(model: Model, auth: Path, **options: Any) -> registry.Registry:

@@ -117,9 +117,9 @@ class Files:
                 (self._folder / _flat(place) / name).unlink()
 
     def _write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, name: str) -> None:
-        if not member.isreg():
+        if not member.isreg() or member.issparse():  # a sparse one of a few bytes could fill the disk
             raise errors.ModelUnusable(
-                f"{self._what}: {member.name} is no regular file; copy files, not links, into it"
+                f"{self._what}: {member.name} is no regular file; copy files, not links or holes, into it"
             )
         if member.size > _SMALL and not name.endswith(".safetensors"):
             raise errors.ModelUnusable(f"{self._what}: {member.name} has {member.size} bytes; {_SMALL} are allowed")

@@ -34,12 +34,12 @@ class Running:
 
     def __init__(self, known, **options):
         self.known, self.options = known, options
-        self.asked, self.break_at, self.answer = [], "", 503
+        self.asked, self.break_at, self.answer, self.says = [], "", 503, b"busy"
 
     def handle(self, request):
         self.asked.append((request.host, request.target, request.headers.get("Authorization", "")))
         if self.break_at and self.break_at in request.target:
-            return web.Answer(self.answer, b"busy")
+            return web.Answer(self.answer, self.says)
         return routes.Hub(self.known, cdn=f"localhost:{self.port}", **self.options).handle(request)
 
 
@@ -138,6 +138,14 @@ def test_a_hub_that_is_not_there_may_come_back(monkeypatch):
     words = r"the hub https://127\.0\.0\.1:1 does not answer"
     with hub.Hub() as asked, pytest.raises(errors.HubUnavailable, match=words):
         asked.may_read(model())
+
+
+@pytest.mark.parametrize("said", [b"{}x", b'{"a": 1}', b"[1]", b'[{"path": "a"}]', b"<html>"])
+def test_a_hub_that_answers_nonsense_may_come_to_itself(running, token, said):
+    token(GOOD)
+    running.break_at, running.answer, running.says = "/tree/", 200, said
+    with pytest.raises(errors.HubUnavailable):
+        check.check(model(revision="main", known=False), None)
 
 
 def test_a_hub_that_is_not_to_be_asked_is_not(running, monkeypatch):

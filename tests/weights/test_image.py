@@ -1,5 +1,6 @@
 """Images that hold a model, fetched from real registries over wires that break."""
 
+import hashlib
 import io
 import re
 from pathlib import Path
@@ -149,3 +150,45 @@ def test_a_disk_without_room_is_told_before(built, tmp_path):
         huge = found._replace(layers=(found.layers[0]._replace(size=1 << 60),))
         with pytest.raises(errors.StorageTrouble, match=r"needs 2305843009\.2 GB of disk"):
             image._unpacked(source, huge, tmp_path / "own")
+
+
+DIGEST = f"sha256:{1:064x}"
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "[]",
+        "no json",
+        '{"layers": null}',
+        '{"layers": []}',
+        '{"layers": ["x"]}',
+        '{"layers": [{"digest": "sha256:1", "size": 1}]}',
+        f'{{"layers": [{{"digest": "{DIGEST}", "size": -1}}]}}',
+        f'{{"layers": [{{"digest": "{DIGEST}", "size": 1, "annotations": ["x"]}}]}}',
+        '{"manifests": null}',
+        '{"manifests": [{"digest": "../../etc"}]}',
+        '{"manifests": [{"platform": "linux"}]}',
+    ],
+)
+def test_a_manifest_that_means_nothing_is_told(manifest):
+    server = servers.Files()
+    server.files["/v2/a/manifests/1"] = manifest.encode()
+    model = Model(id="acme/tiny", revision="main", image=f"{server.host}/a:1")
+    with image.opened(model, Path("none")) as source, pytest.raises(errors.ModelUnusable, match=r"a:1 (has|is)"):
+        image.inspect(source)
+    server.close()
+
+
+def test_a_layer_that_says_it_is_a_config_and_is_not(tmp_path):
+    server = servers.Files()
+    server.files[f"/v2/a/blobs/{hashed(b'no tar')}"] = b"no tar"
+    model = Model(id="acme/tiny", revision="main", image=f"{server.host}/a:1")
+    found = image.Image(DIGEST, (image.Layer(hashed(b"no tar"), 6, "config.json", ""),))
+    with image.opened(model, Path("none")) as source, pytest.raises(errors.ModelUnusable, match="no archive"):
+        image.model_config(source, found, tmp_path)
+    server.close()
+
+
+def hashed(content):
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

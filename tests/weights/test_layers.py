@@ -104,6 +104,17 @@ def test_a_layer_that_unpacks_to_much_more_is_refused(tmp_path):
         layers.Files(tmp_path / "own", "IMAGE", slack=1 << 20).add(tmp_path / "bomb")
 
 
+def test_a_file_with_holes_is_refused(tmp_path):
+    """A terabyte that takes a block in the archive."""
+    pax = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.size": str(1 << 40), "GNU.sparse.map": "0,1"}
+    with tarfile.open(tmp_path / "blob", mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("models/x.safetensors")
+        info.size, info.pax_headers = 1, pax
+        archive.addfile(info, io.BytesIO(b"x"))
+    with pytest.raises(errors.ModelUnusable, match="no regular file"):
+        layers.Files(tmp_path / "own", "IMAGE").add(tmp_path / "blob")
+
+
 def test_a_link_in_the_folder_is_not_followed(unpacked, tmp_path):
     outside = tmp_path / "outside"
     outside.write_text("mine")
