@@ -14,7 +14,8 @@ from workflows.outlook import Outlooks, documents, judging, text
 TODAY = datetime.date(2026, 11, 21)
 AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
 SETTINGS = (Settings(), Settings(node_provider="aks", azure=AZURE, retired_sizes="refuse"))
-MANIFESTS = [documents.read(file.read_text(), file.name) for file in (Path(__file__).parent / "plans").glob("*.yaml")]
+PLANS = sorted((Path(__file__).parent / "plans").glob("*.yaml"))
+MANIFESTS = [documents.read(file.read_text(), file.name) for file in PLANS]
 ODD = (
     *(
         None,
@@ -69,11 +70,11 @@ def spoiled(obj, chance):
     return obj
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_plan_is_told_of_whatever_is_written(seed):
     chance = random.Random(seed)
     worked = refused = 0
-    for _ in range(60):
+    for _ in range(120):
         beside = chance.choice(MANIFESTS)
         obj = spoiled(chance.choice(beside.workspaces), chance)
         told = judging.judge(obj, beside, chance.choice(SETTINGS), on=TODAY)
