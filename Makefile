@@ -179,8 +179,8 @@ conformance: .venv/.ready ## judge KAITO's own manifests, of every release: make
 	@test -n "$(KAITO)" || { echo "say where a clone of KAITO's repository is: make conformance KAITO=/path/to/kaito.git" >&2; exit 1; }
 	@$(PYTHON) -m tests.conformance $(KAITO) $(if $(WRITE),--write)
 
-agreement: cluster-binaries ## do CEL and Python judge 2,500 generated Workspaces alike? (a minute; test-apiserver takes some of them)
-	KAITO_HERA_AGREEMENT=2500 $(PYTEST) tests/apiserver/test_agreement.py
+agreement: cluster-binaries ## do CEL and Python judge 3,000 generated Workspaces alike? (a minute; test-apiserver takes some of them)
+	KAITO_HERA_AGREEMENT=3000 $(PYTEST) tests/apiserver/test_agreement.py
 
 bench-admission: cluster-binaries ## what the admission policies add to a create
 	@$(PYTHON) -m tests.bench.admission

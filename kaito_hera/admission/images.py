@@ -49,11 +49,12 @@ _SINGLE = ", ".join(
     f"['{path}', string(object{''.join(f'.?{part}' for part in path.split('.'))}.orValue(''))]" for path in _READS[:4]
 )
 _ADAPTERS = "object.?inference.?adapters.orValue([])"
-FIELDS = (
+_NAMED = (
     f"([{_SINGLE}] + {_ADAPTERS}.map(a, ['inference.adapters[' + string({_ADAPTERS}.indexOf(a)) + '].source.image',"
     " string(a.source.?image.orValue(''))])).filter(f, f[1] != '')"
 )
 """The same in CEL: pairs of field and image."""
+VARIABLES = {"images": _NAMED}
 
 
 def _malformed(case: Case) -> list[str]:
@@ -84,9 +85,10 @@ RULES = (
     Rule(
         "V37 image reference",
         _READS,
-        f"{FIELDS}.filter(f, !{matching(_REFERENCE, 'f[1]')}).map(f, f[0] + ': ' + [f[1]].map(i, {quote('i')})[0]"
-        f" + ' is no image reference: ' + ({matching(_UPPER, 'f[1]')} ? '{_CASE}' : '{_SHAPE}'))",
+        f"variables.images.filter(f, !{matching(_REFERENCE, 'f[1]')}).map(f, f[0] + ': '"
+        f" + [f[1]].map(i, {quote('i')})[0] + ' is no image reference: ' + ({matching(_UPPER, 'f[1]')} ? '{_CASE}' : '{_SHAPE}'))",
         _malformed,
+        when="size(variables.images) > 0",
     ),
     Rule(
         "V37 digest of the output",
@@ -98,9 +100,10 @@ RULES = (
     Rule(
         "V37 placeholder",
         _READS,
-        f"{FIELDS}.filter(f, {matching(_PLACEHOLDER, 'f[1]')} && {matching(_REFERENCE, 'f[1]')})"
+        f"variables.images.filter(f, {matching(_PLACEHOLDER, 'f[1]')} && {matching(_REFERENCE, 'f[1]')})"
         f".map(f, f[0] + ': ' + [f[1]].map(i, {quote('i')})[0] + ' {_REPLACE}')",
         _unreplaced,
+        when="size(variables.images) > 0",
         severity="warning",
     ),
 )

@@ -6,7 +6,7 @@ Judged is what an edit changes, on objects that are not being deleted: a finaliz
 import dataclasses
 from typing import Any, Literal
 
-from kaito_hera.admission import facts, rules, sizes, tables
+from kaito_hera.admission import facts, images, rules, sizes, tables, words
 from kaito_hera.admission.rule import Needs, Rule, Severity
 
 GROUP = "hera.kaito.sh"
@@ -94,10 +94,12 @@ def _table() -> dict[str, Any]:
 
 def _policy(policy: _Policy, chosen: list[Rule]) -> dict[str, Any]:
     shared: dict[str, str] = {}
+    if "" in policy.needs:
+        shared |= {**words.VARIABLES, **images.VARIABLES}
     if "tables" in policy.needs:
-        shared = {**facts.variables(), **sizes.variables()}
+        shared |= {**facts.variables(), **sizes.variables()}
     if "settings" in policy.needs:
-        shared = sizes.settings_variables()
+        shared |= sizes.settings_variables()
     variables = [{"name": name, "expression": cel} for name, cel in shared.items()]
     variables += [{"name": rule.variable, "expression": rule.guarded()} for rule in chosen]
     said = [f"variables.{rule.variable}" for rule in chosen]

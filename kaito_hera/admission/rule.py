@@ -54,6 +54,8 @@ class Rule:
     """A list of messages: field, value seen, what is allowed, what to do. Empty when the rule holds."""
     found: Callable[[Case], list[str]] | None
     """The same; None where only the API server knows, as with the rights of whoever asks."""
+    when: str = "true"
+    """CEL that is false where there is nothing to judge: most objects have few of the fields."""
     needs: Needs = ""
     """What it looks at besides the object."""
     severity: Severity = "error"
@@ -68,7 +70,7 @@ class Rule:
     def guarded(self) -> str:
         """The messages, but none where an update leaves alone what the rule judges: a policy never ratchets."""
         changed = [f"object{_optional(path)} != oldObject{_optional(path)}" for path in self.reads]
-        return f"(oldObject == null || {' || '.join(changed)}) ? ({self.cel}) : []"
+        return f"{self.when} && (oldObject == null || {' || '.join(changed)}) ? ({self.cel}) : []"
 
 
 def _optional(path: str) -> str:

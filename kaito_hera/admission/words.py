@@ -7,7 +7,8 @@ from kaito_hera.api import annotations
 from kaito_hera.api.annotations import KNOWN, Annotation
 from kaito_hera.api.resource import RESERVED
 
-_ANNOTATIONS = "object.metadata.?annotations.orValue({})"
+VARIABLES = {"annotations": "object.metadata.?annotations.orValue({})"}
+_ANNOTATIONS = "variables.annotations"
 
 
 def _annotation_rules() -> list[Rule]:
@@ -24,8 +25,8 @@ def _annotation_rules() -> list[Rule]:
     return rules
 
 
-def _said(key: str) -> str:
-    return f"{_ANNOTATIONS}[?'{key}'].orValue('')"
+def _there(key: str) -> str:
+    return f"'{key}' in {_ANNOTATIONS}"
 
 
 def _list(words: tuple[str, ...]) -> str:
@@ -35,8 +36,8 @@ def _list(words: tuple[str, ...]) -> str:
 def _one(key: str, condition: str, message: str) -> str:
     """CEL: a message about the value `v` of an annotation that is there."""
     message = message.replace("'", "\\'")
-    there = f"('{key}' in {_ANNOTATIONS} ? [{_ANNOTATIONS}['{key}']] : [])"
-    return f"{there}.filter(v, {condition}).map(v, 'metadata.annotations[{key}]: ' + {quote('v')} + ' {message}')"
+    bad = f"[{_ANNOTATIONS}['{key}']].filter(v, {condition})"
+    return f"{bad}.map(v, 'metadata.annotations[{key}]: ' + {quote('v')} + ' {message}')"
 
 
 def _of(case: Case, key: str) -> list[str]:
@@ -55,6 +56,7 @@ def _valued(known: Annotation, path: str) -> Rule:
             for value in _of(case, known.key)
             if annotations.plain(value) not in known.values
         ],
+        when=_there(known.key),
     )
 
 
@@ -72,7 +74,8 @@ def _refused(known: Annotation, path: str) -> Rule:
         bad = [v for v in values if (annotations.plain(v) in wanted if wanted else annotations.plain(v) not in asks)]
         return [f"{path}: {quoted(value)} {message}" for value in bad]
 
-    return Rule(f"V8 meaning of {known.key}", (path,), _one(known.key, condition, message), found)
+    name, when = f"V8 meaning of {known.key}", _there(known.key)
+    return Rule(name, (path,), _one(known.key, condition, message), found, when=when)
 
 
 def _idle(known: Annotation, path: str) -> Rule:
@@ -82,6 +85,7 @@ def _idle(known: Annotation, path: str) -> Rule:
         (path,),
         _one(known.key, "true", message),
         lambda case: [f"{path}: {quoted(value)} {message}" for value in _of(case, known.key)],
+        when=_there(known.key),
         severity="warning",
     )
 
