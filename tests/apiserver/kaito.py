@@ -107,3 +107,26 @@ class Kaito:
     def clear(self):
         for name in self._made:
             self.cluster.delete(clusters.NODE, name)
+
+
+class Cloud:
+    """A provider that notes what it is asked for."""
+
+    makes_nodes = True
+
+    def __init__(self):
+        self.ordered, self.checked, self.released = [], [], []
+
+    def order(self, want, *, still_wanted, any_ready):
+        self.ordered.append(want.count)
+        return nodes.Order(candidate=f"{want.size.name}/on-demand")
+
+    def check(self, want):
+        self.checked.append(want.count)
+
+    def release(self, uid):
+        self.released.append(uid)
+        return True
+
+    def placement(self, want, hostnames=()):
+        return nodes.Placement(nodes.owner_labels(want) | {nodes.SIZE: want.size.name}, absent=(nodes.POOL,))

@@ -5,6 +5,7 @@ import dataclasses
 import time
 
 import pytest
+import yaml
 
 from kaito_hera import api, checks, errors, inherited, names, nodes, rollout, status
 from kaito_hera import cluster as clusters
@@ -14,7 +15,7 @@ from kaito_hera.nodes.byo import ByoProvider
 from kaito_hera.run import Run
 from tests import making
 from tests.apiserver.conftest import until
-from tests.apiserver.kaito import A100, BETA, CLAIM, CRD, HEADLESS, MACHINE, POOL, Kaito, answers, crd, kind_of
+from tests.apiserver.kaito import A100, BETA, CLAIM, CRD, HEADLESS, MACHINE, POOL, Cloud, Kaito, answers, crd, kind_of
 from tests.cluster import testing
 from workflows import asks, steps
 
@@ -42,29 +43,6 @@ def give_back(cluster, kind, name):
     cluster.delete(kind, name)
     if cluster.get(kind, name):
         cluster.patch(kind, name, None, {"metadata": {"finalizers": None}})
-
-
-class Cloud:
-    """A provider that notes what it is asked for."""
-
-    makes_nodes = True
-
-    def __init__(self):
-        self.ordered, self.checked, self.released = [], [], []
-
-    def order(self, want, *, still_wanted, any_ready):
-        self.ordered.append(want.count)
-        return nodes.Order(candidate=f"{want.size.name}/on-demand")
-
-    def check(self, want):
-        self.checked.append(want.count)
-
-    def release(self, uid):
-        self.released.append(uid)
-        return True
-
-    def placement(self, want, hostnames=()):
-        return nodes.Placement(nodes.owner_labels(want) | {nodes.SIZE: want.size.name}, absent=(nodes.POOL,))
 
 
 @pytest.fixture
@@ -302,6 +280,37 @@ def test_a_tuning_that_kaito_ended_counts_if_it_went_well(cluster, namespace, st
     inherited.take_over(cluster, workspace)
     assert cluster.get(clusters.JOB, "w", namespace) is None
     assert inherited.has_tuned(cluster, workspace) is False, "an edit tunes anew"
+
+
+@pytest.fixture
+def as_steps(cluster, kubeconfig, kubectl, tmp_path, monkeypatch):
+    """The cluster with no more rights than the steps have."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    token = kubectl("-n", "kaito-hera", "create", "token", "kaito-hera-steps").stdout.strip()
+    config["users"][0]["user"] = {"token": token}
+    restricted = tmp_path / "kubeconfig"
+    restricted.write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(restricted))
+    return clusters.Cluster.connect()
+
+
+def test_the_steps_rights_are_enough_for_all_of_it(karpenter, as_steps, namespace, stored, settings, kaito, cloud):
+    name = kaito.claim("ws1")
+    kaito.claim("ws2", ready=False, away=1200)
+    kaito.server(inherited.STATEFUL_SET)
+    kaito.services()
+    kaito.job("Failed")
+    provider = claims.Inheriting(cloud, as_steps, (namespace, "w"), patience=0.0)
+    order(provider, want_of(stored))
+    assert cloud.ordered == []
+    workspace = Workspace.parse(stored)
+    run = Run(as_steps, workspace, settings, provider)
+    rollout.apply(run, asks.serving.server(run, ""), run.placement())
+    assert as_steps.get(clusters.JOB, "w", namespace) is None
+    assert provider.release(workspace.metadata.uid) is False
+    assert "deletionTimestamp" in kaito.cluster.get(CLAIM, name)["metadata"]
+    with pytest.raises(errors.ForbiddenError):
+        as_steps.items(clusters.SECRET, namespace)
 
 
 def test_a_workspace_of_kaito_s_that_we_never_touched_is_released_before_it_goes(cluster, namespace, stored, watcher):
