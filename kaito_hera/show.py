@@ -33,6 +33,8 @@ def lines(workspace: dict[str, Any], now: datetime.datetime, losses: tuple[float
     head = _line(f"{metadata['namespace']}/{metadata['name']}  {seen.state or 'Pending'}")
     found = [head, *_conditions(seen), *_next(seen), *_step(seen, now), *_training(seen, losses), *_nodes(seen, now)]
     found += [_line(f"  warning   {text}") for text in seen.warnings]
+    if seen.model:
+        found.append(_line(f"  model     {seen.model.source} at {seen.model.revision}"))
     if seen.workflow:
         found.append(_line(f"  workflow  {seen.workflow.url or seen.workflow.name}"))
     return found + _answers(workspace, seen)

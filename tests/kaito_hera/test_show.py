@@ -83,6 +83,11 @@ def test_what_is_known_of_the_nodes_is_told_and_no_more(nodes, told):
     assert told in shown(making.inference(), Status(nodes=nodes, worker_nodes=("n1",))) + "\n"
 
 
+def test_which_commit_a_model_is_at_is_told_where_it_was_looked_at():
+    found = Status(model=status.ModelStatus(source="acme/tiny", revision="0" * 40))
+    assert f"  model     acme/tiny at {'0' * 40}" in shown(making.inference(), found).splitlines()
+
+
 def test_a_sparkline_thins_a_long_series_out():
     assert len(show.sparkline(tuple(range(1000)))) == 40
     assert show.sparkline((1.0, 1.0)) == "▁▁"
