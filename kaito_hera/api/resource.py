@@ -100,9 +100,9 @@ class Resource(Model):
     instance_type: Word | None = None
     """The cloud's name of the GPU size, for example Standard_NC24ads_A100_v4. Leave it out on nodes you bring."""
     instance_types: Annotated[tuple[Name, ...], pydantic.Field(max_length=10)] = ()
-    """Several GPU sizes in place of instanceType: the first that can be had is taken."""
+    """Several GPU sizes in place of instanceType: the first that can be had, and that the model fits, is taken."""
     capacity: Annotated[tuple[Capacity, ...], pydantic.Field(max_length=2)] = ()
-    """Kinds of capacity in the order in which to try them for each size; default: on-demand alone."""
+    """Kinds of capacity in the order in which to try them for each size; default: on-demand, on nodes you bring any."""
     label_selector: Annotated[
         LabelSelector,
         pydantic.Field(
