@@ -86,7 +86,8 @@ RULES = (
         "V37 image reference",
         _READS,
         f"variables.images.filter(f, !{matching(_REFERENCE, 'f[1]')}).map(f, f[0] + ': '"
-        f" + [f[1]].map(i, {quote('i')})[0] + ' is no image reference: ' + ({matching(_UPPER, 'f[1]')} ? '{_CASE}' : '{_SHAPE}'))",
+        f" + [f[1]].map(i, {quote('i')})[0] + ' is no image reference: '"
+        f" + ({matching(_UPPER, 'f[1]')} ? '{_CASE}' : '{_SHAPE}'))",
         _malformed,
         when="size(variables.images) > 0",
     ),

@@ -100,18 +100,17 @@ def _policy(policy: _Policy, chosen: list[Rule]) -> dict[str, Any]:
         shared |= {**facts.variables(), **sizes.variables()}
     if "settings" in policy.needs:
         shared |= sizes.settings_variables()
-    variables = [{"name": name, "expression": cel} for name, cel in shared.items()]
-    variables += [{"name": rule.variable, "expression": rule.guarded()} for rule in chosen]
-    said = [f"variables.{rule.variable}" for rule in chosen]
+    said = [f"({rule.guarded()})" for rule in chosen]
     if policy.severity == "error":  # the API server shows the first refusal alone, so it must hold all that is wrong
-        variables.append({"name": "problems", "expression": " + ".join(said)})
+        shared |= {"problems": " + ".join(said)}
         said = ["variables.problems"]
     spec: dict[str, Any] = {
         "failurePolicy": _failure(policy),
         **_param_kind(policy.needs),
         "matchConstraints": _matched("CREATE", "UPDATE"),
         "matchConditions": [{"name": "not-being-deleted", "expression": "!has(object.metadata.deletionTimestamp)"}],
-        "variables": variables,
+        # few, since each is evaluated in a world of its own, which costs more than most rules
+        "variables": [{"name": name, "expression": cel} for name, cel in shared.items()],
         "validations": [_validation(one, _excuse(policy)) for one in said],
     }
     return _object("ValidatingAdmissionPolicy", policy.name, spec, policy.why)
@@ -127,10 +126,10 @@ def _excuse(policy: _Policy) -> str:
 
 
 def _validation(messages: str, excuse: str) -> dict[str, str]:
-    joined = f"{messages}.join('; ')"
+    joined = f"[{messages}.join('; ')].map(m, m.size() > {_ROOM} ? m.substring(0, {_ROOM}) + '...' : m)[0]"
     return {
         "expression": f"size({messages}) == 0{excuse}",
-        "messageExpression": f"{joined}.size() > {_ROOM} ? {joined}.substring(0, {_ROOM}) + '...' : {joined}",
+        "messageExpression": joined,
         "message": "a field is not as it must be; `kaito-hera plan FILE` says which",
     }
 

@@ -62,11 +62,6 @@ class Rule:
     error: type[errors.KaitoError] = errors.InvalidWorkspaceError
     """What preflight ends with."""
 
-    @property
-    def variable(self) -> str:
-        """The name of its CEL variable."""
-        return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_")
-
     def guarded(self) -> str:
         """The messages, but none where an update leaves alone what the rule judges: a policy never ratchets."""
         changed = [f"object{_optional(path)} != oldObject{_optional(path)}" for path in self.reads]

@@ -25,7 +25,7 @@ def test_it_needs_neither_kubernetes_nor_hera():
 
 
 def test_each_rule_has_a_name_of_its_own():
-    names = [rule.variable for rule in admission.RULES]
+    names = [rule.name for rule in admission.RULES]
     assert len(set(names)) == len(names)
 
 
