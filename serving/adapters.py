@@ -203,8 +203,11 @@ class AdapterSet:
 
 
 def _may_pass(error: Exception) -> bool:
-    """What is in an image stays wrong; secrets, and images in a registry's replicas, may come late."""
-    return not isinstance(error, AdapterRefused | errors.NotAnAdapter)
+    """What is in an image stays wrong; secrets, and images in a registry's replicas, may come late.
+
+    Files may come onto a volume too, but nobody knows when, and the GPUs that wait for them are paid for.
+    """
+    return not isinstance(error, AdapterRefused | errors.NotAnAdapter | errors.AdapterFilesMissing)
 
 
 def _template(folder: Path) -> str | None:

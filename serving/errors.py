@@ -15,6 +15,7 @@ Fatal                     class name = reason; exit code; whether trying again u
 ├── BadModel                they can be had, and not be served
 ├── ModelDoesNotFit         not enough memory for the weights
 ├── AdapterFilesMissing     a volume without an adapter's files (yet)
+├── VolumeNotMounted        this pod is older than the volume's place in the list
 ├── AdapterImageNotFound ┐
 ├── NotAnAdapter         ├  an adapter's image or volume
 ├── RegistryAuthFailed   │
@@ -139,6 +140,13 @@ class AdapterImageNotFound(Fatal):
 
 class AdapterFilesMissing(Fatal):
     """The volume has no adapter at its top; whoever mends that does so outside of the Workspace."""
+
+    exit = Exit.BAD_ADAPTER
+    retryable = True
+
+
+class VolumeNotMounted(Fatal):
+    """The list names a volume that this pod does not have: the next one will."""
 
     exit = Exit.BAD_ADAPTER
     retryable = True

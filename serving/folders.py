@@ -6,6 +6,7 @@ says, without the last where there is none. The tuning image names what it leave
 
 import asyncio
 import hashlib
+import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -54,12 +55,16 @@ def read(adapter: Adapter) -> Pulled:
         wanted |= {name: most for name, most in TEMPLATE.items() if name in there}
         sums = "".join(f"{_sum(folder, name, most, adapter.volume)}  {name}\n" for name, most in wanted.items())
     except FileNotFoundError as error:
-        raise errors.AdapterFilesMissing(f"{adapter.volume} is not mounted at {error.filename} (yet)") from error
-    except OSError as error:
-        raise errors.NodeTrouble(
-            f"{adapter.volume} cannot be read by user 65532: {error.strerror} at {error.filename}; "
-            "make its files readable for all, or for group 65532"
+        if folder.is_dir():  # a link that leads nowhere, or somebody is at work
+            raise errors.AdapterFilesMissing(f"{adapter.volume} has no file behind {error.filename}") from error
+        raise errors.VolumeNotMounted(f"{adapter.volume} is not mounted at {folder} (yet)") from error
+    except PermissionError as error:
+        raise errors.AdapterFilesMissing(
+            f"{adapter.volume}: user {os.getuid()} may not read {error.filename}; "
+            "make files and folders readable for all, or for group 65532"
         ) from error
+    except OSError as error:
+        raise errors.NodeTrouble(f"{adapter.volume} cannot be read: {error.strerror} at {error.filename}") from error
     digest = f"sha256:{hashlib.sha256(sums.encode()).hexdigest()}"
     expected = adapter.volume.partition("@")[2]
     if expected not in ("", digest):

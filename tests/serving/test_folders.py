@@ -78,8 +78,12 @@ def test_a_volume_without_an_adapter_says_what_it_has_and_may_get_one(tmp_path, 
 
 
 def test_a_volume_that_is_not_mounted_is_said_so(tmp_path):
-    with pytest.raises(errors.AdapterFilesMissing, match="is not mounted at"):
+    with pytest.raises(errors.VolumeNotMounted, match="is not mounted at"):
         folders.read(adapter(tmp_path / "none"))
+    folder = volume(tmp_path, {"adapter_config.json": "{}"})
+    (folder / "adapter_model.safetensors").symlink_to("nowhere")
+    with pytest.raises(errors.AdapterFilesMissing, match="has no file behind"):
+        folders.read(adapter(folder))
 
 
 def test_links_out_of_the_volume_and_large_configs_are_refused(tmp_path):
@@ -120,16 +124,19 @@ def test_a_server_reads_a_volume_and_its_status_names_it(tmp_path):
         assert next(each for each in answer["data"] if each["id"] == "poet")["volume"] == VOLUME
 
 
-def test_an_empty_volume_is_waited_for(tmp_path):
-    folder = volume(tmp_path, {})
+@pytest.mark.parametrize(
+    ("mounted", "waits", "reason"), [(True, False, "has no adapter_config.json"), (False, True, "is not mounted at")]
+)
+def test_a_volume_to_come_is_waited_for_and_files_to_come_are_not(tmp_path, mounted, waits, reason):
+    folder = volume(tmp_path, {}) if mounted else tmp_path / "none"
     with fakes.server(
         tmp_path, source=everywhere(tmp_path), adapters=f"[{adapter(folder).model_dump_json()}]"
     ) as client:
         client.eventually(lambda: client.get("/v1/models").json()["adapters"][0:])
         client.eventually(lambda: client.get("/v1/models").json()["adapters"][0]["state"] == "failed")
         status = Served.model_validate(client.get("/v1/models").json()).adapters[0]
-        assert status.retryable
-        assert status.reason.startswith(f"{VOLUME} has no adapter_config.json")
+        assert status.retryable is waits, "GPUs are paid for meanwhile"
+        assert status.reason.startswith(f"{VOLUME} {reason}")
 
 
 def test_refusals_know_volumes_apart(tmp_path):
