@@ -95,7 +95,7 @@ class Inheriting:
 
     def check(self, want: Want) -> None:
         """Take in nodes that have joined since; raise if the provider's part has failed."""
-        left = want.count - (self._adopted(want) if self.makes_nodes else 0)
+        left = want.count - self._adopted(want)
         if left > 0:
             self._inner.check(dataclasses.replace(want, count=left))
 
@@ -121,7 +121,7 @@ class Inheriting:
 
     def _adopted(self, want: Want) -> int:
         """Label KAITO's nodes of this kind as ours; how many there are, those included that are on their way."""
-        if want.capacity == "spot" or want.size is None:
+        if not self.makes_nodes or want.capacity == "spot" or want.size is None:
             return 0
         labels = self._inner.placement(want).labels
         claims = [obj for kind, obj in self._made() if kind != _POOL]
