@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, inherited, names, nodes, ownpod, pods
+from kaito_hera import dockerconfigs, errors, inherited, names, nodes, ownpod, pods
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.nodes import gpus
 from kaito_hera.run import Run
@@ -229,11 +229,12 @@ def _scale(cluster: clusters.Cluster, workspace: Workspace) -> None:
 
 def ensure_registry_secret(cluster: clusters.Cluster, workspace: Workspace, named: tuple[tuple[str, str], ...]) -> None:
     """Merge the pull Secrets that the Workspace's fields name into one that the server mounts."""
-    auths: dict[str, Any] = {}
+    given = []
     for field, name in named:
         data = pods.secret(cluster, workspace.metadata.namespace, name, field=field)
-        auths |= json.loads(base64.b64decode(data[".dockerconfigjson"])).get("auths", {})
-    if auths:
+        entries = json.loads(base64.b64decode(data[".dockerconfigjson"])).get("auths", {})
+        given.append((dockerconfigs.image_of(workspace, field), entries))
+    if auths := dockerconfigs.merged(given):
         text = base64.b64encode(json.dumps({"auths": auths}).encode()).decode()
         metadata = pods.metadata(workspace, registry_name(workspace))
         secret = {"metadata": metadata, "type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": text}}
