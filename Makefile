@@ -115,7 +115,8 @@ export KUSTOMIZATION
 
 install: registry-named ## apply argo/ with these images to kubectl's current context (PULL_SECRET=, CA_BUNDLE=, OVERLAY=)
 	@mkdir -p build/install && echo "$$KUSTOMIZATION" > build/install/kustomization.yaml
-	@hash="$$($(KUBECTL) kustomize build/install | sha256sum | cut -c1-12)"; \
+	@# sorted, since kustomize has no fixed order for keys that mix letters and digits
+	@hash="$$($(KUBECTL) kustomize build/install | sort | sha256sum | cut -c1-12)"; \
 	echo "$$KUSTOMIZATION" | sed "s/\"HASH\"/\"$$hash\"/" > build/install/kustomization.yaml
 	$(KUBECTL) apply --server-side --force-conflicts -f argo/policy-kind.yaml # an object needs its kind first
 	@timeout 60 bash -c 'until $(KUBECTL) get presettables.hera.kaito.sh >/dev/null 2>&1; do sleep 0.2; done'
