@@ -38,6 +38,23 @@ def test_a_model_that_was_pushed_is_served_under_its_own_name(world, namespace):
     assert not world.pools(namespace)
 
 
+def test_a_model_out_of_an_image_is_tuned(world, namespace):
+    """The model's Secret is the push Secret here: one registry holds both."""
+    image = pushed(world)
+    workspace = yaml.safe_load(world.manifest("tuning-phi-3", image=namespace))
+    workspace["metadata"]["annotations"] = {"kaito.sh/serve": "false"}
+    config = {"training_config": {"QuantizationConfig": {"load_in_4bit": True}, "TrainingArguments": {"max_steps": 20}}}
+    data = {"training_config.yaml": yaml.safe_dump(config)}  # what is learned is another test's matter
+    world.kube.create(clusters.CONFIG_MAP, {"metadata": {"name": "short", "namespace": namespace}, "data": data})
+    workspace["tuning"]["config"] = "short"
+    workspace["tuning"]["preset"]["presetOptions"] = {"image": IMAGE, "imagePullSecrets": [PUSH_SECRET]}
+    name = world.apply(namespace, yaml.safe_dump(workspace))
+    world.await_condition(namespace, name, "WorkspaceSucceeded")
+    seen = world.status(namespace, name)
+    assert seen["model"]["revision"] == image.partition("@")[2]
+    assert seen["tuning"]["adapterImage"].startswith(f"{REPOSITORY}/{namespace}@sha256:")
+
+
 def test_a_model_that_nobody_has_is_told_before_a_node_is_bought(world, namespace):
     world.apply(namespace, manifest("acme/none"))
     stalled = until(lambda: _stalled(world, namespace), what="the hub's answer")
