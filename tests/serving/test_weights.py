@@ -68,9 +68,18 @@ def test_hub_that_is_not_there_may_come_back(hub, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "refuse", "words"),
     [
-        pytest.param(("acme/none", REVISION), 0, "ModelNotFound 12 False: inference.preset.name: model acme/none", id="model"),
-        pytest.param(("acme/tiny", "f" * 40), 0, "ModelNotFound 12 False: inference.preset.name: model acme/tiny at ffff", id="revision"),
-        pytest.param(("acme/tiny", REVISION), 403, "GatedModel 12 False: inference.preset.name: model acme/tiny", id="forbidden"),
+        pytest.param(
+            ("acme/none", REVISION), 0, "ModelNotFound 12 False: inference.preset.name: model acme/none", id="model"
+        ),
+        pytest.param(
+            ("acme/tiny", "f" * 40),
+            0,
+            "ModelNotFound 12 False: inference.preset.name: model acme/tiny at ffff",
+            id="revision",
+        ),
+        pytest.param(
+            ("acme/tiny", REVISION), 403, "GatedModel 12 False: inference.preset.name: model acme/tiny", id="forbidden"
+        ),
     ],
 )
 def test_errors_are_told_apart(hub, tmp_path, asked, refuse, words):
