@@ -4,9 +4,11 @@ Two starts. The tests of the first one share it and stand in the order of its li
 """
 
 import os
+import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -18,7 +20,7 @@ pytestmark = [
 
 from serving.config import Adapter, Adapters, Served, parse_termination
 from tests.serving import modelhub, registry, tiny
-from tests.serving.pod import Pod
+from tests.serving.pod import Pod, sandboxed
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = {"workspace": "ns/w", "name": "tiny-phi", "model": {"id": "acme/tiny-phi", "revision": REVISION}}
@@ -110,6 +112,16 @@ def test_chat_answers_what_transformers_would_with_the_adapter_at_its_strength(p
     assert not served(pod).lacks(world.listed(one=0.5))
     assert chat(pod) == expected(world, {"one": 0.5}, OTHER_TEMPLATE)
     print(f"\nfirst good /health after {pod.seconds:.1f} s, {pod.memory()} MB")
+
+
+def test_an_adapter_on_a_volume_adds_up_with_one_of_an_image(pod, world):
+    shutil.copytree(world.adapters["two"], world.folder / "pod" / "config" / "volume")
+    mounted = Path("/opt" if sandboxed() else world.folder / "pod" / "config") / "volume"
+    wanted = (*world.listed(one=0.25), Adapter(name="two", volume="persistentVolumeClaim/two", folder=str(mounted)))
+    world.write(wanted)
+    eventually(lambda: not served(pod).lacks(wanted))
+    assert chat(pod) == expected(world, {"one": 0.25, "two": 1.0}, OTHER_TEMPLATE)
+    assert served(pod).adapters[1].volume == "persistentVolumeClaim/two"
 
 
 def test_adapters_change_without_a_restart(pod, world):
