@@ -186,7 +186,7 @@ def test_a_reason_reaches_the_user(cluster, apply, namespace, watcher):
     play(cluster, first_workflow(cluster, namespace), "Failed", preflight={"fails": message})
     until(lambda: conditions(cluster, namespace).get("Stalled", {}).get("status") == "True", what="a stalled Workspace")
     assert conditions(cluster, namespace)["PreflightSucceeded"]["reason"] == "UnknownPreset"
-    edit = {"inference": {"preset": {"name": "phi-4"}}}
+    edit = {"resource": {"count": 2}}
     cluster.patch(clusters.WORKSPACE, "w", namespace, edit)
     until(
         lambda: any("-g2-a2" in w["metadata"]["name"] for w in workflows(cluster, namespace)), what="a second attempt"
