@@ -25,8 +25,7 @@ RUN /opt/uv/bin/uv pip install --python "$(command -v python3)" --no-cache --com
 FROM base AS operator
 COPY --from=installer /opt/python /opt/python
 COPY presets /app/presets
-COPY oci /app/oci
-COPY weights /app/weights
+COPY artifacts /app/artifacts
 COPY kaito_hera /app/kaito_hera
 COPY workflows /app/workflows
 COPY tuning /app/tuning
@@ -44,8 +43,7 @@ RUN uv pip install --python "$(command -v python3)" --no-cache --compile-bytecod
 
 FROM model AS tuning
 COPY presets /app/presets
-COPY oci /app/oci
-COPY weights /app/weights
+COPY artifacts /app/artifacts
 COPY tuning /app/tuning
 RUN python3 -m compileall -q /app
 USER 65532:65532
@@ -53,8 +51,7 @@ ENTRYPOINT ["python3", "-m", "tuning"]
 
 FROM model AS serving
 COPY presets /app/presets
-COPY oci /app/oci
-COPY weights /app/weights
+COPY artifacts /app/artifacts
 COPY serving /app/serving
 RUN python3 -m compileall -q /app
 USER 65532:65532

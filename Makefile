@@ -57,7 +57,7 @@ golden: .venv/.ready ## write the generated files anew: the CRD and its page, th
 ROLES ?= operator tuning serving
 REGISTRY ?=
 # What an image is made of names it, so that an image that changed never hides behind an old tag.
-VERSION ?= $(shell find Dockerfile requirements presets oci weights kaito_hera workflows tuning serving -type f ! -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12)
+VERSION ?= $(shell find Dockerfile requirements presets artifacts kaito_hera workflows tuning serving -type f ! -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12)
 BASE ?= docker.io/library/python:3.11-slim-bookworm
 BUILDER ?= $(if $(shell command -v buildah),buildah,docker)
 AUTHFILE ?=

@@ -11,6 +11,7 @@ from typing import Any
 
 import pydantic
 
+from artifacts.weights.config import Found
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, findings, inherited, jobs, models, ownpod, pods, refusals, rollout, sizing, volumes
 from kaito_hera.api import Workspace
@@ -18,7 +19,6 @@ from kaito_hera.nodes import fitting
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from kaito_hera.status import Refusal
-from weights.config import Found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pydantic
 
+from artifacts.weights import check as weights
+from artifacts.weights.config import Found, Model
+from artifacts.weights.errors import WeightsError
 from serving import errors, folders, images, settings
 from serving.config import ADAPTERS_FILE, Adapter, Adapters, Checked, Exit, ServingConfig
-from weights import check as weights
-from weights.config import Found, Model
-from weights.errors import WeightsError
 
 
 def check(config_file: Path) -> Exit:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 import pydantic
 
-from weights.config import Found, Model
+from artifacts.weights.config import Found, Model
 
 PORT = 5000
 CONFIG_FILE = "serving.json"

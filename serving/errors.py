@@ -29,8 +29,8 @@ import json
 from pathlib import Path
 from typing import ClassVar
 
+from artifacts.weights.errors import WeightsError
 from serving.config import Exit, Failure
-from weights.errors import WeightsError
 
 
 class RequestError(Exception):

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from oci import errors as oci
-from oci import registry, unpack
+from artifacts.images import errors as image_errors
+from artifacts.images import registry, unpack
 from serving import errors
 from serving.adapters import Pulled
 
@@ -82,28 +82,28 @@ def unpack_adapter(blobs: Path, layers: Iterable[registry.Layer], target: Path) 
     """Write the adapter's files into the new folder `target`; raises ImageError for what is none."""
     odd = unpack.unpack(blobs, layers, target, WANTED.get)
     for name in odd:
-        raise oci.ImageUnusable(f"/{name} in the image is not a regular file")
+        raise image_errors.ImageUnusable(f"/{name} in the image is not a regular file")
     for name in REQUIRED:
         if not (target / name).is_file():
-            raise oci.ImageUnusable(f"the image has no /{name}")
+            raise image_errors.ImageUnusable(f"the image has no /{name}")
 
 
 @contextlib.contextmanager
 def _as_adapter_errors() -> Iterator[None]:
     try:
         yield
-    except oci.ImageUnusable as error:
+    except image_errors.ImageUnusable as error:
         must = "an adapter is an image with /data/adapter_config.json and /data/adapter_model.safetensors"
         raise errors.NotAnAdapter(f"{error}; {must}") from error
-    except oci.AccessDenied as error:
+    except image_errors.AccessDenied as error:
         way_out = "name a pull secret for this registry in inference.adapters[].source.imagePullSecrets"
         raise errors.RegistryAuthFailed(f"{error}; {way_out}") from error
-    except oci.ImageError as error:
+    except image_errors.ImageError as error:
         raise _PLAIN[type(error)](str(error)) from error
 
 
-_PLAIN: Mapping[type[oci.ImageError], type[errors.Fatal]] = {
-    oci.ImageNotFound: errors.AdapterImageNotFound,
-    oci.RegistryAway: errors.RegistryUnavailable,
-    oci.MachineTrouble: errors.NodeTrouble,
+_PLAIN: Mapping[type[image_errors.ImageError], type[errors.Fatal]] = {
+    image_errors.ImageNotFound: errors.AdapterImageNotFound,
+    image_errors.RegistryAway: errors.RegistryUnavailable,
+    image_errors.MachineTrouble: errors.NodeTrouble,
 }

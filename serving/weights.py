@@ -4,10 +4,10 @@ import logging
 import time
 from pathlib import Path
 
+from artifacts.weights import hub, image
+from artifacts.weights.config import Model
+from artifacts.weights.errors import WeightsError
 from serving import errors
-from weights import hub, image
-from weights.config import Model
-from weights.errors import WeightsError
 
 log = logging.getLogger("serving.weights")
 

@@ -11,7 +11,16 @@ TREE = (ROOT / "README.md").read_text().split("## The tree")[1]
 
 @pytest.mark.parametrize(
     "folder",
-    ["workflows", "kaito_hera", "kaito_hera/nodes", "kaito_hera/admission", "tuning", "serving", "weights", "oci"],
+    [
+        "workflows",
+        "kaito_hera",
+        "kaito_hera/nodes",
+        "kaito_hera/admission",
+        "tuning",
+        "serving",
+        "artifacts/weights",
+        "artifacts/images",
+    ],
 )
 def test_every_module_has_its_place_in_the_tree(folder):
     modules = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py", "__main__.py"}

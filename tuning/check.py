@@ -7,12 +7,12 @@ import concurrent.futures
 import time
 from typing import TypeVar
 
+from artifacts.weights.errors import HubUnavailable
 from tuning import hub, inputs, outputs
 from tuning.config import Result, TuningConfig
 from tuning.errors import DataUnreachable, ModelFiles, RegistryUnavailable, TuningError
 from tuning.places import Places
 from tuning.report import log
-from weights.errors import HubUnavailable
 
 _T = TypeVar("_T")
 

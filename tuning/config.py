@@ -12,8 +12,8 @@ from typing import Annotated, Literal, Self
 
 import pydantic
 
+from artifacts.weights.config import Found, Model
 from tuning.training_config import TrainingConfig
-from weights.config import Found, Model
 
 PUSH_AUTH = Path("/etc/kaito/push/config.json")
 """Where the push secret's `.dockerconfigjson` is mounted; it may be missing (a registry that needs no password)."""

@@ -24,8 +24,8 @@ The class name is the condition's reason; the message names the field or object,
 import errno
 import json
 
+from artifacts.weights.errors import WeightsError
 from tuning.config import RETRYABLE, Exit, Failure
-from weights.errors import WeightsError
 
 MESSAGE_BYTES = 3500
 """Kubernetes keeps 4,096 bytes of a termination message; JSON needs some of them."""

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from artifacts.weights import check, hub, image
+from artifacts.weights.config import Found
+from artifacts.weights.errors import WeightsError
 from tuning.config import TuningConfig
 from tuning.errors import ModelFiles
 from tuning.places import Places
-from weights import check, hub, image
-from weights.config import Found
-from weights.errors import WeightsError
 
 PATIENCE_SECONDS = 120.0
 

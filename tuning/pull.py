@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from oci import errors as oci
-from oci import registry, unpack
+from artifacts.images import errors as image_errors
+from artifacts.images import registry, unpack
 from tuning.errors import (
     DataInvalid,
     DataNotFound,
@@ -67,15 +67,15 @@ def _cap(path: str) -> int | None:
 def _explained() -> Iterator[None]:
     try:
         yield
-    except oci.AccessDenied as error:
+    except image_errors.AccessDenied as error:
         raise PullUnauthorized(
             f"{FIELD}: {error}; name a pull secret for this registry in tuning.input.imagePullSecrets"
         ) from error
-    except oci.ImageNotFound as error:
+    except image_errors.ImageNotFound as error:
         raise DataNotFound(f"{FIELD}: {error}") from error
-    except oci.ImageUnusable as error:
+    except image_errors.ImageUnusable as error:
         raise DataInvalid(f"{FIELD}: {error}") from error
-    except oci.RegistryAway as error:
+    except image_errors.RegistryAway as error:
         raise DataUnreachable(f"{FIELD}: {error}") from error
-    except oci.MachineTrouble as error:
+    except image_errors.MachineTrouble as error:
         raise NodeTrouble(f"{FIELD}: {error}") from error

@@ -25,9 +25,9 @@ from typing import Any
 import pydantic
 import yaml
 
+from artifacts.weights.errors import WeightsError
 from kaito_hera import crd, decide, errors, live, reference, settings, show, status
 from kaito_hera.api import Workspace
-from weights.errors import WeightsError
 from workflows.commands import model, presets, sizes
 from workflows.commands import plan as foresight
 from workflows.outlook.documents import UnreadableError

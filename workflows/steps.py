@@ -9,6 +9,7 @@ from typing import Annotated
 import pydantic
 from hera.workflows.io import Input, Output
 
+from artifacts.weights import config as weights
 from kaito_hera import answering, checks, inherited, jobs, nodes, rollout
 from kaito_hera.api import Workspace
 from kaito_hera.nodes import ordering, readiness
@@ -16,7 +17,6 @@ from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from kaito_hera.status import Refusal
 from tuning import config as tuning
-from weights import config as weights
 from workflows import asks, template
 
 CONDITIONS = {  # condition: the step that decides it

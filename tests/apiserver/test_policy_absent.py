@@ -173,7 +173,7 @@ def namespace(cluster):
 
 
 def test_what_was_uninstalled_and_installed_again_judges_again(kubectl, own, refused):
-    """With a ConfigMap for the tables the API server would find none until it is restarted: as the settings' rules then.
+    """With a ConfigMap for the tables the API server would find none until a restart: as the settings' rules then.
 
     Therefore this is the last.
     """

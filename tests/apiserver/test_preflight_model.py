@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from artifacts.weights import push
+from artifacts.weights.config import Model
 from kaito_hera import checks, errors, names
 from kaito_hera import cluster as clusters
 from kaito_hera import run as runs
@@ -18,11 +20,9 @@ from kaito_hera.run import Run
 from tests import making
 from tests.apiserver.conftest import ROOT, until
 from tests.apiserver.kubelet import kubelet
+from tests.artifacts.weights.conftest import auth, files, registry  # noqa: F401
+from tests.artifacts.weights.test_hub import COMMIT, GOOD, ID, running  # noqa: F401
 from tests.simulators.conftest import tls  # noqa: F401
-from tests.weights.conftest import auth, files, registry  # noqa: F401
-from tests.weights.test_hub import COMMIT, GOOD, ID, running  # noqa: F401
-from weights import push
-from weights.config import Model
 from workflows import asks
 
 GATED = "llama-3.1-8b-instruct"

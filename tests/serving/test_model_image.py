@@ -4,11 +4,11 @@ import io
 
 import pytest
 
+from artifacts.weights import push
+from artifacts.weights.config import Model
 from serving import weights
 from serving.engine import loading
 from tests.serving import registry, tiny
-from weights import push
-from weights.config import Model
 
 pytestmark = pytest.mark.torch
 

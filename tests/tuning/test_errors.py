@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.weights import errors as weights
 from tuning import errors
 from tuning.config import RETRYABLE, Exit, Failure, parse_termination
-from weights import errors as weights
 
 
 def kinds(root=errors.TuningError):

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
+from artifacts.weights import push
+from artifacts.weights.config import Found, Model
 from tests.tuning import servers
 from tests.tuning.conftest import ROOT
 from tests.tuning.test_check import ROWS, WITHOUT
 from tuning import errors, hub
 from tuning.config import Exit, parse_termination
 from tuning.places import Places
-from weights import push
-from weights.config import Found, Model
 
 HUB = {"id": "tiny/phi", "revision": "main", "field": "tuning.preset", "ask": True}
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from artifacts.weights.config import Model
 from kaito_hera import errors
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
@@ -11,7 +12,6 @@ from kaito_hera.status import ModelStatus
 from presets import from_hub
 from tests import making
 from tests.workflows.test_plan import arguments
-from weights.config import Model
 from workflows.asks import models, serving
 from workflows.plan import plan
 

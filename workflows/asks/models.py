@@ -6,11 +6,11 @@
 from typing import Any
 
 import presets
+from artifacts.weights import config as weights
 from kaito_hera import errors, pods
 from kaito_hera.api import PresetOptions, Workspace
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
-from weights import config as weights
 
 _BRANCH = "main"
 

@@ -18,7 +18,7 @@ def add_to(commands: Any) -> None:
 
 def _push(arguments: argparse.Namespace) -> None:
     """The image by digest goes to stdout; what is done meanwhile to stderr."""
-    from weights import push  # noqa: PLC0415 - half a tenth of a second that other commands need not pay
+    from artifacts.weights import push  # noqa: PLC0415 - half a tenth of a second that other commands need not pay
 
     model = push.model(arguments.id, arguments.revision, local=bool(arguments.folder))
     print(push.push(model, arguments.image, folder=arguments.folder).image)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import presets
-from weights import errors, hub, image, layers, registry
-from weights.config import Model
+from artifacts.weights import errors, hub, image, layers, registry
+from artifacts.weights.config import Model
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"

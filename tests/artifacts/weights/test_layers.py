@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from weights import errors, layers
+from artifacts.weights import errors, layers
 
 MODEL = {"config.json": b"{}", "model.safetensors": b"weights"}
 

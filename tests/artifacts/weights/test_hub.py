@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.weights import check, errors, hub
+from artifacts.weights.config import Model
+from tests.artifacts.weights.conftest import WEIGHTS
 from tests.cluster.simulators import web
 from tests.cluster.simulators.hub import repositories, routes
 from tests.simulators.conftest import tls  # noqa: F401
 from tests.tuning.conftest import ROOT
-from tests.weights.conftest import WEIGHTS
-from weights import check, errors, hub
-from weights.config import Model
 
 ID = "meta-llama/Tiny"
 GOOD = "hf_good"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FETCH = """
 import sys, pathlib
-from weights import hub, config, errors
+from artifacts.weights import hub, config, errors
 try:
     print(hub.fetch(config.Model(id=sys.argv[1], revision=sys.argv[2]), pathlib.Path(sys.argv[3])))
 except errors.WeightsError as error:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import presets
-from weights import errors, hub, image
-from weights.config import Found, Model
+from artifacts.weights import errors, hub, image
+from artifacts.weights.config import Found, Model
 
 _SILENCE_SECONDS = 10.0
 """How long a registry may say nothing: a user waits for the answer."""

@@ -3,9 +3,9 @@ import os
 
 import pytest
 
+from artifacts.weights.config import Model
 from tests.tuning import servers
 from tests.tuning.conftest import entry, write_secret
-from weights.config import Model
 
 WEIGHTS = os.urandom(3 << 20)
 CONFIG = {

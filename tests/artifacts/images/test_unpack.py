@@ -7,8 +7,8 @@ import tarfile
 
 import pytest
 
-from oci import errors, unpack
-from oci.registry import Layer
+from artifacts.images import errors, unpack
+from artifacts.images.registry import Layer
 
 CONFIG = ("data/adapter_config.json", b"{}")
 WEIGHTS = ("data/adapter_model.safetensors", b"weights")

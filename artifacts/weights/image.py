@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from weights import config, errors, layers, registry
-from weights.config import Model
+from artifacts.weights import config, errors, layers, registry
+from artifacts.weights.config import Model
 
 log = logging.getLogger("weights")
 

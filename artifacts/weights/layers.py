@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from weights import config, errors
+from artifacts.weights import config, errors
 
 PLACES = ("models", "model", "weights", "workspace/tfs/weights", "workspace/weights", "data", "")
 """Folders of an image that may hold the files: ours and KServe's, KAITO's of its eras, the top."""

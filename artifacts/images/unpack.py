@@ -15,8 +15,8 @@ import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from oci import errors
-from oci.registry import Layer
+from artifacts.images import errors
+from artifacts.images.registry import Layer
 
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
 

@@ -16,8 +16,8 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from weights import config, errors
-from weights.config import Model
+from artifacts.weights import config, errors
+from artifacts.weights.config import Model
 
 log = logging.getLogger("weights")
 

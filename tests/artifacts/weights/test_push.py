@@ -8,11 +8,11 @@ import sys
 import pytest
 import requests
 
+from artifacts.weights import check, errors, image, push
+from artifacts.weights.config import Found
+from tests.artifacts.weights.conftest import WEIGHTS
 from tests.tuning import servers
 from tests.tuning.conftest import ROOT
-from tests.weights.conftest import WEIGHTS
-from weights import check, errors, image, push
-from weights.config import Found
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.weights import errors, image, push
+from artifacts.weights.config import Model
+from tests.artifacts.weights.conftest import WEIGHTS
 from tests.serving import registry as images
 from tests.tuning import servers
 from tests.tuning.conftest import entry, write_secret
-from tests.weights.conftest import WEIGHTS
-from weights import errors, image, push
-from weights.config import Model
 
 
 class Wire(servers.Files):

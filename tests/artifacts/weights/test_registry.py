@@ -6,9 +6,9 @@ import os
 
 import pytest
 
+from artifacts.weights import docker, errors, registry
 from tests.tuning import servers
 from tests.tuning.conftest import entry, write_secret
-from weights import docker, errors, registry
 
 
 @pytest.fixture
