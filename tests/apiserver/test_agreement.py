@@ -20,7 +20,7 @@ from tests.apiserver.conftest import until
 from tests.apiserver.generating import workspaces
 from tests.cluster import testing
 
-EXAMPLES = int(os.environ.get("KAITO_HERA_AGREEMENT", "250"))
+EXAMPLES = int(os.environ.get("KAITO_HERA_AGREEMENT", "500"))
 ALL = 3000
 AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
 SETTINGS = Settings(node_provider="aks", azure=AZURE, retired_sizes="refuse")
@@ -135,9 +135,9 @@ def _expected(problems):
     return [policy.told(messages) for messages in by_message.values()]
 
 
-@pytest.mark.skipif(EXAMPLES < ALL, reason=f"needs {ALL} objects: make agreement")
 def test_half_of_them_were_sound_and_each_rule_spoke():
-    assert HITS["objects"] >= ALL
+    """After the test above: of all objects each rule twenty times, of fewer once."""
+    assert HITS["objects"] >= EXAMPLES
     assert 0.4 <= HITS["sound"] / HITS["objects"] <= 0.6
     named = [rule.name for rule in admission.RULES if rule.found]
     models = (getattr(api, name) for name in api.__all__)
@@ -148,4 +148,4 @@ def test_half_of_them_were_sound_and_each_rule_spoke():
         for rule in model.rules
         if rule.holds
     ]
-    assert {name: HITS[name] for name in named if HITS[name] < 20} == {}
+    assert {name: HITS[name] for name in named if HITS[name] < (20 if EXAMPLES >= ALL else 1)} == {}
