@@ -81,10 +81,13 @@ def _serve(workspace: Workspace) -> list[Any]:
     if not workspace.serves:
         return []
     asked = workspace.inference
+    options = workspace.preset and workspace.preset.options
     given = _given(
         template=asked and asked.template,
         config=asked and asked.config,
-        weights=workspace.preset and workspace.preset.options.image,
+        weights=options and options.image,
+        token=options and options.model_access_secret,
+        pull=options and options.image_pull_secrets,
         lb=workspace.annotation(annotations.ENABLE_LB) == "true",
     )
     name = workspace.preset.name if workspace.preset else ""

@@ -8,6 +8,7 @@ team (nodeSelector, tolerations, affinity, priority, parallelism, hooks, onExit,
 import contextvars
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -164,7 +165,7 @@ def inert_json(text: str) -> str:
 
 def inert(texts: tuple[str, ...]) -> list[str]:
     """Texts for people, some of them the user's own, in which Argo finds nothing to substitute either."""
-    return [text.replace("{{", "{ {")[:1000] for text in texts[:20]]
+    return [re.sub(r"\{(?=\{)", "{ ", text)[:1000] for text in texts[:20]]
 
 
 def _description(kind: Kind, workspace: api.Workspace, attempt: int) -> str:

@@ -1,5 +1,6 @@
 """Where data and adapters come from and go to: addresses, images, volumes."""
 
+import json
 from typing import Annotated, Any
 
 import pydantic
@@ -20,30 +21,43 @@ class ClaimSource(Model):
     """Mount it read-only."""
 
 
+_SMALL = 8_192
+"""Bytes of a volume's own fields: real ones have some hundred, and a Workspace travels as a process's argument."""
+
+
+def _small(source: dict[str, Any] | None) -> dict[str, Any] | None:
+    if source and (size := len(json.dumps(source))) > _SMALL:
+        raise ValueError(f"the volume source is too large, {size:,} bytes of {_SMALL:,}: name an object that holds it")
+    return source
+
+
+Source = Annotated[Free | None, pydantic.AfterValidator(_small)]
+
+
 class Volume(Model):
     """One kind of volume, as in a pod."""
 
     persistent_volume_claim: ClaimSource | None = None
     """A claim in the Workspace's namespace."""
-    csi: Free | None = None
+    csi: Source = None
     """A volume of a CSI driver."""
-    ephemeral: Free | None = None
+    ephemeral: Source = None
     """A claim that lives as long as the pod."""
-    nfs: Free | None = None
+    nfs: Source = None
     """A share of an NFS server."""
-    azure_file: Free | None = None
+    azure_file: Source = None
     """A share of Azure Files."""
-    azure_disk: Free | None = None
+    azure_disk: Source = None
     """A disk of Azure."""
-    config_map: Free | None = None
+    config_map: Source = None
     """A ConfigMap as files."""
-    secret: Free | None = None
+    secret: Source = None
     """A Secret as files."""
-    image: Free | None = None
+    image: Source = None
     """An OCI image as files, where the cluster has image volumes."""
-    empty_dir: Free | None = None
+    empty_dir: Source = None
     """Scratch space that dies with the pod."""
-    host_path: Free | None = None
+    host_path: Source = None
     """Refused: a folder of the node's is not a tenant's."""
 
     @property

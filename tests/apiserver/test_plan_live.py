@@ -52,6 +52,18 @@ def test_its_config_map_is_read_beside_it(cluster, namespace, apply, planned):
     assert told.memory[1].use == "serve"
 
 
+def test_its_inference_config_is_read_too(cluster, namespace, apply, planned):
+    metadata = {"name": "mine", "namespace": namespace}
+    text = "vllm: {max-model-len: 3000}"
+    cluster.create(clusters.CONFIG_MAP, {"metadata": metadata, "data": {"inference_config.yaml": text}})
+    workspace = making.inference()
+    workspace["inference"]["config"] = "mine"
+    apply(workspace)
+    told, code, _ = planned()
+    assert code == 0
+    assert told.memory[0].basis == "cache for 3,000 tokens"
+
+
 def test_a_size_that_is_fixed_by_now_is_changed_by_another_workspace(apply, planned):
     apply(making.edited(making.inference(), instanceType="Standard_NC6s_v3"))
     told, code, _ = planned()

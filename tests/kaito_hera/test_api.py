@@ -29,3 +29,12 @@ def test_a_template_that_no_step_could_be_given_is_refused(long):
         making.parsed({**making.inference(), "inference": {"template": template}})
     template["spec"]["containers"][0]["args"] = [long[: len(long) // 2]]
     assert making.parsed({**making.inference(), "inference": {"template": template}}).inference.template == template
+
+
+def test_a_volume_is_not_larger_than_what_a_workflow_carries():
+    workspace = making.tuning()
+    workspace["tuning"]["input"] = {"volumeSource": {"csi": {"driver": "d", "volumeAttributes": {"x": "y" * 9000}}}}
+    with pytest.raises(
+        pydantic.ValidationError, match=r"too large, 9,\d+ bytes of 8,192: name an object that holds it"
+    ):
+        Workspace.parse(workspace)

@@ -57,6 +57,19 @@ def test_switching_serving_off_by_annotation_counts():
     assert of(making.tuning(annotations={api.SERVE_ANNOTATION: "yes please"})).serve != ""
 
 
+@pytest.mark.parametrize("option", [{"modelAccessSecret": "hf"}, {"imagePullSecrets": ["pull"]}])
+def test_another_secret_for_the_model_reaches_the_server(option):
+    workspace = making.inference()
+    preset = {**workspace["inference"]["preset"], "presetOptions": option}
+    assert changed(workspace, making.edited(workspace, inference={"preset": preset})) == {"serve"}
+
+
+def test_an_upgrade_changes_no_hash():
+    """Literal ones, as the first version wrote them: another hash buys nodes, tunes or restarts anew."""
+    assert of(making.tuning()) == intent.Intent("262c953e53a1178e", "3880ccfb36e59a5d", "a5ead0c730493a7c")
+    assert of(making.inference()) == intent.Intent("262c953e53a1178e", "", "387414159c368545")
+
+
 def test_hashes_survive_an_annotation():
     wanted = of(making.tuning())
     assert intent.Intent.parse(wanted.dump()) == wanted

@@ -8,7 +8,7 @@ from kaito_hera.intent import Parts
 from kaito_hera.settings import Azure, Settings
 from kaito_hera.status import NodesStatus, Refusal
 from tests import making
-from workflows import steps
+from workflows import steps, template
 from workflows.plan import plan
 
 AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
@@ -162,6 +162,11 @@ def test_argo_substitutes_nothing_in_what_a_user_wrote(text):
     assert text not in str({**manifest, "spec": {**manifest["spec"], "arguments": {}}})
     assert json.loads(values["workspace"]) == making.parsed(written).intent()
     assert Settings.model_validate_json(values["settings"]) == settings
+
+
+@pytest.mark.parametrize("text", ["{{workflow.name}}", "{{{=1+1}}}", "{{{{{"])
+def test_argo_substitutes_nothing_in_a_warning(text):
+    assert "{{" not in template.inert((text,))[0]
 
 
 def test_no_default_of_a_cluster_removes_a_workflow_before_its_end_was_read():

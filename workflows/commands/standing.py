@@ -38,13 +38,13 @@ def read(name: str, namespace: str) -> tuple[Documents, Settings, Parts | None]:
 
 
 def _config_maps(found: dict[str, Any], settings: Settings) -> list[tuple[str, str]]:
-    """Namespace and name of those that the training config may come from."""
-    tuning = found.get("tuning") or {}
-    if not tuning:
-        return []
-    named = tuning.get("config")
-    template = (settings.namespace, f"{str(tuning.get('method')).lower()}-params-template")
-    return [(found["metadata"]["namespace"], named) if named else template]
+    """Namespace and name of those that the configs of training and serving may come from."""
+    own = found["metadata"]["namespace"]
+    tuning, inference = found.get("tuning") or {}, found.get("inference") or {}
+    named = [(own, part["config"]) for part in (tuning, inference) if part.get("config")]
+    if tuning and not tuning.get("config"):
+        named.append((settings.namespace, f"{str(tuning.get('method')).lower()}-params-template"))
+    return named
 
 
 def _settings(cluster: Cluster) -> Settings:
