@@ -21,6 +21,7 @@ CONFIG = "kaito.sh/config"
 """Annotation of a Job's pods: what they are asked to do, as JSON."""
 ADAPTERS = "kaito.sh/adapters"
 """Annotation of a check Job's pods: the adapters to look at, as JSON."""
+_LONGEST = 63  # what Kubernetes lets a label's value, and most names, have
 MANAGED = "app.kubernetes.io/managed-by"
 
 
@@ -32,7 +33,7 @@ def labels(workspace: Workspace) -> dict[str, str]:
 def lasting(workspace: Workspace) -> dict[str, str]:
     """On the server's pods: an edit that does not concern them must not restart them."""
     metadata = workspace.metadata
-    return {WORKSPACE: metadata.name, NAMESPACE: metadata.namespace, UID: metadata.uid, MANAGED: "kaito-hera"}
+    return {WORKSPACE: label(metadata.name), NAMESPACE: metadata.namespace, UID: metadata.uid, MANAGED: "kaito-hera"}
 
 
 def workflow(workspace: Workspace, attempt: int) -> str:
@@ -58,9 +59,21 @@ def release_job(workspace: Workspace) -> str:
     return fit(f"{workspace.metadata.namespace}-{workspace.metadata.name}", f"-{workspace.metadata.uid[:5]}-release")
 
 
-def fit(name: str, suffix: str = "", *, limit: int = 63) -> str:
-    """`name` + `suffix`, cut to `limit` characters with a hash of the whole in place of what was cut."""
-    if len(name) + len(suffix) <= limit:
+def label(name: str) -> str:
+    """A Workspace's name as a label's value: KAITO let names be longer than those."""
+    return name if len(name) <= _LONGEST else _cut(name, _LONGEST)
+
+
+def fit(name: str, suffix: str = "", *, limit: int = _LONGEST) -> str:
+    """`name` + `suffix`, cut to `limit` characters with a hash of the whole in place of what was cut.
+
+    Without dots, which KAITO let a Workspace's name have and a pod's host name cannot have.
+    """
+    if len(name) + len(suffix) <= limit and "." not in name:
         return name + suffix
+    return _cut(name, limit - len(suffix)).replace(".", "-") + suffix
+
+
+def _cut(name: str, limit: int) -> str:
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: limit - len(suffix) - 9].rstrip('-.')}-{digest}{suffix}"
+    return f"{name[: limit - 9].rstrip('-.')}-{digest}"

@@ -54,14 +54,9 @@ class Reconciler:
         return self._step(obj, own) if obj else None
 
     def _step(self, obj: Object, seen: Live) -> float | None:
-        try:
-            workspace = Workspace.parse(obj)
-        except pydantic.ValidationError as cause:
-            if "deletionTimestamp" not in obj["metadata"]:
-                self._refuse(obj, seen, cause)
-                return None
-            # Of another version's CRD: who it is is all that a release needs.
-            workspace = Workspace.bare(api.Metadata.model_validate(obj["metadata"]), obj["apiVersion"])
+        workspace = self._read(obj, seen)
+        if workspace is None:
+            return None
         before = Status.of(obj)
         current = observe(workspace, before, seen, self._settings)
         try:
@@ -81,6 +76,21 @@ class Reconciler:
             else:
                 self._do(action, workspace, current, seen)
         return min(looks, default=None)
+
+    def _read(self, obj: Object, seen: Live) -> Workspace | None:
+        """The Workspace, or None for one that is refused: of that nothing is made, but it can be deleted."""
+        leaving = "deletionTimestamp" in obj["metadata"]
+        try:
+            workspace = Workspace.parse(obj)
+        except pydantic.ValidationError as cause:
+            if leaving:  # of another version's CRD: who it is is all that a release needs
+                return Workspace.bare(api.Metadata.model_validate(obj["metadata"]), obj["apiVersion"])
+            self._refuse(obj, seen, f"{_first(cause)}; this version of kaito-hera does not know it")
+            return None
+        if not leaving and (broken := workspace.broken(as_new=True)):  # KAITO took it
+            self._refuse(obj, seen, "; ".join(broken))
+            return None
+        return workspace
 
     def _do(self, action: decide.Action, workspace: Workspace, current: Status, seen: Live) -> None:
         metadata, namespace = workspace.metadata, self._settings.namespace
@@ -169,13 +179,10 @@ class Reconciler:
         stored = self._cluster.patch(clusters.WORKSPACE, metadata.name, metadata.namespace, body, subresource="status")
         return Workspace.parse(stored)
 
-    def _refuse(self, obj: Object, seen: Live, cause: pydantic.ValidationError) -> None:
-        """An object that this version cannot read, stored by another one's CRD: say so and touch nothing."""
+    def _refuse(self, obj: Object, seen: Live, message: str) -> None:
+        """An object of which nothing can be made here, stored by another version's CRD: say so and touch nothing."""
         metadata = obj["metadata"]
         before = Status.of(obj)
-        first = cause.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        message = f"{field}: {first['msg']}; this version of kaito-hera does not know it"
         condition = Condition(
             type=status.STALLED,
             status="True",
@@ -197,6 +204,11 @@ class Reconciler:
         """Their Workspace is gone, though they were still there: they go too."""
         for workflow in workflows:
             self._cluster.delete(clusters.WORKFLOW, workflow["metadata"]["name"], self._settings.namespace)
+
+
+def _first(cause: pydantic.ValidationError) -> str:
+    first = cause.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def release_job(workspace: Workspace, settings: Settings, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def _network_policy(workspace: Workspace, server: Server) -> dict[str, Any]:
 def selector(workspace: Workspace) -> dict[str, str]:
     """Labels of the server's pods."""
     # The tuning Job's pods carry the Workspace's name too, hence the role.
-    return {names.WORKSPACE: workspace.metadata.name, names.ROLE: ROLE}
+    return {names.WORKSPACE: names.label(workspace.metadata.name), names.ROLE: ROLE}
 
 
 def _scale(cluster: clusters.Cluster, workspace: Workspace) -> None:

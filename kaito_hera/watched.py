@@ -105,7 +105,7 @@ def _pick(source: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
 
 
 def _own(obj: Object) -> Key:
-    return obj["metadata"]["namespace"], obj["metadata"]["name"]
+    return obj["metadata"]["namespace"], names.label(obj["metadata"]["name"])  # as what is made for it says
 
 
 def _labelled(obj: Object) -> Key:

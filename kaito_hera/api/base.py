@@ -81,10 +81,18 @@ class Model(pydantic.BaseModel):
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
 
+    def is_stored(self) -> bool:
+        """Whether the API server has the object already: then rules for new ones leave it in peace."""
+        return False
+
+    def broken(self, *, as_new: bool) -> tuple[str, ...]:
+        """Messages of the rules that do not hold; `as_new` adds those that leave stored objects in peace."""
+        judged = [rule for rule in self.rules if rule.holds and (as_new or not rule.also_new)]
+        return tuple(rule.message for rule in judged if rule.holds and not rule.holds(self))
+
     @pydantic.model_validator(mode="after")
     def _keeps_its_rules(self) -> Self:
-        broken = tuple(rule.message for rule in self.rules if rule.holds and not rule.holds(self))
-        if broken:
+        if broken := self.broken(as_new=not self.is_stored()):
             raise BrokenRulesError(broken)
         return self
 

@@ -18,6 +18,8 @@ GROUP = "kaito.sh"
 FINALIZER = "workspace.finalizer.kaito.sh"
 """KAITO's own name, so that a Workspace made under KAITO is released by whoever runs."""
 
+_NOBODY = "00000000-0000-0000-0000-000000000000"
+"""The uid of what was never stored."""
 _NAME = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 
@@ -28,7 +30,7 @@ class Metadata(pydantic.BaseModel):
 
     name: str
     namespace: str = "default"
-    uid: str = "00000000-0000-0000-0000-000000000000"
+    uid: str = _NOBODY
     generation: int = 1
     resource_version: str = ""
     labels: dict[str, str] = {}
@@ -150,6 +152,10 @@ class Workspace(Model):
             resource=Resource(label_selector=LabelSelector()),
             inference=Inference(preset=Preset(name="nothing")),
         )
+
+    def is_stored(self) -> bool:
+        """The API server gives the uid; a manifest has none."""
+        return self.metadata.uid != _NOBODY
 
     @property
     def key(self) -> str:

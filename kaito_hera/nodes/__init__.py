@@ -227,7 +227,7 @@ def release(provider: Provider, uid: str, *, pause: float = 2.0) -> None:
 
 def owner_labels(want: Want) -> dict[str, str]:
     """Labels by which nodes that were made for a Workspace are known."""
-    return {names.WORKSPACE: want.name, names.NAMESPACE: want.namespace, names.UID: want.uid}
+    return {names.WORKSPACE: names.label(want.name), names.NAMESPACE: want.namespace, names.UID: want.uid}
 
 
 def unusable(node: dict[str, Any], want: Want) -> str:

@@ -84,7 +84,7 @@ def _is_own(pod: dict[str, Any], want: Want) -> bool:
     """Whether a pod is the Workspace's: ours, or one of the server that KAITO made for it, which gives way to ours."""
     metadata = pod["metadata"]
     labels = metadata.get("labels", {})
-    theirs = labels.get(names.WORKSPACE) == want.name and metadata.get("namespace") == want.namespace
+    theirs = labels.get(names.WORKSPACE) == names.label(want.name) and metadata.get("namespace") == want.namespace
     return bool(labels[names.UID] == want.uid if names.UID in labels else theirs)
 
 

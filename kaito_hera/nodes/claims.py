@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, live, nodes
+from kaito_hera import errors, live, names, nodes
 from kaito_hera.nodes import Order, Placement, Provider, Want
 from kaito_hera.status import moment
 
@@ -39,7 +39,7 @@ def made_for(cluster: clusters.Cluster, namespace: str, name: str) -> list[Found
     found: dict[str, Found] = {}
     for kind in (_POOL, *_CLAIMS):
         for of_name, of_namespace in _LABELS:
-            labels = clusters.selector({of_name: name, of_namespace: namespace})
+            labels = clusters.selector({of_name: names.label(name), of_namespace: namespace})
             for obj in _listed(cluster, kind, labels):
                 found.setdefault(obj["metadata"]["uid"], (kind, obj))  # one kind may be served in two versions
     return list(found.values())
@@ -160,9 +160,9 @@ class Inheriting:
         now = time.monotonic()
         self._since = self._since or now
         if now - self._since > self._patience:
-            names = ", ".join(f"{kind.name} {obj['metadata']['name']}" for kind, obj in claims)
+            left = ", ".join(f"{kind.name} {obj['metadata']['name']}" for kind, obj in claims)
             raise errors.ProvisioningFailedError(
-                f"{names} of KAITO's: deleted {self._patience:.0f} s ago and still there; gpu-provisioner or Karpenter"
+                f"{left} of KAITO's: deleted {self._patience:.0f} s ago and still there; gpu-provisioner or Karpenter"
                 " gives their machines back: look whether it runs and what it says; the next attempt looks again"
             )
 

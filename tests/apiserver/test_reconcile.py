@@ -1,15 +1,19 @@
 """One reconcile at a time against a real API server: what a stale view may not do."""
 
+import copy
 import datetime
 import json
 
 import pytest
 
 from kaito_hera import cluster as clusters
-from kaito_hera import names
+from kaito_hera import errors, names
+from kaito_hera.api import FINALIZER
 from kaito_hera.live import Live
 from kaito_hera.reconcile import Reconciler
 from tests import making
+from tests.apiserver.conftest import until
+from tests.apiserver.kaito import CRD
 from workflows.plan import plan
 
 OPERATOR = "kaito-hera"
@@ -68,3 +72,40 @@ def test_a_workspace_of_another_version_s_crd_is_released_all_the_same(cluster, 
     done = {**release, "status": {"phase": "Succeeded"}}
     while unreadable():
         reconciler.reconcile(unreadable(), live(workflows=[done]))
+
+
+def test_a_name_that_only_kaito_s_crd_took_is_told_and_can_be_deleted(cluster, namespace, settings):
+    """Stored while our CRD's rules are away: they leave in peace what is there."""
+    reconciler = Reconciler(cluster, settings, plan)
+    crd = cluster.get(CRD, "workspaces.kaito.sh")
+    lax = copy.deepcopy(crd)
+    for version in lax["spec"]["versions"]:
+        del version["schema"]["openAPIV3Schema"]["x-kubernetes-validations"]
+    made = {**making.inference(), "metadata": {"name": "7b.x-chat", "namespace": namespace, "finalizers": [FINALIZER]}}
+    try:
+        cluster.patch(CRD, "workspaces.kaito.sh", None, {"spec": lax["spec"]})
+        until(lambda: created(cluster, made), what="a Workspace of that name")
+    finally:
+        cluster.patch(CRD, "workspaces.kaito.sh", None, {"spec": crd["spec"]})
+    stored = settled(cluster, reconciler, get(cluster, namespace), live())
+    told = {c["type"]: c["message"] for c in stored["status"]["conditions"]}
+    assert "metadata.name" in told["Stalled"]
+    assert "workflow" not in stored["status"]
+    cluster.delete(clusters.WORKSPACE, "7b.x-chat", namespace)
+    for _ in range(5):
+        reconciler.reconcile(get(cluster, namespace), live())
+    release = cluster.get(clusters.WORKFLOW, get(cluster, namespace)["status"]["workflow"]["name"], OPERATOR)
+    done = {**release, "status": {"phase": "Succeeded", "nodes": {}}}
+    while found := get(cluster, namespace):
+        reconciler.reconcile(found, live(workflows=[done]))
+
+
+def get(cluster, namespace):
+    return cluster.get(clusters.WORKSPACE, "7b.x-chat", namespace)
+
+
+def created(cluster, obj):
+    try:
+        return cluster.create(clusters.WORKSPACE, obj)
+    except errors.KaitoError:
+        return None

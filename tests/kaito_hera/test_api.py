@@ -1,8 +1,11 @@
 """What a manifest may say, without an API server."""
 
+import re
+
 import pydantic
 import pytest
 
+from kaito_hera import names, watched
 from kaito_hera.api import Workspace
 from tests import making
 
@@ -38,3 +41,27 @@ def test_a_volume_is_not_larger_than_what_a_workflow_carries():
         pydantic.ValidationError, match=r"too large, 9,\d+ bytes of 8,192: name an object that holds it"
     ):
         Workspace.parse(workspace)
+
+
+@pytest.mark.parametrize("name", ["7b.x-Chat", "7b-chat", "old.phi", "x" * 200 + ".y"])
+def test_a_name_that_only_kaito_allowed_is_refused_anew_and_left_in_peace_where_it_is(name):
+    stored = making.inference(name=name)
+    assert making.parsed(stored).broken(as_new=True)
+    anew = making.inference(name=name)
+    del anew["metadata"]["uid"]
+    with pytest.raises(pydantic.ValidationError, match=r"metadata\.name"):
+        Workspace.parse(anew)
+    identity = making.parsed(stored).identity()
+    assert Workspace.parse(identity.intent()).key == f"team/{name}"
+
+
+@pytest.mark.parametrize("name", ["7b.x-chat", "7b-chat", "a." * 31 + "a", "x" * 200 + ".y"])
+def test_what_is_made_for_such_a_name_has_names_and_labels_that_kubernetes_takes(name):
+    workspace = making.parsed(making.inference(name=name))
+    made = [names.workflow(workspace, 1), names.release_job(workspace), names.job(workspace, 1)]
+    assert all(re.fullmatch("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", each) for each in made), made
+    labels = names.labels(workspace).values()
+    assert all(re.fullmatch("[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", each) for each in labels), labels
+    flow = making.workflow(making.inference(name=name), kind="release")
+    key = watched.workflows("kaito-hera").key(flow)
+    assert key == watched.WORKSPACES.key(making.inference(name=name)), "or nobody sees the release end"

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from kaito_hera import api
@@ -12,10 +14,12 @@ from kaito_hera.decide import (
     Stop,
 )
 from kaito_hera.intent import Parts
+from kaito_hera.reconcile import release_job
 from kaito_hera.settings import Settings
 from kaito_hera.status import NodesStatus, Status
 from tests import making
 from tests.kaito_hera.deciding import AKS, decided, status
+from workflows.plan import plan
 
 
 def deleted(workspace, seconds=1):
@@ -161,3 +165,18 @@ def test_old_pods_and_dying_ones_do_not_keep_a_release_from_being_done_without_a
     dying["metadata"]["deletionTimestamp"] = making.ago(100)
     seen = making.live(workflows=[waiting], pods=[old, dying])
     assert decided(workspace, before, seen) == [ReleaseWithoutArgo()]
+
+
+@pytest.mark.parametrize("name", ["7b.x-Chat", "7b-chat"])
+def test_a_workspace_whose_name_only_kaito_allowed_is_released_and_goes(name):
+    workspace = deleted(making.inference(name=name))
+    theirs = Status.of({"status": {"workerNodes": ["n1"]}})
+    assert decided(workspace, theirs, making.live()) == [Start(Parts(), failures=0)]
+    manifest = plan(making.parsed(workspace), AKS, attempt=1, parts=None)
+    job = release_job(making.parsed(workspace), AKS, manifest)
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    said = next(each["value"] for each in container["env"] if each["name"] == "WORKSPACE")
+    assert api.Workspace.parse(json.loads(said)).metadata.name == name
+    done = making.workflow(workspace, kind="release", phase="Succeeded", release="Succeeded")
+    after = status(workspace, kind="release", nodes=NodesStatus(inherited=True))
+    assert RemoveFinalizer() in decided(workspace, after, making.live(workflows=[done]))
