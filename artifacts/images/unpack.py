@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from artifacts.images import errors
+from artifacts.images import errors, tar
 from artifacts.images.registry import Layer
 
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
@@ -63,11 +63,11 @@ def unpack(
 ) -> tuple[str, ...]:
     """Write what `cap` wants of the layers in `blobs` into the new folder `target`, under the paths of the image.
 
-    Returns the wanted paths that are links or devices and so were left out; raises ImageUnusable.
+    Returns the wanted paths that are links, devices or have holes, and so were left out; raises ImageUnusable.
     """
     target.mkdir(parents=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".layers-") as parts:
-        tree = _Tree(Path(parts), cap)
+        tree = _Tree(Path(parts), cap, limit)
         for layer in layers:
             limit -= _unpack_layer(blobs / layer.digest.removeprefix("sha256:"), layer, tree, limit)
         tree.place(target)
@@ -77,9 +77,10 @@ def unpack(
 class _Tree:
     """What the layers so far amount to: wanted files by their path in the image, and where their bytes lie."""
 
-    def __init__(self, parts: Path, cap: Cap) -> None:
+    def __init__(self, parts: Path, cap: Cap, limit: int) -> None:
         self._parts = parts
         self._cap = cap
+        self._limit = self._left = limit
         self._count = 0
         self._files: dict[str, Path] = {}
         self._new: dict[str, Path] = {}
@@ -133,14 +134,17 @@ class _Tree:
     def _write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, most: int) -> None:
         if any(len(piece.encode(errors="replace")) > 255 for piece in name.split("/")) or len(name) > 1024:
             raise errors.ImageUnusable(f"the image has a file with a name of {len(name)} characters: {name[:60]!r}...")
-        if not member.isreg():
+        if not member.isreg() or member.issparse():  # a sparse one of a few bytes could fill the disk
             self._remove(name)
             self._new.pop(name, None)
             self.odd.add(name)
             return
+        self._count += 1
+        self._left -= member.size
         if member.size > most:
             raise errors.ImageUnusable(f"/{name} has {member.size} bytes; {most} are allowed")
-        self._count += 1
+        if self._left < 0:
+            raise errors.ImageUnusable(f"the image when unpacked is larger than {self._limit} bytes")
         if self._count > MAX_FILES:
             raise errors.ImageUnusable(f"the image has more than {MAX_FILES} files that are wanted")
         content = archive.extractfile(member)
@@ -163,12 +167,11 @@ def _unpack_layer(blob: Path, layer: Layer, tree: _Tree, limit: int) -> int:
         stored = Reader(file, layer.size, f"layer {layer.digest}")
         unpacked = Reader(_decompressed(stored, file, layer), limit, "the image when unpacked")
         try:
-            with tarfile.open(fileobj=unpacked, mode="r|") as archive:
-                for member in archive:
-                    tree.take(archive, member)
+            for archive, member in tar.members(unpacked):
+                tree.take(archive, member)
             unpacked.drain()
             stored.drain()
-        except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, UnicodeError) as error:
+        except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError) as error:
             raise errors.ImageUnusable(f"layer {layer.digest} is no readable archive: {error}") from error
     if f"sha256:{stored.hash.hexdigest()}" != layer.digest or stored.count != layer.size:
         raise errors.ImageUnusable(f"layer {layer.digest} does not have the digest and size that the manifest says")

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from artifacts.images import tar
 from artifacts.weights import config, errors
 
 PLACES = ("models", "model", "weights", "workspace/tfs/weights", "workspace/weights", "data", "")
@@ -77,10 +78,9 @@ class Files:
         with blob.open("rb") as file:
             unpacked = _Counted(self._decompressed(file), limit, self._what)
             try:
-                with tarfile.open(fileobj=unpacked, mode="r|") as archive:
-                    for member in archive:
-                        self._take(archive, member, part)
-            except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
+                for archive, member in tar.members(unpacked):
+                    self._take(archive, member, part)
+            except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError) as error:
                 raise errors.ModelUnusable(
                     f"{self._what}: layer {blob.name} is no readable archive: {error}"
                 ) from error

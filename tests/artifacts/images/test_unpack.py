@@ -105,6 +105,55 @@ def test_links_and_devices_under_wanted_names_are_told_and_never_made(tmp_path, 
     }
 
 
+def with_holes(name, size, *, version="0.1"):
+    """A file of that size of which the archive has one byte."""
+    major, minor = version.split(".")
+    pax = {"GNU.sparse.major": major, "GNU.sparse.minor": minor, "GNU.sparse.name": name}
+    info = member(name, size=1)
+    old = {"GNU.sparse.size": str(size), "GNU.sparse.map": "0,1"}
+    info.pax_headers = pax | (old if version == "0.1" else {"GNU.sparse.realsize": str(size)})
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as made:
+        made.addfile(info, io.BytesIO(b"x"))
+    return raw.getvalue()
+
+
+def test_a_file_with_holes_is_told_and_never_made(tmp_path):
+    layers = (archive(CONFIG), with_holes(WEIGHTS[0], 1 << 19))
+    assert unpacked(tmp_path, *layers) == {"adapter_config.json": b"{}", WEIGHTS[0]: "odd"}
+
+
+def header(kind, size):
+    """One header that says that so many bytes follow, and none of them."""
+    return member("x", kind, size=size).tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("blob", "reason"),
+    [
+        pytest.param(header(tarfile.GNUTYPE_LONGNAME, 2 << 20), "headers of more", id="name"),
+        pytest.param(header(tarfile.GNUTYPE_LONGLINK, 2 << 20), "headers of more", id="link"),
+        pytest.param(header(tarfile.XHDTYPE, 2 << 20), "headers of more", id="extended"),
+        pytest.param(header(tarfile.XGLTYPE, 2 << 20), "headers of more", id="of all"),
+        pytest.param(header(tarfile.SOLARIS_XHDTYPE, 2 << 20), "headers of more", id="solaris"),
+        pytest.param(header(tarfile.XHDTYPE, 0) * 2000, "16 before one file", id="row"),
+        pytest.param(header(tarfile.GNUTYPE_SPARSE, 0)[:482] + b"\1" + bytes(1000), "", id="holes"),
+        pytest.param(with_holes(WEIGHTS[0], 5, version="1.0"), "with holes", id="new holes"),
+    ],
+)
+def test_headers_that_want_much_memory_are_refused(tmp_path, blob, reason):
+    with pytest.raises(errors.ImageUnusable, match=f"no readable archive: .*{reason}"):
+        unpacked(tmp_path, blob + archive(CONFIG, WEIGHTS))
+
+
+def test_headers_for_the_whole_archive_are_counted_together(tmp_path):
+    said = b"600000 k=" + b"x" * (600_000 - 10) + b"\n"
+    one = header(tarfile.XGLTYPE, len(said)) + said + bytes(-len(said) % 512)
+    piece = one + archive(CONFIG)[:1024]
+    with pytest.raises(errors.ImageUnusable, match="headers of more"):
+        unpacked(tmp_path, piece + piece + bytes(1024))
+
+
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
@@ -148,6 +197,12 @@ def test_bomb_is_stopped(tmp_path):
     assert len(bomb) < 1 << 16
     with pytest.raises(errors.ImageUnusable, match="the image when unpacked is larger than 1048576 bytes"):
         unpacked(tmp_path, bomb, limit=1 << 20)
+
+
+def test_a_file_larger_than_the_rest_of_the_image_may_be_is_refused_unread(tmp_path):
+    said = archive(CONFIG)[:1024] + member(WEIGHTS[0], size=1 << 20).tobuf()
+    with pytest.raises(errors.ImageUnusable, match="the image when unpacked is larger than 65536 bytes"):
+        unpacked(tmp_path, said, limit=1 << 16)
 
 
 def test_bomb_after_the_end_of_the_archive_is_stopped(tmp_path):
