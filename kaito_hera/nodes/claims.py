@@ -76,8 +76,13 @@ class Inheriting:
         self._inner.drop(want, still_wanted=still_wanted)
 
     def drop_others(self, want: Want) -> None:
-        """What the provider made: KAITO's are of the one size that cannot be changed."""
+        """What the provider made: KAITO's are of the one size that cannot be changed.
+
+        Also of this candidate, where KAITO's nodes are enough since fewer are wanted: no order tells the provider so.
+        """
         self._inner.drop_others(want)
+        if self.makes_nodes and self._adopted(want) >= want.count:
+            self._inner.drop(want, still_wanted=lambda: None)
 
     def order(self, want: Want, *, still_wanted: Callable[[], None], any_ready: Callable[[], bool]) -> Order:
         """Ask for as many nodes as KAITO's own leave over; its lost ones are given back first, as nobody else would."""

@@ -115,11 +115,17 @@ class Cloud:
     makes_nodes = True
 
     def __init__(self):
-        self.ordered, self.checked, self.released = [], [], []
+        self.ordered, self.checked, self.released, self.dropped = [], [], [], []
 
     def order(self, want, *, still_wanted, any_ready):
         self.ordered.append(want.count)
         return nodes.Order(candidate=f"{want.size.name}/on-demand")
+
+    def drop(self, want, *, still_wanted):
+        self.dropped.append(want.candidate)
+
+    def drop_others(self, want):
+        pass
 
     def check(self, want):
         self.checked.append(want.count)

@@ -156,6 +156,18 @@ def test_what_kaito_s_nodes_leave_over_is_bought(karpenter, stored, kaito, inher
     assert cloud.ordered == cloud.checked == ([left] if left else [])
 
 
+@pytest.mark.parametrize(("count", "ordered", "dropped"), [(2, [2, 1], []), (1, [2], [A100])])
+def test_when_fewer_nodes_are_wanted_those_that_were_bought_go_first(
+    karpenter, stored, kaito, inheriting, cloud, count, ordered, dropped
+):
+    kaito.claim("ws1")
+    order(inheriting, want_of(stored, count=3))
+    order(inheriting, want_of(stored, count=count))
+    assert (cloud.ordered, cloud.dropped) == (ordered, []), "the server has not moved yet"
+    inheriting.drop_others(want_of(stored, count=count))
+    assert (cloud.ordered, cloud.dropped) == (ordered, dropped)
+
+
 def test_a_node_that_does_not_come_back_is_given_back(karpenter, cluster, stored, kaito, inheriting, cloud):
     lost, good = kaito.claim("ws1", ready=False, away=1200), kaito.claim("ws2")
     order(inheriting, want_of(stored))
