@@ -157,8 +157,8 @@ def _is_unwanted(workspace: Workspace, current: Status, seen: Live) -> bool:
 
 
 def _costs_for_nothing(current: Status) -> bool:
-    """Whether nodes are held for a Workspace that cannot go on and serves nobody; until ours serves, KAITO's may."""
-    theirs = _is_inherited(current) and not (current.satisfied.serve or current.satisfied.tune)
+    """Whether nodes are held for a Workspace that cannot go on and serves nobody; until we have them, KAITO may."""
+    theirs = _is_inherited(current) and not current.satisfied.nodes  # which later steps may take off its server
     return _holds_nodes(current) and not current.is_true(status.INFERENCE_READY) and not theirs
 
 

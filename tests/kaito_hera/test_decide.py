@@ -119,12 +119,17 @@ def test_a_terminal_failure_before_any_node_was_asked_for_ends_it():
 def test_a_terminal_failure_leaves_the_server_that_kaito_made_alone():
     workspace = making.inference()
     message = making.failed_message("Forbidden", "quota", retryable=False)
-    failed = making.workflow(workspace, phase="Failed", provision_nodes="Succeeded", roll_out=("Failed", message))
-    seen = making.live(workflows=[failed])
+    failed = making.workflow(workspace, phase="Failed", provision_nodes="Succeeded", await_nodes=("Failed", message))
     theirs = NodesStatus(inherited=True)
-    assert decided(workspace, status(workspace, nodes=theirs), seen) == []
-    ours = status(workspace, "serve", nodes=theirs)
-    assert Start(Parts(), failures=0) in decided(workspace, ours, seen), "not once ours has taken its place"
+    assert decided(workspace, status(workspace, nodes=theirs), making.live(workflows=[failed])) == []
+
+
+def test_what_was_taken_over_and_cannot_go_on_keeps_no_nodes():
+    workspace = making.inference()
+    message = making.failed_message("PodsRefused", "the namespace is restricted", retryable=False)
+    failed = making.workflow(workspace, phase="Failed", await_nodes="Succeeded", roll_out=("Failed", message))
+    taken = status(workspace, nodes=NodesStatus(inherited=True, held=True))
+    assert decided(workspace, taken, making.live(workflows=[failed])) == [Start(Parts(), failures=0)]
 
 
 def test_a_terminal_failure_gives_nodes_back_that_serve_nobody():
