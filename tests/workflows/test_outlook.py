@@ -201,3 +201,8 @@ def test_a_list_of_objects_is_read_one_by_one():
 def test_a_date_is_text_as_it_is_to_kubernetes():
     made = "kind: Workspace\nmetadata: {name: a, annotations: {when: 2026-01-01}}"
     assert documents.read(made, "x").workspaces[0]["metadata"]["annotations"] == {"when": "2026-01-01"}
+
+
+def test_a_stored_workspace_whose_name_only_kaito_allowed_is_told():
+    workspace, [finding] = slips.parse(making.inference(name="7b.x-chat"))
+    assert (workspace, finding.field) == (None, "metadata.name")

@@ -25,9 +25,12 @@ def parse(obj: dict[str, Any]) -> tuple[Workspace | None, list[Finding]]:
     found, left_out = _version(obj), set[Location]()
     for _ in range(_TRIES):
         try:
-            return Workspace.parse(obj), found
+            workspace = Workspace.parse(obj)
         except pydantic.ValidationError as cause:
             problems = [p for p in cause.errors(include_url=False) if not _follows(p["loc"], left_out)]
+        else:
+            broken = workspace.broken(as_new=True)  # one that KAITO took is told before it comes to us
+            return (None if broken else workspace), [*found, *(_rule("Workspace", text) for text in broken)]
         found += [finding for problem in problems for finding in _findings(problem) if finding not in found]
         kinds = {_cut(problem["loc"]): problem["type"] for problem in problems}
         cut = {location for location, kind in kinds.items() if kind not in {"missing", "value_error"}}
