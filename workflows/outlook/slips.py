@@ -25,12 +25,10 @@ def parse(obj: dict[str, Any]) -> tuple[Workspace | None, list[Finding]]:
     found, left_out = _version(obj), set[Location]()
     for _ in range(_TRIES):
         try:
-            workspace = Workspace.parse(obj)
+            Workspace.parse(_anew(obj))
+            return Workspace.parse(obj), found
         except pydantic.ValidationError as cause:
             problems = [p for p in cause.errors(include_url=False) if not _follows(p["loc"], left_out)]
-        else:
-            broken = workspace.broken(as_new=True)  # one that KAITO took is told before it comes to us
-            return (None if broken else workspace), [*found, *(_rule("Workspace", text) for text in broken)]
         found += [finding for problem in problems for finding in _findings(problem) if finding not in found]
         kinds = {_cut(problem["loc"]): problem["type"] for problem in problems}
         cut = {location for location, kind in kinds.items() if kind not in {"missing", "value_error"}}
@@ -40,6 +38,12 @@ def parse(obj: dict[str, Any]) -> tuple[Workspace | None, list[Finding]]:
         for location in cut:
             obj = _without(obj, location)
     return None, found
+
+
+def _anew(obj: dict[str, Any]) -> dict[str, Any]:
+    """As a manifest: what KAITO took and we do not is told before it comes to us."""
+    metadata = obj.get("metadata")
+    return _without(obj, ("metadata", "uid")) if isinstance(metadata, dict) else obj
 
 
 def _version(obj: dict[str, Any]) -> list[Finding]:
