@@ -176,10 +176,10 @@ class Workspace(Model):
     @property
     def annotated(self) -> str:
         """A hash of the annotations that ask for something, as the generation counts edits; empty without any."""
-        given = self.metadata.annotations
-        asked = [given.get(name, "") for name in (*annotations.EFFECTIVE, annotations.RETRY)]
-        if given.get(annotations.BYPASS) == "":  # counts by its presence
-            asked.append(annotations.BYPASS)
+        given, first = self.metadata.annotations, (annotations.SERVE, annotations.RETRY)
+        # Status keeps this: another text for the same annotations would start what is stalled anew.
+        asked = [given.get(name, "") for name in first]
+        asked += [f"{name}={given[name]}" for name in annotations.EFFECTIVE if name in given and name not in first]
         return hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16] if any(asked) else ""
 
     @property

@@ -1,3 +1,5 @@
+import pytest
+
 from kaito_hera import api
 from kaito_hera.decide import Start, decide
 from kaito_hera.intent import Parts
@@ -76,3 +78,26 @@ def test_a_stalled_workspace_stays_so_when_its_workflow_is_gone():
     assert stalled.is_true("Stalled")
     assert decided(workspace, stalled, making.live()) == []
     assert observe(making.parsed(workspace), stalled, making.live(), AKS).is_true("Stalled")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ""),
+        ({"kaito.sh/runtime": "vllm"}, ""),
+        ({"kaito.sh/serve": "false"}, "2ed27c1421e6928d"),
+        ({"kaito.sh/retry": "false"}, "2f960af79c2cf719"),
+    ],
+)
+def test_an_upgrade_does_not_take_old_annotations_for_a_new_word(given, expected):
+    """Golden: what versions wrote that knew no other annotations."""
+    assert making.parsed(making.inference(annotations=given)).annotated == expected
+
+
+@pytest.mark.parametrize(
+    "given", [("enablelb", "True"), ("bypass-resource-checks", ""), ("node-image-family", "ubuntu")]
+)
+def test_each_annotation_with_an_effect_is_a_word(given):
+    name, value = given
+    both = {"kaito.sh/serve": "false", f"kaito.sh/{name}": value}
+    assert making.parsed(making.inference(annotations=both)).annotated not in {"", "2ed27c1421e6928d"}
