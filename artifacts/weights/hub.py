@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from artifacts.weights import config, errors
+from artifacts.weights import config, errors, web
 from artifacts.weights.config import Model
 
 log = logging.getLogger("weights")
@@ -38,7 +38,7 @@ class Hub:
     def __init__(self) -> None:
         self.endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
         self._token = _token()
-        self._session = requests.Session()
+        self._session = web.Session()
         self._session.headers["User-Agent"] = "kaito-hera"
         self._session.auth = self._sign  # an auth of its own, or requests would look into ~/.netrc
 

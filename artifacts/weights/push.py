@@ -23,7 +23,6 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 _FOLDER = "models"
 _AT_ONCE = 3
-_PIECE = 4 << 20
 _TRIES = 5
 _ANEW = "\r\x1b[K"
 """Back to the line's beginning, and wipe it."""
@@ -140,7 +139,7 @@ def _send(to: registry.Registry, digest: str, body: registry.Body, progress: "_P
 
 def _read(file: Path, told: Callable[[int], None]) -> Iterator[bytes]:
     with file.open("rb") as source:
-        while piece := source.read(_PIECE):
+        while piece := source.read(registry.SENT):
             yield piece
             told(len(piece))
 

@@ -19,7 +19,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from artifacts.weights import docker, errors
+from artifacts.weights import docker, errors, web
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _DOCKER = "application/vnd.docker.distribution.manifest"
@@ -28,6 +28,13 @@ _MANIFEST_BYTES = 4 << 20
 _PIECE = 1 << 20
 _CONNECT_SECONDS = 5.0
 _SILENCE_SECONDS = 60.0
+_SEND_SECONDS = 60.0
+"""To connect for an upload, since the time to connect is also that for each piece that is sent."""
+SENT = 64 << 10
+"""The most bytes of such a piece: a slow line takes it in time."""
+_SAID = 64 << 10
+"""The most bytes that are read of why not."""
+_READS = frozenset({"GET", "HEAD"})
 _ANONYMOUS, _PASSWORD = 1, 2
 """How to be let in: a public image must not fail for an expired secret, so without a password first."""
 TRIES = 6
@@ -62,11 +69,11 @@ class Registry:
         self._credential = docker.find(auth, self.reference)
         self._base = f"https://{self.reference.api}"
         self._actions = "pull,push" if push else "pull"
-        self._timeout = (_CONNECT_SECONDS, silence)
+        self._silence = silence
         self._authorization = self._challenge = ""
         self._stage = _ANONYMOUS
         self._turn = threading.Lock()
-        self._session = requests.Session()
+        self._session = web.Session()
         self._session.headers["User-Agent"] = "kaito-hera"
         self._session.auth = lambda request: request  # without an auth of its own, requests would look into ~/.netrc
 
@@ -115,7 +122,7 @@ class Registry:
         """What is missing of a blob, as far as the connection lasts."""
         have, read = state
         path = f"/v2/{self.reference.repository}/blobs/{digest}"
-        headers = {"Range": f"bytes={have}-"} if have else {}
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with self._call("GET", path, headers=headers, stream=True) as answer, part.open("ab") as target:
             skip = have if answer.status_code == requests.codes.ok else 0  # a server without ranges sends all anew
             for piece in self._pieces(answer):
@@ -137,10 +144,9 @@ class Registry:
         """Send a blob."""
         begun = self._call("POST", f"/v2/{self.reference.repository}/blobs/uploads/")
         target = urljoin(begun.url, begun.headers.get("Location", ""))
-        own = urlsplit(target).netloc == urlsplit(self._base).netloc
         mark = "&" if urlsplit(target).query else "?"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(len(body))}
-        if own and self._authorization:
+        if self._authorization and urlsplit(target)[:2] == urlsplit(self._base)[:2]:  # the host, and no less safe
             headers["Authorization"] = self._authorization
         answer = self._send("PUT", f"{target}{mark}digest={digest}", headers=headers, data=body)
         if answer.status_code != requests.codes.created:
@@ -160,15 +166,20 @@ class Registry:
     def _call(self, method: str, path: str, *, allow: tuple[int, ...] = (), **more: Any) -> requests.Response:
         """The answer, after whatever authentication the registry asks for."""
         own = more.pop("headers", {})
+        more["allow_redirects"] = method in _READS  # where large files are kept; a write goes where it was sent
         answer = self._signed(method, path, own, **more)
-        for stage in range(self._stage, _PASSWORD + 1):
-            if answer.status_code not in {401, 403}:
-                break
-            used = str(answer.request.headers.get("Authorization", ""))
-            if self._authenticate(answer.headers.get("WWW-Authenticate", ""), used, stage):
-                answer.close()  # a body that nobody reads holds its connection
-                answer = self._signed(method, path, own, **more)
-        if answer.ok or answer.status_code in allow:
+        try:
+            for stage in range(self._stage, _PASSWORD + 1):
+                if answer.status_code not in {401, 403}:
+                    break
+                used = str(answer.request.headers.get("Authorization", ""))
+                if self._authenticate(answer.headers.get("WWW-Authenticate", ""), used, stage):
+                    answer.close()  # a body that nobody reads holds its connection
+                    answer = self._signed(method, path, own, **more)
+        except BaseException:
+            answer.close()
+            raise
+        if answer.status_code < requests.codes.multiple_choices or answer.status_code in allow:
             return answer
         with answer:
             raise self._refusal(answer)
@@ -177,19 +188,21 @@ class Registry:
         signed = {"Authorization": self._authorization} if self._authorization else {}
         return self._send(method, self._base + path, headers={**headers, **signed}, **more)
 
-    def _send(self, method: str, url: str, **more: Any) -> requests.Response:
+    def _send(self, method: str, url: str, *, allow_redirects: bool = False, **more: Any) -> requests.Response:
         """One request; answers that another try may change are raised. A redirect elsewhere goes without password."""
+        timeout = (_SEND_SECONDS if isinstance(more.get("data"), Body) else _CONNECT_SECONDS, self._silence)
         try:
-            answer = self._session.request(method, url, timeout=self._timeout, **more)
+            answer = self._session.request(method, url, timeout=timeout, allow_redirects=allow_redirects, **more)
         except requests.ConnectionError as error:
-            if url.startswith("http:") or not _is_this_machine(self.reference.host):
+            if not url.startswith(f"https://{self.reference.api}/") or not _is_this_machine(self.reference.host):
                 raise self._unreachable(error) from error
             self._base = f"http://{self.reference.api}"
-            return self._send(method, url.replace("https:", "http:", 1), **more)
+            return self._send(method, url.replace("https:", "http:", 1), allow_redirects=allow_redirects, **more)
         except requests.RequestException as error:
             raise self._unreachable(error) from error
         if answer.status_code == requests.codes.too_many_requests or answer.status_code >= 500:
-            raise errors.RegistryUnavailable(f"{self._where}: the registry answers {_said(answer)}")
+            with answer:
+                raise errors.RegistryUnavailable(f"{self._where}: the registry answers {_said(answer)}")
         return answer
 
     def _authenticate(self, challenge: str, used: str, stage: int) -> bool:
@@ -212,7 +225,9 @@ class Registry:
 
     def _token(self, fields: Mapping[str, str], given: docker.Credential) -> str:
         """A token from the registry's token server; empty when it gives none."""
-        realm = fields["realm"]
+        realm = fields.get("realm", "")
+        if not realm:
+            raise errors.ImageForbidden(f"{self._where}: the registry wants a token and names no server (realm) for it")
         if given and not same_owner(realm, self._base):
             raise errors.ImageForbidden(
                 f"{self._where}: the registry wants the password sent to {realm!r}, not its own"
@@ -266,7 +281,10 @@ def is_digest(text: str) -> bool:
 
 def same_owner(realm: str, base: str) -> bool:
     """Whether a token server belongs to the registry: the same host, or one of the same domain, and TLS is kept."""
-    ours, theirs = urlsplit(base), urlsplit(realm)
+    try:
+        ours, theirs = urlsplit(base), urlsplit(realm)
+    except ValueError:  # brackets that hold no address
+        return False
     if theirs.scheme != "https" and ours.scheme == "https":
         return False
     own, other = ours.hostname or "", theirs.hostname or ""
@@ -279,9 +297,9 @@ def same_owner(realm: str, base: str) -> bool:
 def _said(answer: requests.Response) -> str:
     """Status and, where the body is the API's own kind of error, its text: other bodies may be anything."""
     try:
-        first = json.loads(answer.content)["errors"][0]
+        first = json.loads(next(answer.iter_content(_SAID), b""))["errors"][0]
         return f"{answer.status_code} {first['code']}: {first.get('message', '')}"[:300]
-    except (ValueError, KeyError, IndexError, TypeError, requests.RequestException):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, requests.RequestException):
         return f"{answer.status_code} {answer.reason}"
 
 

@@ -1,5 +1,6 @@
 """Images that hold a model, fetched from real registries over wires that break."""
 
+import contextlib
 import hashlib
 import io
 import re
@@ -45,9 +46,8 @@ class Wire(servers.Files):
 
 @pytest.fixture
 def wire(registry):
-    between = Wire(registry)
-    yield between
-    between.close()
+    with contextlib.closing(Wire(registry)) as between:
+        yield between
 
 
 @pytest.fixture
@@ -172,22 +172,20 @@ DIGEST = f"sha256:{1:064x}"
     ],
 )
 def test_a_manifest_that_means_nothing_is_told(manifest):
-    server = servers.Files()
-    server.files["/v2/a/manifests/1"] = manifest.encode()
-    model = Model(id="acme/tiny", revision="main", image=f"{server.host}/a:1")
-    with image.opened(model, Path("none")) as source, pytest.raises(errors.ModelUnusable, match=r"a:1 (has|is)"):
-        image.inspect(source)
-    server.close()
+    with contextlib.closing(servers.Files()) as server:
+        server.files["/v2/a/manifests/1"] = manifest.encode()
+        model = Model(id="acme/tiny", revision="main", image=f"{server.host}/a:1")
+        with image.opened(model, Path("none")) as source, pytest.raises(errors.ModelUnusable, match=r"a:1 (has|is)"):
+            image.inspect(source)
 
 
 def test_a_layer_that_says_it_is_a_config_and_is_not(tmp_path):
-    server = servers.Files()
-    server.files[f"/v2/a/blobs/{hashed(b'no tar')}"] = b"no tar"
-    model = Model(id="acme/tiny", revision="main", image=f"{server.host}/a:1")
-    found = image.Image(DIGEST, (image.Layer(hashed(b"no tar"), 6, "config.json", ""),))
-    with image.opened(model, Path("none")) as source, pytest.raises(errors.ModelUnusable, match="no archive"):
-        image.model_config(source, found, tmp_path)
-    server.close()
+    with contextlib.closing(servers.Files()) as server:
+        server.files[f"/v2/a/blobs/{hashed(b'no tar')}"] = b"no tar"
+        model = Model(id="acme/tiny", revision="main", image=f"{server.host}/a:1")
+        found = image.Image(DIGEST, (image.Layer(hashed(b"no tar"), 6, "config.json", ""),))
+        with image.opened(model, Path("none")) as source, pytest.raises(errors.ModelUnusable, match="no archive"):
+            image.model_config(source, found, tmp_path)
 
 
 def hashed(content):

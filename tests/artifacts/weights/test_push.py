@@ -1,5 +1,6 @@
 """`kaito-hera model push` to a real registry, and the image fetched again as the serving image fetches it."""
 
+import contextlib
 import io
 import re
 import subprocess
@@ -117,12 +118,10 @@ class Cutting(servers.Server):
 
 def test_an_upload_that_was_cut_is_tried_again(model, files, tmp_path):
     (tmp_path / "open").mkdir()
-    with servers.Registry(tmp_path / "open") as behind:
-        wire = Cutting(behind)
+    with servers.Registry(tmp_path / "open") as behind, contextlib.closing(Cutting(behind)) as wire:
         pushed = push.push(model, f"{wire.host}/team/tiny:1", folder=files, auth=tmp_path / "none", out=io.StringIO())
         assert len(wire.cut) == 5, "four files and the image's config"
         assert requests.head(f"{behind_url(behind)}/manifests/1", headers=OCI, timeout=5).ok
-        wire.close()
     assert pushed.image.startswith(wire.host)
 
 
