@@ -71,7 +71,7 @@ def inspect(image: str, *, authfile: Path, seconds: float, limit: int = MAX_BYTE
     ends = time.monotonic() + seconds
     raw = _skopeo(["inspect", "--raw", f"docker://{image}"], image, authfile=authfile, ends=ends)
     manifest = _json(raw, image)
-    if manifest.get("mediaType") in INDEX_TYPES or "manifests" in manifest:
+    if str(manifest.get("mediaType")) in INDEX_TYPES or "manifests" in manifest:
         pinned = f"{_repository(image)}@{_choose(manifest, image)}"
         raw = _skopeo(["inspect", "--raw", f"docker://{pinned}"], image, authfile=authfile, ends=ends)
         manifest = _json(raw, image)
@@ -148,7 +148,9 @@ def _json(raw: bytes, image: str) -> dict[str, Any]:
 def _choose(index: Mapping[str, Any], image: str) -> str:
     """The image of an index for this machine, else the only real one: files are the same on any."""
     architecture = ARCHITECTURES.get(platform.machine(), platform.machine())
-    real = [entry for entry in index.get("manifests", ()) if _platform(entry, "architecture") != "unknown"]
+    listed = index.get("manifests")
+    entries = [entry for entry in (listed if isinstance(listed, list) else []) if isinstance(entry, dict)]
+    real = [entry for entry in entries if _platform(entry, "architecture") != "unknown"]
     mine = [entry for entry in real if _platform(entry, "architecture") == architecture]
     for entry in (*mine, *real):
         if re.fullmatch(r"sha256:[0-9a-f]{64}", str(entry.get("digest"))):
@@ -157,28 +159,35 @@ def _choose(index: Mapping[str, Any], image: str) -> str:
 
 
 def _platform(entry: Mapping[str, Any], key: str) -> str:
-    return str((entry.get("platform") or {}).get(key, ""))
+    said = entry.get("platform")
+    return str(said.get(key, "")) if isinstance(said, dict) else ""
 
 
 def _checked(image: str, manifest: Mapping[str, Any], digest: str, limit: int) -> Manifest:
-    config = manifest.get("config") or {}
-    if config.get("mediaType") not in CONFIG_TYPES:
-        kind = config.get("mediaType") or "of no known kind"
-        raise errors.ImageUnusable(f"{image} is {kind} and no container image")
-    try:
-        layers = tuple(
-            Layer(str(layer["digest"]), int(layer["size"]), str(layer.get("mediaType", "")))
-            for layer in manifest["layers"]
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise errors.ImageUnusable(f"{image} has a manifest without readable layers") from error
+    config = manifest.get("config")
+    kind = config.get("mediaType") if isinstance(config, dict) else None
+    if str(kind) not in CONFIG_TYPES:
+        raise errors.ImageUnusable(f"{image} is {kind or 'of no known kind'} and no container image")
+    layers = _layers(image, manifest)
     if not 0 < len(layers) <= MAX_LAYERS:
         raise errors.ImageUnusable(f"{image} has {len(layers)} layers; an image has 1 to {MAX_LAYERS}")
     if sum(layer.size for layer in layers) > limit:
         raise errors.ImageUnusable(f"the layers of {image} are larger than {limit >> 30} GiB together")
     if not all(re.fullmatch(r"sha256:[0-9a-f]{64}", layer.digest) and layer.size >= 0 for layer in layers):
         raise errors.ImageUnusable(f"{image} has a layer without a sha256 digest")
+    if any(layer.media_type.endswith("zstd") for layer in layers):
+        raise errors.ImageUnusable(f"{image} has layers compressed with zstd; build the image with gzip layers")
     return Manifest(image, digest, layers)
+
+
+def _layers(image: str, manifest: Mapping[str, Any]) -> tuple[Layer, ...]:
+    try:
+        return tuple(
+            Layer(str(layer["digest"]), int(layer["size"]), str(layer.get("mediaType", "")))
+            for layer in manifest["layers"]
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise errors.ImageUnusable(f"{image} has a manifest without readable layers") from error
 
 
 def _repository(image: str) -> str:

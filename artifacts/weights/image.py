@@ -63,8 +63,8 @@ def inspect(source: registry.Registry) -> Image:
         if "manifests" in manifest:
             body, digest = source.manifest(_chosen(manifest, source))
             manifest = _json(body, source)
-        found = tuple(_layer(layer) for layer in manifest["layers"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found = tuple(_layer(layer, source) for layer in manifest["layers"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _unusable(source, "has a manifest without readable layers") from error
     if not 0 < len(found) <= _MAX_LAYERS:
         raise _unusable(source, f"has {len(found)} layers; 1 to {_MAX_LAYERS} are allowed")
@@ -116,7 +116,7 @@ def _unpacked(source: registry.Registry, image: Image, own: Path) -> Path:
     done = own / ".done"
     first = int(done.read_text()) if done.exists() else 0
     files = layers.Files(own, f"{source.field}: {source.reference}")
-    _see_room(source, image.layers[first:], own)
+    _see_room(source, image.layers, first, own)
     with concurrent.futures.ThreadPoolExecutor(_AHEAD) as pool:
         under_way: dict[int, concurrent.futures.Future[None]] = {}
         try:
@@ -128,7 +128,7 @@ def _unpacked(source: registry.Registry, image: Image, own: Path) -> Path:
                 blob = own / f"blob-{number}"
                 files.add(blob, title=image.layers[number].title)
                 blob.unlink(missing_ok=True)
-                done.write_text(str(number + 1))
+                _note(done, number + 1)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -140,8 +140,17 @@ def _download(source: registry.Registry, layer: Layer, file: Path) -> None:
         source.blob(layer.digest, layer.size, file)
 
 
-def _see_room(source: registry.Registry, missing: tuple[Layer, ...], folder: Path) -> None:
-    needed = sum(layer.size for layer in missing) + max((layer.size for layer in missing), default=0)
+def _note(done: Path, count: int) -> None:
+    """Renamed, since a full disk or a kill may leave a file that was written without its number."""
+    part = done.with_name(f"{done.name}.part")
+    part.write_text(str(count))
+    part.replace(done)
+
+
+def _see_room(source: registry.Registry, layers: tuple[Layer, ...], first: int, folder: Path) -> None:
+    """Raise unless the disk takes what is to be fetched, and the largest layer's files beside the layer itself."""
+    sizes = {number: layer.size for number, layer in enumerate(layers) if number >= first}
+    needed = sum(sizes.values()) - sum(_there(folder, number) for number in sizes) + max(sizes.values(), default=0)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise errors.StorageTrouble(
@@ -150,12 +159,21 @@ def _see_room(source: registry.Registry, missing: tuple[Layer, ...], folder: Pat
         )
 
 
-def _layer(entry: dict[str, Any]) -> Layer:
+def _there(folder: Path, number: int) -> int:
+    """Bytes of the layer that a run before this one has fetched."""
+    blob = folder / f"blob-{number}"
+    files = (blob, blob.with_name(f"{blob.name}.part"))
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+def _layer(entry: dict[str, Any], source: registry.Registry) -> Layer:
     digest, size, kind = str(entry["digest"]), int(entry["size"]), str(entry.get("mediaType", ""))
     if not registry.is_digest(digest) or size < 0:
         raise ValueError(digest)
     told = entry.get("annotations") or {}
     is_file = "tar" not in kind and _TITLE in told
+    if kind.endswith("zstd") and not is_file:
+        raise _unusable(source, "has layers compressed with zstd, which are not read; build it with plain or gzip ones")
     return Layer(digest, size, str(told.get(FILE, "")), str(told[_TITLE]) if is_file else "")
 
 

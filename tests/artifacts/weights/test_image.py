@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import io
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,36 @@ def test_a_disk_without_room_is_told_before(built, tmp_path):
             image._unpacked(source, huge, tmp_path / "own")
 
 
+def test_what_is_there_already_needs_no_room(built, tmp_path):
+    """Of a disk that holds the image once and its largest layer, most is taken by a run that was killed."""
+    model = built(images.docker_image({"config.json": b"{}", "model.safetensors": b"w"}))
+    own = tmp_path / "own"
+    own.mkdir()
+    half = shutil.disk_usage(own).free // 4
+    with (own / "blob-0.part").open("wb") as part:
+        part.truncate(2 * half)  # takes no blocks: what it would take is still free
+    with image.opened(model, Path("none")) as source:
+        layer = image.Layer(DIGEST, 3 * half, "", "")
+        image._see_room(source, (layer,), 0, own)
+        (own / "blob-0.part").rename(own / "blob-0")
+        image._see_room(source, (layer,), 0, own)
+        (own / "blob-0").unlink()
+        with pytest.raises(errors.StorageTrouble, match="give the node a larger disk"):
+            image._see_room(source, (layer,), 0, own)
+
+
+def test_a_note_without_a_number_is_not_left_by_a_full_disk(fetched, tmp_path):
+    fetched()
+    own = next((tmp_path / "scratch").iterdir())
+    (own / ".done").write_text("1")
+    (own / ".done.part").mkdir()  # the next one cannot be written
+    with pytest.raises(errors.StorageTrouble):
+        fetched()
+    assert (own / ".done").read_text() == "1"
+    (own / ".done.part").rmdir()
+    assert (fetched() / "config.json").exists()
+
+
 DIGEST = f"sha256:{1:064x}"
 
 
@@ -166,6 +198,7 @@ DIGEST = f"sha256:{1:064x}"
         '{"layers": [{"digest": "sha256:1", "size": 1}]}',
         f'{{"layers": [{{"digest": "{DIGEST}", "size": -1}}]}}',
         f'{{"layers": [{{"digest": "{DIGEST}", "size": 1, "annotations": ["x"]}}]}}',
+        f'{{"layers": [{{"digest": "{DIGEST}", "size": 1e999}}]}}',
         '{"manifests": null}',
         '{"manifests": [{"digest": "../../etc"}]}',
         '{"manifests": [{"platform": "linux"}]}',
@@ -176,6 +209,16 @@ def test_a_manifest_that_means_nothing_is_told(manifest):
         server.files["/v2/a/manifests/1"] = manifest.encode()
         model = Model(id="acme/tiny", revision="main", image=f"{server.host}/a:1")
         with image.opened(model, Path("none")) as source, pytest.raises(errors.ModelUnusable, match=r"a:1 (has|is)"):
+            image.inspect(source)
+
+
+def test_layers_of_zstd_are_refused_before_a_gpu_is_bought():
+    kind = "application/vnd.oci.image.layer.v1.tar+zstd"
+    manifest = {"layers": [{"digest": DIGEST, "size": 1, "mediaType": kind}]}
+    with contextlib.closing(servers.Files()) as server:
+        server.files["/v2/a/manifests/1"] = json.dumps(manifest).encode()
+        model = Model(id="acme/tiny", revision="main", image=f"{server.host}/a:1")
+        with image.opened(model, Path("none")) as source, pytest.raises(errors.ModelUnusable, match="gzip ones"):
             image.inspect(source)
 
 
