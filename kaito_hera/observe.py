@@ -168,7 +168,11 @@ def _tuning(view: View) -> TuningStatus | None:
 
 
 def _warnings(view: View) -> tuple[str, ...]:
-    """What the last preflight had to say."""
+    """What the last preflight had to say of what is wanted now, not of what was wanted before an edit."""
+    current, edited = view.before.workflow, view.before.observed_generation != view.workspace.metadata.generation
+    asks = view.workflow is not None and current is not None and current.kind != "release"
+    if (asks and _made_for(view.workflow or {}) != view.wanted) or (not asks and edited):
+        return ()
     if not _succeeded(view.steps, "preflight"):
         return view.before.warnings
     with contextlib.suppress(ValueError):

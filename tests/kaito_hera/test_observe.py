@@ -1,7 +1,7 @@
 import pytest
 
 from kaito_hera.settings import Settings
-from kaito_hera.status import Condition, Status
+from kaito_hera.status import Condition, Status, WorkflowStatus
 from tests import making
 from tests.kaito_hera.observing import observed, reached, recorded, said
 
@@ -258,3 +258,14 @@ def test_a_condition_holds_a_long_message():
         last_transition_time=making.ago(0),
         observed_generation=1,
     )
+
+
+@pytest.mark.parametrize("kind", ["serve", "release"])
+def test_warnings_of_what_is_wanted_no_more_are_gone(kind):
+    workspace = making.inference()
+    flow = making.workflow(workspace, kind=kind, preflight="Running")
+    current = WorkflowStatus(name=flow["metadata"]["name"], kind=kind, attempt=1, generation=1)
+    before = Status(workflow=current, warnings=("tight",), observed_generation=1)
+    assert observed(workspace, before, workflows=[flow]).warnings == ("tight",)
+    after = making.edited(workspace, instanceType="Standard_NC48ads_A100_v4")
+    assert observed(after, before, workflows=[flow]).warnings == ()
