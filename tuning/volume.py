@@ -1,7 +1,8 @@
 """The adapter in the output's volume: put there whole, at its top, and found again by the intent that made it.
 
 Files are written beside and renamed, the card last; a run that was killed in between is finished by the next one. An
-earlier adapter is moved into a folder `replaced-by-INTENT`: nothing that was trained is lost. An adapter's digest is
+earlier adapter is moved into a folder `replaced-by-INTENT` of its own, and put back when its intent is asked for again:
+nothing that was trained is lost or trained twice. An adapter's digest is
 what `sha256sum adapter_config.json adapter_model.safetensors chat_template.jinja | sha256sum` says, without the last
 where there is none; the serving image tells adapters apart by the same.
 """
@@ -39,6 +40,8 @@ def find(folder: Path, intent: str) -> str:
             bare = not (folder / CARD).exists() and all((folder / name).is_file() for name in NAMES[:2])
             return digest(folder) if bare else ""
         incoming = _incoming(folder, intent)
+        if _card(incoming).get("intent") != intent and _card(folder).get("intent") != intent:
+            _fetch_back(folder, incoming, intent)
         if _card(incoming).get("intent") == intent:  # complete, but its run was killed before all had its place
             _place(incoming, folder, intent)
         card = _card(folder)
@@ -91,19 +94,41 @@ def _incoming(folder: Path, intent: str) -> Path:
     return folder / f".incoming-{intent}"
 
 
+def _fetch_back(folder: Path, incoming: Path, intent: str) -> None:
+    """Let an adapter of this intent that another one replaced come again, if it is whole."""
+    for earlier in sorted(folder.glob(f"{REPLACED}*")):
+        card = _card(earlier)
+        if card.get("intent") == intent and card.get("adapter") == digest(earlier):
+            shutil.rmtree(incoming, ignore_errors=True)
+            earlier.rename(incoming)
+            log.info("%s: the adapter of this intent is in %s: it is put back", FIELD, earlier.name)
+            return
+
+
 def _place(incoming: Path, folder: Path, intent: str) -> None:
-    """Move what has come to the top, and what was there away; done as often as it takes, it comes to the same."""
+    """Move what was at the top away, then what has come there; done as often as it takes, it comes to the same."""
     coming = {CARD, *_card(incoming).get("files", NAMES)}
+    leaving = folder / f".leaving-{intent}"
     for name in (*NAMES, CARD):
-        new, old = incoming / name, folder / name
-        if old.exists() and (new.exists() or name not in coming):
-            earlier = folder / f"{REPLACED}{intent}"
-            earlier.mkdir(exist_ok=True)
-            old.replace(earlier / name)
-        if new.exists():
-            new.replace(old)
+        old = folder / name
+        if old.exists() and ((incoming / name).exists() or name not in coming):
+            if (leaving / name).exists():  # of a run that was killed, before another one came between
+                _leave(leaving, folder, intent)
+            leaving.mkdir(exist_ok=True)
+            old.rename(leaving / name)
+    if leaving.exists():
+        _leave(leaving, folder, intent)
+    for name in (*NAMES, CARD):
+        if (incoming / name).exists():
+            (incoming / name).rename(folder / name)
     _sync(folder)
     shutil.rmtree(incoming, ignore_errors=True)
+
+
+def _leave(leaving: Path, folder: Path, intent: str) -> None:
+    """Give the earlier adapter a name that no other one has."""
+    names = (folder / f"{REPLACED}{intent}{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 10_000))))
+    leaving.rename(next(name for name in names if not os.path.lexists(name)))
 
 
 def _card(folder: Path) -> dict[str, Any]:

@@ -78,30 +78,81 @@ def test_an_earlier_adapter_is_moved_away_and_not_lost(made, claim):
     assert there["replaced-by-two/chat_template.jinja"] == "{{ x }}"
     assert json.loads(there["replaced-by-two/training_summary.json"])["intent"] == "one"
     assert "chat_template.jinja" not in there
-    assert (volume.find(claim, "two"), volume.find(claim, "one")) == (digest, "")
+    assert volume.find(claim, "two") == digest
 
 
-@pytest.mark.parametrize("moves", range(9))
+@pytest.mark.parametrize("moves", range(10))
 def test_a_run_that_was_killed_at_any_move_is_finished_by_the_next(made, claim, moves):
     volume.keep(made("first"), CARD, claim, "one")
     before = claim.parent / "before"
     shutil.copytree(claim, before)
     digest = volume.keep(made("second"), CARD, claim, "two")
     after = texts(claim)
-    incoming, earlier = before / ".incoming-two", before / "replaced-by-two"
+    incoming, leaving = before / ".incoming-two", before / ".leaving-two"
     incoming.mkdir()
-    earlier.mkdir()
-    for name in (*volume.NAMES, volume.CARD):
+    leaving.mkdir()
+    names = (*volume.NAMES, volume.CARD)
+    for name in names:
         shutil.copy(claim / name, incoming / name)
-    all_moves = [
-        move
-        for name in (*volume.NAMES, volume.CARD)
-        for move in ((before / name, earlier / name), (incoming / name, before / name))
-    ]
+    all_moves = [(before / name, leaving / name) for name in names]
+    all_moves += [(leaving, before / "replaced-by-two")]
+    all_moves += [(incoming / name, before / name) for name in names]
     for place, target in all_moves[:moves]:
         place.rename(target)
     assert volume.find(before, "two") == digest
     assert texts(before) == after
+
+
+def kaitos(claim):
+    for name in volume.NAMES[:2]:
+        (claim / name).write_text("KAITO's")
+
+
+def test_nothing_is_lost_however_often_one_comes_after_the_other(made, claim):
+    kaitos(claim)
+    for weights, intent in (("x", "one"), ("y", "two"), ("changed", "one"), ("z", "two"), ("w", "one")):
+        volume.keep(made(weights), CARD, claim, intent)
+    kept = {text for path, text in texts(claim).items() if path.endswith("adapter_model.safetensors")}
+    assert kept == {"KAITO's", "x", "y", "changed", "z", "w"}
+
+
+def test_what_was_replaced_is_put_back_and_not_trained_again(made, claim):
+    kaitos(claim)
+    first = volume.keep(made("x"), CARD, claim, "one")
+    second = volume.keep(made("y"), CARD, claim, "two")
+    for _ in range(2):
+        assert volume.find(claim, "one") == first
+        assert texts(claim)["adapter_model.safetensors"] == "x"
+        assert volume.find(claim, "two") == second
+        assert texts(claim)["adapter_model.safetensors"] == "y"
+    assert "KAITO's" in texts(claim).values()
+    assert len(list(claim.glob("replaced-by-*"))) == 2
+    assert not list(claim.glob(".*"))
+
+
+def test_a_replaced_adapter_that_is_not_whole_is_not_put_back(made, claim):
+    volume.keep(made("x"), CARD, claim, "one")
+    volume.keep(made("y"), CARD, claim, "two")
+    (claim / "replaced-by-two" / "adapter_model.safetensors").write_text("half")
+    assert volume.find(claim, "one") == ""
+    assert texts(claim)["adapter_model.safetensors"] == "y"
+
+
+def test_another_run_between_a_kill_and_its_end_loses_nothing(made, claim):
+    kaitos(claim)
+    digest = volume.keep(made("x"), CARD, claim.parent, "one")  # elsewhere, to be killed on its way
+    incoming, leaving = claim / ".incoming-one", claim / ".leaving-one"
+    for folder in (incoming, leaving):
+        folder.mkdir()
+    for name in (*volume.NAMES, volume.CARD):
+        (claim.parent / name).rename(incoming / name)
+    (claim / volume.NAMES[0]).rename(leaving / volume.NAMES[0])
+    volume.keep(made("y"), CARD, claim, "two")
+    assert volume.find(claim, "one") == digest
+    there = texts(claim)
+    assert there["adapter_model.safetensors"] == "x"
+    assert sorted(text for path, text in there.items() if path.endswith(volume.NAMES[1])) == ["KAITO's", "x", "y"]
+    assert list(there.values()).count("KAITO's") == 2
 
 
 def test_a_run_that_was_killed_while_it_wrote_leaves_what_was_there(made, claim):
