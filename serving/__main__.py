@@ -1,7 +1,7 @@
 """The command line.
 
 python -m serving CONFIG            serve, on port 5000, until SIGTERM
-python -m serving --check CONFIG    ask whether the adapter images can be had; needs no torch and no ray
+python -m serving --check CONFIG    see in seconds whether the model and the adapters can be had; no torch, no ray
 """
 
 import argparse

@@ -11,7 +11,7 @@ RequestError            status and OpenAI's type; /chat shows the message as `de
 
 Fatal                     class name = reason; exit code; whether trying again unchanged may help
 ├── BadConfig               the mounted config
-├── ModelFiles              the model's files cannot be had: reason and code are those of `weights.errors`
+├── ModelFiles              the model cannot be had: reason and code as in `artifacts.weights.errors`
 ├── BadModel                they can be had, and not be served
 ├── ModelDoesNotFit         not enough memory for the weights
 ├── AdapterFilesMissing     a volume without an adapter's files (yet)
@@ -110,7 +110,7 @@ class ModelFiles(Fatal):
 
     @property
     def reason(self) -> str:
-        """As `weights.errors` calls it."""
+        """As `artifacts.weights.errors` calls it."""
         return self._reason
 
 

@@ -1,6 +1,6 @@
 """Adapter images as folders on the scratch volume, one for each digest: pulled once, checked, unpacked, then renamed.
 
-Between `oci` and `serving.adapters`; knows no engine.
+Between `artifacts.images` and `serving.adapters`; knows no engine.
 """
 
 import asyncio

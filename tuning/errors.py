@@ -5,7 +5,7 @@
     |-- DataInvalid             11   the rows cannot be trained on
     |   |-- DataRefused              the address may not be fetched from
     |   `-- DataNotFound             the server has no such file, or not for us
-    |-- ModelFiles               -   the base model's files cannot be had: reason and code are those of `weights.errors`
+    |-- ModelFiles               -   the base model cannot be had: reason and code as in `artifacts.weights.errors`
     |-- ModelUnusable           12   the base model is of an unknown kind
     |-- OutOfMemory             20   it does not fit the GPU
     |-- LossDiverged            21   the loss is no longer a number
@@ -73,7 +73,7 @@ class ModelFiles(TuningError):
         self.code, self._reason = Exit(cause.code), cause.reason
 
     def reason(self) -> str:
-        """As `weights.errors` calls it."""
+        """As `artifacts.weights.errors` calls it."""
         return self._reason
 
 

@@ -1,4 +1,4 @@
-"""Data in an image: asked for, pulled and unpacked with `oci`, as files below /data or at its top. Knows no rows."""
+"""Data in an image: had with `artifacts.images`, as files below /data or at its top. Knows no rows."""
 
 import contextlib
 import tempfile
