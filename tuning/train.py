@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuning.config import Progress
-from tuning.errors import LossDiverged
+from tuning.errors import LossDiverged, OutOfMemory, explain
 from tuning.eviction import Eviction
 from tuning.masks import IGNORED, Encoded
 from tuning.report import Report, log
@@ -94,12 +94,20 @@ class _NoTimeError(Exception):
 
 
 def _evaluated(trainer: Any) -> float | None:
-    """The loss on what is held out; None when the pod has to go before it is known."""
+    """The loss on what is held out; None when the pod has to go before it is known, or the GPU cannot hold it."""
     try:
         return float(trainer.evaluate()["eval_loss"])
     except _NoTimeError:
         log.warning("the node asks the pod to go; the adapter is pushed without its loss on the rows held out")
-        return None
+    except Exception as error:
+        if not isinstance(explain(error), OutOfMemory):
+            raise
+        log.warning(
+            "the rows held out do not fit the GPU's memory (%s); the adapter is pushed without its loss on them; lower"
+            " TrainingArguments.per_device_eval_batch_size",
+            str(error).partition("\n")[0][:300],
+        )
+    return None
 
 
 def _trainer_arguments(model: Any, asked: TrainingArguments, dataset: DatasetConfig, scratch: Path) -> Any:

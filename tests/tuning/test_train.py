@@ -76,3 +76,31 @@ def test_an_eviction_ends_the_evaluation_and_not_the_run(tmp_path):
     done = trained(batches, tmp_path, held_out=ROWS * 10)
     assert (len(done.losses), done.eval_loss) == (2, None)
     assert batches.made < 20  # of 80 to evaluate
+
+
+class TooLarge(Batches):
+    """Has no memory for the batch of this number, as torch says it."""
+
+    def __init__(self, at, error):
+        super().__init__(0, None)
+        self.at, self.made, self.error, self.eviction = at, 0, error, Eviction()
+
+    def __call__(self, rows):
+        self.made += 1
+        if self.made >= self.at:
+            raise self.error
+        return super().__call__(rows)
+
+
+@pytest.mark.torch
+def test_an_evaluation_that_does_not_fit_does_not_cost_the_adapter(tmp_path, caplog):
+    import torch
+
+    batches = TooLarge(4, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    done = trained(batches, tmp_path, held_out=ROWS)
+    assert (len(done.losses), done.eval_loss) == (2, None)
+    assert "lower TrainingArguments.per_device_eval_batch_size" in caplog.text
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(TooLarge(2, batches.error), tmp_path, held_out=ROWS)
+    with pytest.raises(RuntimeError, match="another"):
+        trained(TooLarge(4, RuntimeError("another")), tmp_path, held_out=ROWS)
