@@ -14,7 +14,7 @@ from typing import Any
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, live, names, nodes
 from kaito_hera.nodes import Order, Placement, Provider, Want
-from kaito_hera.status import moment
+from kaito_hera.status import NodesStatus, Status, moment
 
 _GROUP = "karpenter.sh"
 _POOL = clusters.Kind("NodePool", "nodepools", "v1", _GROUP, namespaced=False)
@@ -105,12 +105,11 @@ class Inheriting:
             self._inner.check(dataclasses.replace(want, count=left))
 
     def release(self, uid: str) -> bool:
-        """Delete KAITO's claims, and give back what the provider made; True when both are gone."""
-        claims = [] if self._is_anothers(uid) else self._made()
-        for kind, obj in claims:
-            if "deletionTimestamp" not in obj["metadata"]:
-                self._cluster.delete(kind, obj["metadata"]["name"], uid=obj["metadata"]["uid"])
-        gone = self._inner.release(uid)
+        """Give back what the provider made, and delete KAITO's claims; True when both are gone."""
+        try:
+            gone = self._inner.release(uid)
+        finally:  # each whatever becomes of the other: both cost money
+            claims = self._give_back(uid)
         if claims:
             self._wait_for(claims)
         return gone and not claims
@@ -122,7 +121,18 @@ class Inheriting:
     # ------------------------------------------------------------------ claims
 
     def _made(self) -> list[Found]:
-        return made_for(self._cluster, *self._workspace)
+        """Nothing where nothing was taken over: who may not see Karpenter's kinds must not lose the rest for it."""
+        namespace, name = self._workspace
+        found = self._cluster.get(clusters.WORKSPACE, name, namespace)
+        held = Status.of(found).nodes if found else NodesStatus(inherited=True)  # who knows, once it is gone
+        return made_for(self._cluster, namespace, name) if held and held.inherited else []
+
+    def _give_back(self, uid: str) -> list[Found]:
+        claims = [] if self._is_anothers(uid) else self._made()
+        for kind, obj in claims:
+            if "deletionTimestamp" not in obj["metadata"]:
+                self._cluster.delete(kind, obj["metadata"]["name"], uid=obj["metadata"]["uid"])
+        return claims
 
     def _adopted(self, want: Want) -> int:
         """Label KAITO's nodes of this kind as ours; how many there are, those included that are on their way."""

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from kaito_hera import api
 from kaito_hera import cluster as clusters
 from kaito_hera.settings import Azure, Settings
+from tests import making
+from tests.apiserver.kaito import BETA, CLAIM, CRD, MACHINE, POOL, Cloud, Kaito, answers, crd, give_back
 from tests.cluster import build, testing
 from tests.wire import Wire
 
@@ -129,3 +132,42 @@ def until(look, *, what, seconds=30):
             return found
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(0.05)
+
+
+@pytest.fixture
+def karpenter(cluster):
+    """Karpenter's kinds, as far as KAITO of both eras uses them."""
+    made = [crd(POOL, "v1"), crd(CLAIM, "v1", "v1beta1"), crd(MACHINE, "v1alpha5")]
+    for each in made:
+        cluster.create(CRD, each)
+    for kind in (POOL, CLAIM, BETA, MACHINE):
+        until(lambda kind=kind: answers(cluster, kind), what=f"an answer for {kind.name}")
+    yield
+    for kind in (POOL, CLAIM, MACHINE):
+        for obj in cluster.items(kind):
+            give_back(cluster, kind, obj["metadata"]["name"])
+    for each in made:
+        cluster.delete(CRD, each["metadata"]["name"])
+    for kind in (POOL, CLAIM, MACHINE):
+        until(lambda kind=kind: not answers(cluster, kind), what=f"no {kind.name} any more")
+
+
+@pytest.fixture
+def stored(apply, cluster, namespace):
+    made = apply(making.inference())
+    told = {"metadata": {"finalizers": [api.FINALIZER]}}
+    return cluster.patch(clusters.WORKSPACE, made["metadata"]["name"], namespace, told)
+
+
+@pytest.fixture
+def kaito(cluster, namespace, stored):
+    taken = {"status": {"nodes": {"inherited": True}}}
+    cluster.patch(clusters.WORKSPACE, "w", namespace, taken, subresource="status")
+    made = Kaito(cluster, stored)
+    yield made
+    made.clear()
+
+
+@pytest.fixture
+def cloud():
+    return Cloud()

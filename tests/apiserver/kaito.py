@@ -4,7 +4,9 @@ import datetime
 
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, inherited, nodes, status
+from kaito_hera.api import Workspace
 from kaito_hera.nodes import claims
+from tests import making
 
 A100 = "Standard_NC24ads_A100_v4"
 CRD = clusters.Kind(
@@ -136,3 +138,18 @@ class Cloud:
 
     def placement(self, want, hostnames=()):
         return nodes.Placement(nodes.owner_labels(want) | {nodes.SIZE: want.size.name}, absent=(nodes.POOL,))
+
+
+def give_back(cluster, kind, name):
+    """What gpu-provisioner does when the machine is gone; and deletes it, if nobody did."""
+    cluster.delete(kind, name)
+    if cluster.get(kind, name):
+        cluster.patch(kind, name, None, {"metadata": {"finalizers": None}})
+
+
+def order(provider, want):
+    return provider.order(want, still_wanted=lambda: None, any_ready=lambda: False)
+
+
+def want_of(stored, count=1):
+    return nodes.wanted(Workspace.parse(making.edited(stored, count=count)))

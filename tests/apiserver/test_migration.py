@@ -5,7 +5,6 @@ import dataclasses
 import time
 
 import pytest
-import yaml
 
 from kaito_hera import api, checks, errors, inherited, names, nodes, rollout, status
 from kaito_hera import cluster as clusters
@@ -15,69 +14,28 @@ from kaito_hera.nodes.byo import ByoProvider
 from kaito_hera.run import Run
 from tests import making
 from tests.apiserver.conftest import until
-from tests.apiserver.kaito import A100, BETA, CLAIM, CRD, HEADLESS, MACHINE, POOL, Cloud, Kaito, answers, crd, kind_of
+from tests.apiserver.kaito import (
+    A100,
+    BETA,
+    CLAIM,
+    CRD,
+    HEADLESS,
+    MACHINE,
+    POOL,
+    answers,
+    crd,
+    give_back,
+    kind_of,
+    order,
+    want_of,
+)
 from tests.cluster import testing
 from workflows import asks, steps
 
 
 @pytest.fixture
-def karpenter(cluster):
-    """Karpenter's kinds, as far as KAITO of both eras uses them."""
-    made = [crd(POOL, "v1"), crd(CLAIM, "v1", "v1beta1"), crd(MACHINE, "v1alpha5")]
-    for each in made:
-        cluster.create(CRD, each)
-    for kind in (POOL, CLAIM, BETA, MACHINE):
-        until(lambda kind=kind: answers(cluster, kind), what=f"an answer for {kind.name}")
-    yield
-    for kind in (POOL, CLAIM, MACHINE):
-        for obj in cluster.items(kind):
-            give_back(cluster, kind, obj["metadata"]["name"])
-    for each in made:
-        cluster.delete(CRD, each["metadata"]["name"])
-    for kind in (POOL, CLAIM, MACHINE):
-        until(lambda kind=kind: not answers(cluster, kind), what=f"no {kind.name} any more")
-
-
-def give_back(cluster, kind, name):
-    """What gpu-provisioner does when the machine is gone; and deletes it, if nobody did."""
-    cluster.delete(kind, name)
-    if cluster.get(kind, name):
-        cluster.patch(kind, name, None, {"metadata": {"finalizers": None}})
-
-
-@pytest.fixture
-def stored(apply, cluster, namespace):
-    made = apply(making.inference())
-    return cluster.patch(clusters.WORKSPACE, made["metadata"]["name"], namespace, _finalizer())
-
-
-def _finalizer():
-    return {"metadata": {"finalizers": [api.FINALIZER]}}
-
-
-@pytest.fixture
-def kaito(cluster, stored):
-    made = Kaito(cluster, stored)
-    yield made
-    made.clear()
-
-
-@pytest.fixture
-def cloud():
-    return Cloud()
-
-
-@pytest.fixture
 def inheriting(cluster, cloud, namespace):
     return claims.Inheriting(cloud, cluster, (namespace, "w"), patience=2.0)
-
-
-def order(provider, want):
-    return provider.order(want, still_wanted=lambda: None, any_ready=lambda: False)
-
-
-def want_of(stored, count=1):
-    return nodes.wanted(Workspace.parse(making.edited(stored, count=count)))
 
 
 @pytest.mark.parametrize("versions", [["v1alpha1"], ["v1beta1", "v1alpha1"]], ids=["v0.3", "v0.12"])
@@ -292,37 +250,6 @@ def test_a_tuning_that_kaito_ended_counts_if_it_went_well(cluster, namespace, st
     inherited.take_over(cluster, workspace)
     assert cluster.get(clusters.JOB, "w", namespace) is None
     assert inherited.has_tuned(cluster, workspace) is False, "an edit tunes anew"
-
-
-@pytest.fixture
-def as_steps(cluster, kubeconfig, kubectl, tmp_path, monkeypatch):
-    """The cluster with no more rights than the steps have."""
-    config = yaml.safe_load(kubeconfig.read_text())
-    token = kubectl("-n", "kaito-hera", "create", "token", "kaito-hera-steps").stdout.strip()
-    config["users"][0]["user"] = {"token": token}
-    restricted = tmp_path / "kubeconfig"
-    restricted.write_text(yaml.safe_dump(config))
-    monkeypatch.setenv("KUBECONFIG", str(restricted))
-    return clusters.Cluster.connect()
-
-
-def test_the_steps_rights_are_enough_for_all_of_it(karpenter, as_steps, namespace, stored, settings, kaito, cloud):
-    name = kaito.claim("ws1")
-    kaito.claim("ws2", ready=False, away=1200)
-    kaito.server(inherited.STATEFUL_SET)
-    kaito.services()
-    kaito.job("Failed")
-    provider = claims.Inheriting(cloud, as_steps, (namespace, "w"), patience=0.0)
-    order(provider, want_of(stored))
-    assert cloud.ordered == []
-    workspace = Workspace.parse(stored)
-    run = Run(as_steps, workspace, settings, provider)
-    rollout.apply(run, asks.serving.server(run, ""), run.placement())
-    assert as_steps.get(clusters.JOB, "w", namespace) is None
-    assert provider.release(workspace.metadata.uid) is False
-    assert "deletionTimestamp" in kaito.cluster.get(CLAIM, name)["metadata"]
-    with pytest.raises(errors.ForbiddenError):
-        as_steps.items(clusters.SECRET, namespace)
 
 
 def test_a_workspace_of_kaito_s_that_we_never_touched_is_released_before_it_goes(cluster, namespace, stored, watcher):
