@@ -22,6 +22,8 @@ def _annotation_rules() -> list[Rule]:
             rules.append(_refused(known, path))
         if known.effect == "no effect":
             rules.append(_idle(known, path))
+        if known.key in annotations.EXACT:
+            rules.append(_misspelled(known, path, annotations.EXACT[known.key]))
     return rules
 
 
@@ -85,6 +87,22 @@ def _idle(known: Annotation, path: str) -> Rule:
         (path,),
         _one(known.key, "true", message),
         lambda case: [f"{path}: {quoted(value)} {message}" for value in _of(case, known.key)],
+        when=_there(known.key),
+        severity="warning",
+    )
+
+
+def _misspelled(known: Annotation, path: str, exact: str) -> Rule:
+    meant, message = annotations.plain(exact), f'has no effect, as with KAITO: write "{exact}"'
+    return Rule(
+        f"V8 spelling of {known.key}",
+        (path,),
+        _one(known.key, f"v.trim().lowerAscii() == '{meant}' && v != '{exact}'", message),
+        lambda case: [
+            f"{path}: {quoted(value)} {message}"
+            for value in _of(case, known.key)
+            if annotations.plain(value) == meant and value != exact
+        ],
         when=_there(known.key),
         severity="warning",
     )

@@ -8,7 +8,7 @@ SERVE = "kaito.sh/serve"
 RETRY = "kaito.sh/retry"
 """Ours. Another value asks for another attempt where none would follow: what was wrong lay outside the Workspace."""
 ENABLE_LB = "kaito.sh/enablelb"
-"""`"True"`: the Service is of type LoadBalancer."""
+"""`"True"`, spelled so: the Service is of type LoadBalancer."""
 BYPASS = "kaito.sh/bypass-resource-checks"
 """Present, with whatever value: too little GPU memory is a warning, not a refusal."""
 IMAGE_FAMILY = "kaito.sh/node-image-family"
@@ -36,7 +36,7 @@ class Annotation:
 KNOWN = (
     Annotation(SERVE, "honoured", "false: serve nothing after tuning", _TRUTH),
     Annotation(RETRY, "honoured", "another value starts another attempt"),
-    Annotation(ENABLE_LB, "honoured", "True: the Service is of type LoadBalancer", _TRUTH),
+    Annotation(ENABLE_LB, "honoured", "True, spelled so: the Service is of type LoadBalancer", _TRUTH),
     Annotation(BYPASS, "honoured", "too little GPU memory is a warning"),
     Annotation(IMAGE_FAMILY, "honoured", "operating system of new nodes", ("ubuntu", "azurelinux")),
     Annotation(RUNTIME, "no effect", "one engine serves /chat and the OpenAI API together, under vLLM's metric names"),
@@ -75,6 +75,9 @@ KNOWN = (
     ),
 )
 """All of KAITO's, v0.0.1 to v0.12, and ours."""
+
+EXACT = {ENABLE_LB: "True"}
+"""Those that KAITO honours in one spelling alone: what it left without effect must not open a Service to the world."""
 
 EFFECTIVE = (SERVE, ENABLE_LB, BYPASS, IMAGE_FAMILY)
 """Those that change what is made."""

@@ -170,8 +170,12 @@ class Workspace(Model):
         return self.tuning.serve is not False and self.annotation(annotations.SERVE) != "false"
 
     def annotation(self, key: str) -> str:
-        """An annotation's value as it is compared: without spaces around it, in lower case; empty when absent."""
-        return annotations.plain(self.metadata.annotations.get(key, ""))
+        """An annotation's value as it is compared: without spaces around it, in lower case; empty when absent.
+
+        Empty, too, for a spelling that has no effect.
+        """
+        given = self.metadata.annotations.get(key, "")
+        return "" if given != annotations.EXACT.get(key, given) else annotations.plain(given)
 
     @property
     def annotated(self) -> str:

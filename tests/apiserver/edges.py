@@ -119,7 +119,10 @@ ANNOTATIONS = {
         "metadata.annotations",
         _annotation("serve", "yes", "", " False ", "\u2003true\u3000", "TR\u00dcE"),
     ),
-    "lb": ("metadata.annotations", _annotation("enablelb", "1", "True ", "x" * 100, 'a"b\\c\n\t\a')),
+    "lb": (
+        "metadata.annotations",
+        _annotation("enablelb", "1", "True ", "true", "True", "TRU\u00ca", "FALSE", "x" * 100, 'a"b\\c\n\t\a'),
+    ),
     "family": ("metadata.annotations", _annotation("node-image-family", "windows", " AzureLinux ", "ubunt\u212a")),
     "idle": ("metadata.annotations", _annotation("runtime", "vllm", "")),
     "idle run": ("metadata.annotations", _annotation("run-benchmark", "true")),

@@ -154,6 +154,11 @@ def test_the_user_s_deadline_holds_and_restarts_nobody_when_it_is_short(apply, r
     assert startup["failureThreshold"] * startup["periodSeconds"] == 2 * probes
 
 
-def test_a_preset_s_service_can_be_a_load_balancer_too(cluster, apply, rolled_out, namespace):
-    rolled_out(apply(making.inference(annotations={"kaito.sh/enablelb": " True "})))
-    assert cluster.get(clusters.SERVICE, "w", namespace)["spec"]["type"] == "LoadBalancer"
+@pytest.mark.parametrize(
+    ("word", "kind"), [("True", "LoadBalancer"), ("true", "ClusterIP"), (" True ", "ClusterIP"), ("False", "ClusterIP")]
+)
+def test_a_preset_s_service_is_open_to_the_world_where_kaito_would_open_it(
+    cluster, apply, rolled_out, namespace, word, kind
+):
+    rolled_out(apply(making.inference(annotations={"kaito.sh/enablelb": word})))
+    assert cluster.get(clusters.SERVICE, "w", namespace)["spec"]["type"] == kind

@@ -85,3 +85,9 @@ def changed(before, after):
 def _with(tree, path, value):
     head, *rest = path
     return {**tree, head: _with(tree[head], rest, value) if rest else value}
+
+
+def test_another_spelling_of_a_load_balancer_asks_for_none():
+    plain, meant = making.inference(), making.inference(annotations={"kaito.sh/enablelb": "True"})
+    assert changed(plain, making.inference(annotations={"kaito.sh/enablelb": "true"})) == set()
+    assert changed(plain, meant) == {"serve"}
