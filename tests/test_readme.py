@@ -27,6 +27,12 @@ def test_every_module_has_its_place_in_the_tree(folder):
     assert modules <= set(re.findall(r"\w+\.py", TREE))
 
 
+def test_every_module_of_the_operator_has_its_place_in_a_newcomer_s_way():
+    told = (ROOT / "kaito_hera/README.md").read_text()
+    modules = {path.name for folder in ("", "nodes") for path in (ROOT / "kaito_hera" / folder).glob("*.py")}
+    assert modules - {"__init__.py"} <= set(re.findall(r"`(\w+\.py)`", told))
+
+
 def test_the_tree_names_nothing_that_is_not_there():
     there = {path.name for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
     assert set(re.findall(r"\w+\.py", TREE)) <= there

@@ -1,4 +1,4 @@
-"""The admission policies as objects, generated: `kaito-hera policy` prints them, argo/policy.yaml is what it printed.
+"""The admission policies as objects: `python -m kaito_hera.admission` prints them, argo/policy.yaml is what it printed.
 
 Judged is what an edit changes, on objects that are not being deleted: a finalizer comes and goes whatever else holds.
 """

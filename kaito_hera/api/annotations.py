@@ -96,13 +96,3 @@ def plain(value: str) -> str:
 def lower(text: str) -> str:
     """ASCII letters in lower case, others as they are."""
     return text.translate(_LOWER)
-
-
-def problem(annotation: Annotation, value: str) -> str:
-    """Why this value is refused; empty when it is not."""
-    said = plain(value)
-    if annotation.values and said not in annotation.values:
-        return f"{value[:40]!r} is not one of {', '.join(annotation.values)}"
-    if annotation.effect == "refused" and said not in annotation.harmless:
-        return f"{value[:40]!r} is refused: {annotation.why}"
-    return ""

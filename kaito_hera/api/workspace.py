@@ -33,7 +33,6 @@ class Metadata(pydantic.BaseModel):
     uid: str = _NOBODY
     generation: int = 1
     resource_version: str = ""
-    labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     finalizers: tuple[str, ...] = ()
     deletion_timestamp: str | None = None
@@ -211,7 +210,7 @@ class Workspace(Model):
 
     def identity(self) -> Self:
         """Who it is, without what it asks for: all that a release needs, however large the rest may be."""
-        return self.bare(self.metadata.model_copy(update={"annotations": {}, "labels": {}}), self.api_version)
+        return self.bare(self.metadata.model_copy(update={"annotations": {}}), self.api_version)
 
     def intent(self) -> dict[str, Any]:
         """The object without status and server fields: enough for a step to do its part."""
