@@ -121,7 +121,9 @@ ANNOTATIONS = {
     ),
     "lb": (
         "metadata.annotations",
-        _annotation("enablelb", "1", "True ", "true", "True", "TRU\u00ca", "FALSE", "x" * 100, 'a"b\\c\n\t\a'),
+        _annotation(
+            "enablelb", "1", "True ", "true", "True", "TRU\u00ca", "tRUE", "  TRUE", "FALSE", "x" * 100, 'a"b\\c\n\t\a'
+        ),
     ),
     "family": ("metadata.annotations", _annotation("node-image-family", "windows", " AzureLinux ", "ubunt\u212a")),
     "idle": ("metadata.annotations", _annotation("runtime", "vllm", "")),
