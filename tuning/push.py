@@ -7,6 +7,7 @@ from pathlib import Path
 
 import requests
 
+from artifacts import docker
 from tuning import credentials, image, registry
 from tuning.errors import PushForbidden, RegistryUnavailable, TuningError
 from tuning.eviction import Eviction
@@ -81,7 +82,7 @@ def _once(packed: image.Image, to: registry.Registry, intent: str, scratch: Path
     return f"{to.reference.name}@{packed.digest}"
 
 
-def refusal(target: credentials.Reference, said: str) -> TuningError:
+def refusal(target: docker.Reference, said: str) -> TuningError:
     """What skopeo's last words mean; that the registry let us in was asked just before.
 
     Only what the registry itself says is final. A proxy's error page is not, nor is a broken connection, even where
@@ -89,7 +90,7 @@ def refusal(target: credentials.Reference, said: str) -> TuningError:
     """
     words = said.strip().splitlines()[-1] if said.strip() else "skopeo said nothing"
     # addresses and names are the user's words: a repository may be called quota
-    told = re.sub(r"\S*/\S*[^\s:]", "", words).replace(f"manifest {target.tag} to", "")
+    told = re.sub(r"\S*/\S*[^\s:]", "", words).replace(f"manifest {target.version} to", "")
     status = int(found[1]) if (found := _STATUS.search(told)) else 0
     busy = status == requests.codes.too_many_requests or status >= 500
     final = not busy and (status in _FINAL_STATUSES or _FINAL.search(told))

@@ -7,17 +7,17 @@ this machine.
 
 import contextlib
 import hashlib
-import ipaddress
 import json
 import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 
+from artifacts import docker
 from tuning import addresses, credentials
 from tuning.config import INTENT
 from tuning.credentials import IMAGE, SECRET
@@ -75,7 +75,7 @@ class Registry:
                 self._send("DELETE", session, self._authorization)
 
     def _digest_of(self, intent: str) -> str:
-        path = f"/v2/{self.reference.repository}/manifests/{self.reference.tag}"
+        path = f"/v2/{self.reference.repository}/manifests/{self.reference.version}"
         try:
             with self._call("GET", path, headers={"Accept": MANIFESTS}, stream=True) as response:
                 body = addresses.head(response, MANIFEST_BYTES)
@@ -132,7 +132,7 @@ class Registry:
     def _token(self, fields: Mapping[str, str]) -> str:
         """A token for pushing, from the registry's token server."""
         realm = fields["realm"]
-        if self.credential and not same_owner(realm, self.base):
+        if self.credential and not docker.same_owner(realm, self.base):
             raise PushForbidden(
                 f"{IMAGE}: registry {self.reference.host} wants the password sent to {realm!r}, not its own host; "
                 "use a registry whose tokens come from its own domain"
@@ -185,7 +185,7 @@ class Registry:
         """False where plain HTTP may be tried instead: on this machine, unless a certificate was seen."""
         return (
             self.base.startswith("http:")
-            or not _is_this_machine(self.reference.host)
+            or not docker.is_this_machine(self.reference.host)
             or "CERTIFICATE_VERIFY_FAILED" in str(error)
         )
 
@@ -209,23 +209,3 @@ def _said(response: requests.Response) -> str:
         return f"{response.status_code} {first['code']}: {first.get('message', '')}"[:300]
     except (ValueError, KeyError, IndexError, TypeError):
         return f"{response.status_code} {response.reason}"
-
-
-def same_owner(realm: str, base: str) -> bool:
-    """Whether a token server belongs to the registry: the same host, or one of the same domain, and TLS is kept."""
-    ours, theirs = urlsplit(base), urlsplit(realm)
-    if theirs.scheme != "https" and ours.scheme == "https":
-        return False
-    own, other = ours.hostname or "", theirs.hostname or ""
-    if own == other:
-        return True
-    is_name = any(character.isalpha() for character in own) and ":" not in own
-    return is_name and own.count(".") > 1 and own.split(".")[-2:] == other.split(".")[-2:]
-
-
-def _is_this_machine(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

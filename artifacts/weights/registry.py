@@ -7,7 +7,6 @@ in clear text but to this machine.
 
 import contextlib
 import hashlib
-import ipaddress
 import json
 import re
 import threading
@@ -19,7 +18,8 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from artifacts.weights import docker, errors, web
+from artifacts import docker
+from artifacts.weights import errors, web
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _DOCKER = "application/vnd.docker.distribution.manifest"
@@ -194,7 +194,7 @@ class Registry:
         try:
             answer = self._session.request(method, url, timeout=timeout, allow_redirects=allow_redirects, **more)
         except requests.ConnectionError as error:
-            if not url.startswith(f"https://{self.reference.api}/") or not _is_this_machine(self.reference.host):
+            if not url.startswith(f"https://{self.reference.api}/") or not docker.is_this_machine(self.reference.host):
                 raise self._unreachable(error) from error
             self._base = f"http://{self.reference.api}"
             return self._send(method, url.replace("https:", "http:", 1), allow_redirects=allow_redirects, **more)
@@ -228,7 +228,7 @@ class Registry:
         realm = fields.get("realm", "")
         if not realm:
             raise errors.ImageForbidden(f"{self._where}: the registry wants a token and names no server (realm) for it")
-        if given and not same_owner(realm, self._base):
+        if given and not docker.same_owner(realm, self._base):
             raise errors.ImageForbidden(
                 f"{self._where}: the registry wants the password sent to {realm!r}, not its own"
             )
@@ -279,21 +279,6 @@ def is_digest(text: str) -> bool:
     return re.fullmatch(r"sha256:[0-9a-f]{64}", text) is not None
 
 
-def same_owner(realm: str, base: str) -> bool:
-    """Whether a token server belongs to the registry: the same host, or one of the same domain, and TLS is kept."""
-    try:
-        ours, theirs = urlsplit(base), urlsplit(realm)
-    except ValueError:  # brackets that hold no address
-        return False
-    if theirs.scheme != "https" and ours.scheme == "https":
-        return False
-    own, other = ours.hostname or "", theirs.hostname or ""
-    if own == other:
-        return True
-    is_name = any(character.isalpha() for character in own) and ":" not in own
-    return is_name and own.count(".") > 1 and own.split(".")[-2:] == other.split(".")[-2:]
-
-
 def _said(answer: requests.Response) -> str:
     """Status and, where the body is the API's own kind of error, its text: other bodies may be anything."""
     try:
@@ -301,14 +286,6 @@ def _said(answer: requests.Response) -> str:
         return f"{answer.status_code} {first['code']}: {first.get('message', '')}"[:300]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, requests.RequestException):
         return f"{answer.status_code} {answer.reason}"
-
-
-def _is_this_machine(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _hash(file: Path, into: Any) -> int:

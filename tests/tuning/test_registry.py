@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from artifacts import docker
 from tests.tuning import servers
 from tests.tuning.conftest import entry
 from tuning.config import INTENT
 from tuning.errors import PushForbidden, PushUnauthorized, RegistryUnavailable
-from tuning.registry import Registry, same_owner
+from tuning.registry import Registry
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_a_registry_that_recovers_is_forgiven(tokens, ask):
     ],
 )
 def test_whose_a_token_server_is(realm, base, same):
-    assert same_owner(realm, base) == same
+    assert docker.same_owner(realm, base) == same
 
 
 def test_the_password_is_not_sent_to_a_stranger(tokens, ask):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.weights import docker, errors, registry
+from artifacts import docker
+from artifacts.weights import errors, registry
 from tests.simulators.conftest import tls  # noqa: F401
 from tests.tuning import servers
 from tests.tuning.conftest import entry, write_secret

@@ -1,14 +1,16 @@
 """Image references, and the passwords of registries, read as docker and podman read them. Talks to no registry."""
 
 import base64
+import ipaddress
 import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 _NAME = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
@@ -93,26 +95,72 @@ def _read(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _entry(settings: dict[str, Any], reference: Reference) -> Credential:
-    best: tuple[int, Credential] = (-1, Credential())
-    auths = settings.get("auths")
-    for key, entry in auths.items() if isinstance(auths, dict) else ():
-        host, _, path = re.sub(r"/v[12]$", "", re.sub(r"^https?://", "", key).rstrip("/")).partition("/")
-        same = (host in _HUB and reference.host == "docker.io") or host == reference.host
-        if same and isinstance(entry, dict) and f"{reference.repository}/".startswith(f"{path}/" if path else ""):
-            best = max(best, (len(path), _decoded(entry)), key=lambda found: found[0])
-    return best[1]
+def best(
+    auths: Mapping[str, Mapping[str, Any]], reference: Reference, decode: Callable[[str, Mapping[str, Any]], Credential]
+) -> Credential:
+    """The most specific of the entries for an image, each decoded from its key and content; an empty one if none is."""
+    found: tuple[int, Credential] = (-1, Credential())
+    for key, entry in auths.items():
+        host, _, path = plain(key).partition("/")
+        same = ("docker.io" if host in _HUB else host) == reference.host
+        if same and f"{reference.repository}/".startswith(f"{path}/" if path else ""):
+            found = max(found, (len(path), decode(key, entry)), key=lambda each: each[0])
+    return found[1]
 
 
-def _decoded(entry: dict[str, Any]) -> Credential:
+def plain(key: str) -> str:
+    """`https://host/v2/` and `host` are the same registry; a path that is no API version is part of a repository."""
+    return re.sub(r"/v[12]$", "", re.sub(r"^https?://", "", key).rstrip("/"))
+
+
+def decode(entry: Mapping[str, Any]) -> Credential:
+    """What one entry of `auths` says; raises ValueError where its auth is not base64."""
     username, password = str(entry.get("username") or ""), str(entry.get("password") or "")
     if entry.get("auth"):
-        try:
-            username, _, password = base64.b64decode(str(entry["auth"]), validate=True).decode().partition(":")
-        except ValueError:
-            return Credential()
+        username, _, password = base64.b64decode(str(entry["auth"]), validate=True).decode().partition(":")
     # `az acr login` writes a zero password beside the token
     return Credential(username, password.strip("\0\n"), str(entry.get("identitytoken") or ""))
+
+
+def same_owner(realm: str, base: str) -> bool:
+    """Whether a token server belongs to the registry: the same host, or one of the same domain, and TLS is kept."""
+    try:
+        ours, theirs = urlsplit(base), urlsplit(realm)
+    except ValueError:  # brackets that hold no address
+        return False
+    if theirs.scheme != "https" and ours.scheme == "https":
+        return False
+    own, other = ours.hostname or "", theirs.hostname or ""
+    if own == other:
+        return True
+    is_name = any(character.isalpha() for character in own) and ":" not in own
+    return is_name and own.count(".") > 1 and own.split(".")[-2:] == other.split(".")[-2:]
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a registry's host, with or without a port, is this machine: there alone plain HTTP may be spoken."""
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _entry(settings: Mapping[str, Any], reference: Reference) -> Credential:
+    auths = settings.get("auths")
+    if not isinstance(auths, dict):
+        return Credential()
+    entries = {key: entry for key, entry in auths.items() if isinstance(entry, dict)}
+    return best(entries, reference, _decoded)
+
+
+def _decoded(key: str, entry: Mapping[str, Any]) -> Credential:
+    """A person's own files hold other entries too: one that cannot be read is none."""
+    del key
+    try:
+        return decode(entry)
+    except ValueError:
+        return Credential()
 
 
 def _helped(settings: dict[str, Any], reference: Reference) -> Credential:
