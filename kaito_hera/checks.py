@@ -62,7 +62,7 @@ def pass_memory(
     workspace: Workspace, settings: Settings, demands: tuple[sizing.Demand, ...]
 ) -> tuple[tuple[str, ...], tuple[Refusal, ...]]:
     """One GPU of some size holds what is to be done with the model; answers as `pass_facts`, and with the others."""
-    memory = sizing.memory_findings(workspace, demands, _region(settings))
+    memory = sizing.memory_findings(workspace, demands, settings.region)
     memory += fitting.partition_findings(workspace, settings, demands)
     found = [*_of_sizes(workspace, settings, demands), *memory]
     findings.settle(fitting.mild(workspace, found))  # each size may fail for another reason
@@ -71,11 +71,7 @@ def pass_memory(
 
 def _of_sizes(workspace: Workspace, settings: Settings, demands: tuple[sizing.Demand, ...]) -> list[findings.Finding]:
     today = datetime.datetime.now(datetime.UTC).date()
-    return sizing.size_findings(workspace, settings, today, demands, _region(settings))
-
-
-def _region(settings: Settings) -> str | None:
-    return settings.azure.location if settings.azure else None
+    return sizing.size_findings(workspace, settings, today, demands, settings.region)
 
 
 def pass_cluster(run: Run, wanted: Wanted) -> Learned:

@@ -9,7 +9,6 @@ import presets
 from kaito_hera import api, live, status
 from kaito_hera.conditions import View
 from kaito_hera.nodes import several
-from kaito_hera.settings import Settings
 from kaito_hera.status import NodesStatus, Refusal
 
 _HOLD = datetime.timedelta(hours=1)
@@ -85,11 +84,7 @@ def _usd_per_hour(view: View, candidate: str) -> float | None:
     if capacity == "spot":
         return None
     try:
-        price = presets.size(size).usd(_region(view.settings))
+        price = presets.size(size).usd(view.settings.region)
     except presets.UnknownNameError:
         return None
     return None if price is None else round(price * view.workspace.node_count, 4)
-
-
-def _region(settings: Settings) -> str | None:
-    return settings.azure.location if settings.azure else None

@@ -11,6 +11,7 @@ import pydantic
 import yaml
 from pydantic.alias_generators import to_camel
 
+CONFIG_MAP = "kaito-hera-settings"
 FOLDER = Path("/etc/kaito-hera/settings")
 
 
@@ -91,6 +92,11 @@ class Settings(pydantic.BaseModel):
     def of(cls, data: Mapping[str, str]) -> Self:
         """Read a ConfigMap's data; raises pydantic.ValidationError."""
         return cls.model_validate({key: _value(text) for key, text in data.items()})
+
+    @property
+    def region(self) -> str | None:
+        """Where nodes are made, as prices name it; None where none are."""
+        return self.azure.location if self.azure else None
 
     def image(self, role: Literal["operator", "tuning", "serving"]) -> str:
         """The image of one role."""

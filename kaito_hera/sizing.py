@@ -20,7 +20,7 @@ MINIMUM_CAPABILITY = (7, 5)
 MARGIN = memory.MARGIN
 """What a need is multiplied with before it is held against a GPU."""
 
-_MIG_USABLE = 0.95
+MIG_USABLE = 0.95
 """Share of a slice's memory that a process gets, as of a card."""
 
 
@@ -212,9 +212,8 @@ def _named(workspace: Workspace) -> list[tuple[str, str]]:
 def _device(workspace: Workspace, size: presets.Size) -> tuple[float, float]:
     """GiB of what the work gets of a node, and what of them is usable."""
     partition = workspace.resource.partition
-    if partition and partition.profile:
-        slice_gib = float(partition.profile.partition(".")[2].removesuffix("gb"))
-        return slice_gib, slice_gib * _MIG_USABLE
+    if partition and partition.gib:
+        return partition.gib, partition.gib * MIG_USABLE
     return size.gib_per_gpu, size.gib_per_gpu * size.usable
 
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from kaito_hera.admission import facts, images, rules, sizes, tables, words
 from kaito_hera.admission.rule import Needs, Rule, Severity
+from kaito_hera.settings import CONFIG_MAP as SETTINGS
 
 GROUP = "hera.kaito.sh"
 TABLE = "kaito-hera-presets"
-SETTINGS = "kaito-hera-settings"
 _REGISTRATION = "admissionregistration.k8s.io/v1"
 _LABELS = {"app.kubernetes.io/part-of": "kaito-hera"}
 _ROOM = 4000

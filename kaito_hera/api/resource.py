@@ -72,6 +72,11 @@ class Partition(Model):
     count: Annotated[int, pydantic.Field(ge=1, le=16)] | None = None
     """GPUs of each node."""
 
+    @property
+    def gib(self) -> float | None:
+        """What the slice holds, as its name says; None for whole GPUs."""
+        return float(self.profile.partition(".")[2].removesuffix("gb")) if self.profile else None
+
 
 class Resource(Model):
     """The GPU nodes that the Workspace runs on."""

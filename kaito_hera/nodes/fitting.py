@@ -4,15 +4,13 @@ import dataclasses
 
 from kaito_hera import errors, nodes, sizing
 from kaito_hera.api import Workspace, annotations
+from kaito_hera.api.resource import Partition
 from kaito_hera.findings import Finding
 from kaito_hera.settings import Settings
 from kaito_hera.status import Refusal
 
 _UNFIT = (errors.UnsupportedGPUError, errors.InsufficientGPUMemoryError)
 """What is said of a size as such; a name that nobody knows is a slip, and stays an error."""
-
-_MIG_USABLE = 0.95
-"""Share of a slice that a process gets, as of a card."""
 
 
 def mild(workspace: Workspace, found: list[Finding]) -> list[Finding]:
@@ -54,8 +52,8 @@ def partition_findings(
         found.append(Finding(errors.InvalidWorkspaceError, "resource.partition", problem, remedy))
     elif partition.count:
         found += _too_many(workspace, partition.count)
-    elif partition.profile and not sizing.candidates(workspace):
-        found += _too_small(workspace, partition.profile, needs)
+    elif partition.gib and not sizing.candidates(workspace):
+        found += _too_small(workspace, partition, needs)
     return found
 
 
@@ -72,20 +70,21 @@ def _too_many(workspace: Workspace, count: int) -> list[Finding]:
     ]
 
 
-def _too_small(workspace: Workspace, profile: str, needs: tuple[sizing.Demand, ...]) -> list[Finding]:
+def _too_small(workspace: Workspace, partition: Partition, needs: tuple[sizing.Demand, ...]) -> list[Finding]:
     """Where no size is named; else `sizing` measures by the slice."""
-    gib = float(profile.partition(".")[2].removesuffix("gb"))
+    gib = partition.gib
+    assert gib is not None, "asked of slices only"
     return [
         Finding(
             errors.InsufficientGPUMemoryError,
             "resource.partition.profile",
-            f"a slice {profile} has {gib:.0f} GiB; to {demand.verb} {workspace.preset_name} ({demand.basis}) needs"
-            f" {demand.gib:.1f} GiB",
+            f"a slice {partition.profile} has {gib:.0f} GiB; to {demand.verb} {workspace.preset_name}"
+            f" ({demand.basis}) needs {demand.gib:.1f} GiB",
             "take a larger slice, or leave partition out for a whole GPU",
             not sizing.bypassed(workspace),
         )
         for demand in needs
-        if demand.gib > gib * _MIG_USABLE
+        if demand.gib > gib * sizing.MIG_USABLE
     ]
 
 

@@ -15,11 +15,9 @@ from kaito_hera.api import Workspace
 from kaito_hera.cluster import Cluster
 from kaito_hera.intent import Parts
 from kaito_hera.live import Live
-from kaito_hera.settings import Settings
+from kaito_hera.settings import CONFIG_MAP, Settings
 from kaito_hera.status import Status
 from workflows.outlook.documents import Documents, UnreadableError
-
-_SETTINGS = "kaito-hera-settings"
 
 
 def read(name: str, namespace: str) -> tuple[Documents, Settings, Parts | None]:
@@ -48,11 +46,11 @@ def _config_maps(found: dict[str, Any], settings: Settings) -> list[tuple[str, s
 
 
 def _settings(cluster: Cluster) -> Settings:
-    obj = _may(cluster, clusters.CONFIG_MAP, _SETTINGS, Settings().namespace)
+    obj = _may(cluster, clusters.CONFIG_MAP, CONFIG_MAP, Settings().namespace)
     try:
         return Settings.of((obj or {}).get("data") or {})
     except pydantic.ValidationError as cause:
-        raise UnreadableError(f"ConfigMap {Settings().namespace}/{_SETTINGS}: {cause}") from cause
+        raise UnreadableError(f"ConfigMap {Settings().namespace}/{CONFIG_MAP}: {cause}") from cause
 
 
 def _parts(cluster: Cluster, found: dict[str, Any]) -> Parts | None:

@@ -11,9 +11,8 @@ from typing import Any, BinaryIO
 import pydantic
 import yaml
 
-from kaito_hera.settings import Settings
+from kaito_hera.settings import CONFIG_MAP, Settings
 
-_SETTINGS = "kaito-hera-settings"
 _LARGEST = 2 * 2**20  # bytes; an object of the API server has at most 1.5 MiB
 _MOST, _DEEPEST = 500_000, 100
 """Values, aliases followed, and how deep: a short file may unfold to more than any machine holds."""
@@ -48,8 +47,8 @@ class Documents:
 
     def settings(self) -> Settings | None:
         """The operator's settings if their ConfigMap is among them; raises UnreadableError."""
-        data = next((data for (_, name), data in self.config_maps.items() if name == _SETTINGS), None)
-        return None if data is None else _settings(data, f"ConfigMap {_SETTINGS}")
+        data = next((data for (_, name), data in self.config_maps.items() if name == CONFIG_MAP), None)
+        return None if data is None else _settings(data, f"ConfigMap {CONFIG_MAP}")
 
 
 def read(text: str, source: str, namespace: str = "default") -> Documents:
@@ -96,7 +95,7 @@ def settings(path: Path) -> Settings:
     if not path.is_dir():
         found = read(file(path), str(path)).settings()
         if found is None:
-            raise UnreadableError(f"{path}: has no ConfigMap {_SETTINGS}; name a file that has, or a folder")
+            raise UnreadableError(f"{path}: has no ConfigMap {CONFIG_MAP}; name a file that has, or a folder")
         return found
     try:
         texts = {entry.name: file(entry) for entry in path.iterdir() if entry.is_file() and entry.name[0] != "."}
