@@ -6,19 +6,20 @@ Sizes and memory are left to `sizing`, which knows more of them: the config, and
 import datetime
 
 from kaito_hera import admission, errors, models
+from kaito_hera.admission import sizes
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.findings import Finding
 from kaito_hera.settings import Settings
 
-_SIZES = ("V4 ", "V11 ", "V12 ", "V13 ")
-"""How the names of the rules about sizes, parts of a GPU and memory begin."""
+_OF_SIZES = frozenset(rule.name for rule in (*sizes.WITH_TABLES, *sizes.WITH_SETTINGS))
+"""Rules about sizes, parts of a GPU and memory."""
 
 
 def findings(workspace: Workspace, settings: Settings, on: datetime.date) -> list[Finding]:
     """All of it, on that day."""
     found = []
     for problem in admission.problems(workspace, settings, on):
-        if not problem.rule.name.startswith(_SIZES):
+        if problem.rule.name not in _OF_SIZES:
             field, _, text = problem.message.partition(": ")
             found.append(Finding(problem.error, field, text, fatal=problem.severity == "error"))
     return [*found, *_strange(workspace), *models.notes(workspace), *_of_serving(workspace)]
