@@ -1,21 +1,24 @@
 """`--check`: whether model and adapters can be had, asked from the user's namespace before a GPU is bought.
 
-Runs in the operator's image: pydantic, requests and skopeo, no torch and no ray. All images are asked at once and the
-answer comes in less than 15 seconds, also from a registry that does not answer; a slow hub, which is asked four times,
-is given more. A volume is looked into where it is mounted.
+Runs in the operator's image: pydantic, requests and skopeo, no torch and no ray. Everything is asked at once, and the
+whole is bounded: a user waits for the answer. A volume is looked into where it is mounted.
 """
 
-import concurrent.futures
 import sys
+from concurrent.futures import Future
 from pathlib import Path
+from typing import TypeVar
 
 import pydantic
 
+from artifacts import looks
 from artifacts.weights import check as weights
 from artifacts.weights.config import Found, Model
 from artifacts.weights.errors import WeightsError
 from serving import errors, folders, images, settings
 from serving.config import ADAPTERS_FILE, Adapter, Adapters, Checked, Exit, ServingConfig
+
+_T = TypeVar("_T")
 
 
 def check(config_file: Path) -> Exit:
@@ -23,14 +26,7 @@ def check(config_file: Path) -> Exit:
     surroundings = settings.read()
     try:
         config, adapters = _read(config_file)
-        with concurrent.futures.ThreadPoolExecutor(max_workers=64) as pool:
-            model = pool.submit(_model, config.model, surroundings) if config.model.ask else None
-            asked = [
-                pool.submit(_check, _field(config, number, adapter), adapter, surroundings)
-                for number, adapter in enumerate(adapters)
-            ]
-            found = [future.exception() or future.result() for future in asked]
-        _raise_first([model.exception() or "" if model else "", *found])
+        model, found = _ask(config, adapters, surroundings)
     except errors.Fatal as error:
         failure = error.failure()
         sys.stdout.write(f"{failure.reason}: {failure.message}\n")
@@ -39,9 +35,40 @@ def check(config_file: Path) -> Exit:
     for adapter, manifest in zip(adapters, found, strict=True):
         sys.stdout.write(f"adapter {adapter.name}: {manifest}\n")
     if model:
-        sys.stdout.write(f"model {config.model.id}: {model.result().pinned}\n")
-        errors.leave_text(Checked(model=model.result()).model_dump_json(), surroundings.termination_log)
+        sys.stdout.write(f"model {config.model.id}: {model.pinned}\n")
+        errors.leave_text(Checked(model=model).model_dump_json(), surroundings.termination_log)
     return Exit.DONE
+
+
+def _ask(
+    config: ServingConfig, adapters: tuple[Adapter, ...], surroundings: settings.Settings
+) -> tuple[Found | None, list[str | None]]:
+    """What there is of the model, if it is asked for, and of each adapter.
+
+    Terminal errors come before those that may pass: waiting for a registry does not mend a wrong name.
+    """
+    asked, failed = looks.Looks(surroundings.check_seconds), list[errors.Fatal]()
+
+    def found(look: Future[_T], too_late: errors.Fatal) -> _T | None:
+        try:
+            return asked.found(look, too_late)
+        except errors.Fatal as error:
+            failed.append(error)
+            return None
+
+    model = asked.begin(_model, config.model, surroundings) if config.model.ask else None
+    named = [(_field(config, number, adapter), adapter) for number, adapter in enumerate(adapters)]
+    begun = [asked.begin(_check, *each, surroundings) for each in named]
+    there = found(model, errors.ModelFiles(weights.silent(config.model, asked.late))) if model else None
+    silent = [_silent(adapter, f"{field}: {adapter.source} {asked.late}") for field, adapter in named]
+    told = [found(look, too_late) for look, too_late in zip(begun, silent, strict=True)]
+    for error in sorted(failed, key=lambda error: error.retryable):
+        raise error
+    return there, told
+
+
+def _silent(adapter: Adapter, text: str) -> errors.Fatal:
+    return errors.NodeTrouble(text) if adapter.volume else errors.RegistryUnavailable(text)
 
 
 def _model(model: Model, surroundings: settings.Settings) -> Found:
@@ -87,10 +114,3 @@ def _look(field: str, adapter: Adapter) -> str:
         return f"{adapter.volume}, {folders.read(adapter).digest}"
     except errors.Fatal as error:
         raise type(error)(f"{field}: {error}") from error
-
-
-def _raise_first(found: list[str | BaseException]) -> None:
-    """Terminal errors before those that may pass: waiting for a registry does not mend a wrong name."""
-    failed = [each for each in found if isinstance(each, BaseException)]
-    for error in sorted(failed, key=lambda error: getattr(error, "retryable", False)):
-        raise error

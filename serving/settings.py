@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts import looks
 from serving import errors
 from serving.config import REGISTRY_AUTH, SCRATCH
 
 DRAIN_SECONDS = 60.0
-CHECK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Settings:
     host: str
     """HOST: the address that port 5000 is opened on."""
     check_seconds: float
-    """CHECK_SECONDS: how long `--check` waits for one registry."""
+    """CHECK_SECONDS: how long `--check` may take in all."""
     threads: int
     """OMP_NUM_THREADS, or as many as this process has processors: for models on the CPU."""
 
@@ -47,7 +47,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         run_folder=Path(environment.get("RUN_FOLDER") or "/tmp"),  # noqa: S108 (the one writable place of the pod)
         drain_seconds=_number(environment, "DRAIN_SECONDS", DRAIN_SECONDS),
         host=environment.get("HOST") or ("::" if socket.has_dualstack_ipv6() else "0.0.0.0"),  # noqa: S104
-        check_seconds=_number(environment, "CHECK_SECONDS", CHECK_SECONDS),
+        check_seconds=_number(environment, "CHECK_SECONDS", looks.SECONDS),
         threads=int(_number(environment, "OMP_NUM_THREADS", processors())),
     )
 

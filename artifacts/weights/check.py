@@ -20,6 +20,13 @@ def check(model: Model, auth: Path) -> Found:
     return _of_image(model, auth) if model.image else _of_hub(model)
 
 
+def silent(model: Model, late: str) -> errors.WeightsError:
+    """What to raise where nobody has answered in time; `late` says so."""
+    if model.image:
+        return errors.RegistryUnavailable(f"{model.field}.presetOptions.image: {model.image} {late}; it is asked again")
+    return errors.HubUnavailable(f"{model.what}: the hub {late}; it is asked again")
+
+
 def _of_hub(model: Model) -> Found:
     with hub.Hub() as asked:
         if model.known:

@@ -169,9 +169,9 @@ def test_failures_are_told_apart(tmp_path, images, image, error, words):
         inspect(image.format(public=images["public"]), tmp_path / "none")
 
 
-def check(tmp_path, *references, authfile=None, seconds=10):
+def check(tmp_path, *references, authfile=None, seconds=10, **model):
     """`python -m serving --check`, as the operator's Job runs it."""
-    model = {"id": "acme/tiny", "revision": "1"}
+    model = {"id": "acme/tiny", "revision": "1", **model}
     (tmp_path / "serving.json").write_text(json.dumps({"workspace": "ns/w", "name": "tiny", "model": model}))
     adapters = [{"name": f"a{number}", "image": image} for number, image in enumerate(references)]
     (tmp_path / "adapters.json").write_text(json.dumps(adapters))
@@ -223,10 +223,35 @@ def test_check_names_what_was_tuned_by_its_own_field(tmp_path, public, images):
     assert parse_termination((tmp_path / "termination").read_text()).message.startswith("tuning.output.image: the reg")
 
 
-def test_check_answers_in_time_when_the_registry_does_not(tmp_path):
-    silent = subprocess.Popen([sys.executable, "-c", SILENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        done, left = check(tmp_path, f"127.0.0.1:{silent.stdout.readline().strip()}/x:1", seconds=3)
-        assert (done.returncode, left.reason, left.retryable) == (41, "RegistryUnavailable", True)
-    finally:
-        silent.communicate()
+@pytest.fixture
+def silent():
+    """The address of one who takes connections and says nothing."""
+    listener = subprocess.Popen(
+        [sys.executable, "-c", SILENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    yield f"127.0.0.1:{listener.stdout.readline().strip()}"
+    listener.communicate()
+
+
+def test_check_answers_in_time_when_the_registry_does_not(tmp_path, silent):
+    done, left = check(tmp_path, f"{silent}/x:1", seconds=3)
+    assert (done.returncode, left.reason, left.retryable) == (41, "RegistryUnavailable", True)
+    assert left.message.startswith(f"inference.adapters[0].source.image: {silent}/x:1 gives no answer within 3 s")
+
+
+def test_check_answers_in_time_when_the_hub_does_not(tmp_path, silent, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", f"http://{silent}")
+    done, left = check(tmp_path, seconds=2, ask=True)
+    assert (done.returncode, left.reason, left.retryable) == (40, "HubUnavailable", True)
+    assert left.message.startswith("inference.preset.name: model acme/tiny at 1: the hub gives no answer within 2 s")
+
+
+def test_check_answers_in_time_when_the_models_registry_does_not(tmp_path, silent):
+    done, left = check(tmp_path, seconds=2, ask=True, image=f"{silent}/x:1")
+    assert (done.returncode, left.reason, left.retryable) == (41, "RegistryUnavailable", True)
+    assert left.message.startswith(f"inference.preset.presetOptions.image: {silent}/x:1 gives no answer within 2 s")
+
+
+def test_a_wrong_name_is_told_though_another_registry_is_silent(tmp_path, silent, public, images):
+    done, left = check(tmp_path, f"{silent}/x:1", f"{public}/team/none:1", seconds=3)
+    assert (done.returncode, left.reason) == (11, "AdapterImageNotFound")

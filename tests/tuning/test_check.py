@@ -138,7 +138,7 @@ def test_a_server_that_says_nothing_is_not_waited_for(files, tokens, config, tmp
     never = threading.Event()
     files.files["/rows.jsonl"] = lambda _request: never.wait(60)
     secret = write_secret(tmp_path / "push.json", {tokens.host: entry()})
-    with pytest.raises(DataUnreachable, match=r"urls\[0\].*: no data within 3 s"):
+    with pytest.raises(DataUnreachable, match=r"urls\[0\].*: gives no answer within 3 s"):
         check_.check(
             config(f"{tokens.host}/team/a:1"), Places(push_auth=secret), seconds=3
         )  # in which this registry answers four times
