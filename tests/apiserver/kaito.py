@@ -1,6 +1,7 @@
 """What KAITO's controller and gpu-provisioner leave of one Workspace, in v0.3 and in v0.12."""
 
 import datetime
+import json
 
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, inherited, nodes, status
@@ -37,6 +38,31 @@ def answers(cluster, kind):
 
 def kind_of(kind):
     return {"apiVersion": kind.api_version, "kind": kind.name}
+
+
+def tuning_pod(tuning, era):
+    """The pod of KAITO's tuning Job, with whatever tells what it tunes."""
+    preset, output, asked = tuning["preset"]["name"], tuning["output"].get("image"), tuning["input"]
+    kept = tuning.get("config") or f"{tuning['method']}-params-template"
+    volumes = [{"name": "config-volume", "configMap": {"name": kept}}]
+    volumes.append({"name": "data-volume", **asked.get("volumeSource", {"emptyDir": {}})})
+    old = era == "v0.3"
+    main = {"name": "w", "image": f"mcr.microsoft.com/aks/kaito/kaito-{preset if old else 'base'}:0.0.4"}
+    first, beside = [], []
+    if urls := asked.get("urls"):
+        env = [{"name": "DATA_URLS", "value": " ".join(urls)}]
+        first.append({"name": "data-downloader", "image": "curlimages/curl", "env": env})
+    if image := asked.get("image"):
+        pulls = {"image": "mcr.microsoft.com/aks/skopeo:1.14.4-6", "args": [f"IMG_REF='{image}'\nskopeo copy"]}
+        first.append({"name": "data-extractor", "image": image} if old else {"name": "puller", **pulls})
+    if output and old:
+        script = f'docker build -t {output} "$TEMP_CONTEXT"\n    docker push {output}\n'
+        beside.append({"name": "docker-sidecar", "image": "docker:dind", "args": [script]})
+    elif output:
+        marks = json.dumps({"$manifest": {"sh.kaito.model.name": preset}}, separators=(",", ":"))
+        script = f"IMG_REF='{output}'\nANNOTATIONS_DATA='{marks}'\n"
+        beside.append({"name": "pusher", "image": "ghcr.io/oras-project/oras:v1.2.2", "args": [script]})
+    return {"restartPolicy": "Never", "volumes": volumes, "initContainers": first, "containers": [main, *beside]}
 
 
 class Kaito:
@@ -86,8 +112,8 @@ class Kaito:
         self.cluster.create(clusters.SERVICE, {"metadata": self._metadata(HEADLESS), "spec": headless})
         return made
 
-    def job(self, end=""):
-        pod = {"restartPolicy": "Never", "containers": [{"name": "w", "image": "i"}]}
+    def job(self, end="", tuning=None, era="v0.12"):
+        pod = tuning_pod(tuning or making.tuning()["tuning"], era)
         labels = {"kaito.sh/workspace": "w"}
         spec = {"template": {"metadata": {"labels": labels}, "spec": pod}}
         made = self.cluster.create(clusters.JOB, {"metadata": self._metadata("w", labels), "spec": spec})

@@ -244,12 +244,23 @@ def test_a_tuning_that_kaito_began_is_left_to_end(cluster, namespace, stored, ka
 @pytest.mark.parametrize(("end", "counts"), [("Complete", True), ("Failed", False)])
 def test_a_tuning_that_kaito_ended_counts_if_it_went_well(cluster, namespace, stored, kaito, end, counts):
     kaito.job(end)
-    workspace = Workspace.parse(stored)
+    workspace = Workspace.parse({**stored, **parts_of(making.tuning())})
     inherited.await_tuned(cluster, workspace)
     assert inherited.has_tuned(cluster, workspace) is counts
     inherited.take_over(cluster, workspace)
     assert cluster.get(clusters.JOB, "w", namespace) is None
     assert inherited.has_tuned(cluster, workspace) is False, "an edit tunes anew"
+
+
+def parts_of(workspace):
+    return {"inference": None, "tuning": workspace["tuning"]}
+
+
+def test_a_tuning_that_was_edited_since_kaito_did_it_does_not_count(cluster, stored, kaito):
+    kaito.job("Complete")
+    after = parts_of(making.tuning())
+    after["tuning"]["input"] = {"urls": ["https://example.com/other.parquet"]}
+    assert inherited.has_tuned(cluster, Workspace.parse({**stored, **after})) is False
 
 
 def test_a_workspace_of_kaito_s_that_we_never_touched_is_released_before_it_goes(cluster, namespace, stored, watcher):
