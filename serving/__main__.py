@@ -6,6 +6,7 @@ python -m serving --check CONFIG    see in seconds whether the model and the ada
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -18,7 +19,9 @@ def main() -> int:
     parser.add_argument("config", type=Path, help="a ServingConfig as JSON; adapters.json lies beside it")
     arguments = parser.parse_args()
     if arguments.check:
-        return int(importlib.import_module("serving.check").check(arguments.config))
+        code = importlib.import_module("serving.check").check(arguments.config)
+        sys.stdout.flush()
+        os._exit(code)  # threads of a check may still wait for a dead host
     return int(importlib.import_module("serving.driver").serve(arguments.config))
 
 

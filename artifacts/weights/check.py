@@ -14,10 +14,13 @@ from artifacts.weights.config import Found, Model
 _SILENCE_SECONDS = 10.0
 """How long a registry may say nothing: a user waits for the answer."""
 
+_LEAST = 8
+"""Weights of 16 bits hardly get smaller than two bits each, however they are quantised."""
 
-def check(model: Model, auth: Path) -> Found:
-    """Raise why the model cannot be had; else what it is now."""
-    return _of_image(model, auth) if model.image else _of_hub(model)
+
+def check(model: Model, auth: Path, *, most: int = image.LOOK_BYTES) -> Found:
+    """Raise why the model cannot be had; else what it is now. An image of at most so many bytes is looked into."""
+    return _of_image(model, auth, most) if model.image else _of_hub(model)
 
 
 def silent(model: Model, late: str) -> errors.WeightsError:
@@ -44,15 +47,27 @@ def _commit(model: Model, asked: hub.Hub) -> str:
     return found
 
 
-def _of_image(model: Model, auth: Path) -> Found:
-    with image.opened(model, auth, silence=_SILENCE_SECONDS) as source:
+def _of_image(model: Model, auth: Path, most: int) -> Found:
+    with image.opened(model, auth, silence=_SILENCE_SECONDS) as source, tempfile.TemporaryDirectory() as folder:
         found = image.inspect(source)
+        looked = image.look(source, found, Path(folder), most=most)
         if model.known:
+            if not looked:
+                _weigh(model, found.weights_bytes)
             return Found(pinned=found.digest, bytes=found.weights_bytes)
-        with tempfile.TemporaryDirectory() as folder:
-            settings = image.model_config(source, found, Path(folder))
+        settings = image.model_config(source, found, Path(folder))
     preset = _preset(model, settings or _config(model), found.weights_bytes)
     return Found(pinned=found.digest, bytes=found.weights_bytes, preset=preset)
+
+
+def _weigh(model: Model, weights: int) -> None:
+    """Raise where even weights of two bits each would be more than all that is in the image."""
+    needed = presets.preset(model.id).weights_gib * 2**30
+    if weights < needed / _LEAST:
+        raise errors.ModelUnusable(
+            f"{model.field}.presetOptions.image: {model.image} has {weights / 1e9:.1f} GB and cannot hold the weights"
+            f" of {model.id}, which have {needed / 1e9:.1f} GB; make one that does with `kaito-hera model push`"
+        )
 
 
 def _config(model: Model) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import platform
 import shutil
 import tarfile
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from artifacts.weights import config, errors, layers, registry
@@ -23,6 +23,9 @@ FILE = "sh.kaito.hera.file"
 """Annotation of a layer that is one file of ours: its name."""
 MODEL = "sh.kaito.hera.model"
 REVISION = "sh.kaito.hera.revision"
+
+LOOK_BYTES = 64 * 2**20
+"""An image with more is fetched on the node alone: a look has less than a minute and little disk."""
 
 _AHEAD = 4
 _MAX_LAYERS = 1000
@@ -103,12 +106,34 @@ def fetch(model: Model, folder: Path, auth: Path) -> Path:
     began = time.monotonic()
     with opened(model, auth) as source:
         image = inspect(source)
-        try:
-            found = _unpacked(source, image, folder / image.digest.replace(":", "-"))
-        except OSError as error:
-            raise errors.StorageTrouble(f"{source.field}: {source.reference} could not be stored: {error}") from error
+        found = _stored(source, image, folder)
     log.info("%s at %s: %.1f s", source.reference, image.digest, time.monotonic() - began)
     return found
+
+
+def look(source: registry.Registry, image: Image, scratch: Path, *, most: int) -> bool:
+    """Whether what is there is known to be a model's files, by fetching at most so many bytes.
+
+    False where that is seen on the node only. Raises ModelUnusable where it is none.
+    """
+    if sum(layer.size for layer in image.layers) <= most:
+        _stored(source, image, scratch)
+        return True
+    names = {PurePosixPath(layer.file or layer.title).name for layer in image.layers}
+    if "" in names:
+        return False
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise _unusable(
+            source, f"has no config.json with .safetensors beside it, it has {', '.join(sorted(names)[:5])}"
+        )
+    return True
+
+
+def _stored(source: registry.Registry, image: Image, folder: Path) -> Path:
+    try:
+        return _unpacked(source, image, folder / image.digest.replace(":", "-"))
+    except OSError as error:
+        raise errors.StorageTrouble(f"{source.field}: {source.reference} could not be stored: {error}") from error
 
 
 def _unpacked(source: registry.Registry, image: Image, own: Path) -> Path:
