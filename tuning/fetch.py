@@ -1,6 +1,7 @@
 """Gets the data: looks at the head of each URL before a GPU is bought, and later downloads it. Knows no rows.
 
-Who may be connected to is decided in `addresses`. Redirects are followed here, one by one, so that each is judged.
+Who may be connected to is decided in `artifacts.addresses`. Redirects are followed here, one by one, so that each is
+judged.
 """
 
 import contextlib
@@ -16,7 +17,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
 
-from tuning import addresses, formats
+from artifacts import addresses, errors, web
+from tuning import formats
 from tuning.errors import (
     ConfigInvalid,
     DataInvalid,
@@ -93,7 +95,7 @@ def peek(source: Source, session: requests.Session, policy: addresses.Policy) ->
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             return formats.sniff(b"")
         _refuse_errors(response)
-        return formats.sniff(addresses.head(response, formats.HEAD_BYTES))
+        return formats.sniff(web.head(response, formats.HEAD_BYTES))
 
 
 def download(
@@ -109,7 +111,7 @@ def download(
     """The files on disk, one after the other; `on_share` hears how much of the whole has come, from 0 to 1."""
     folder.mkdir(parents=True, exist_ok=True)
     files: list[File] = []
-    with addresses.session(policy) as session:
+    with web.Session(policy) as session:
         for index, source in enumerate(wanted):
             partial = _Partial(folder / f"{index:03}-{source.name}", limit - sum(file.size for file in files))
             receive = functools.partial(_receive, source, partial, session, policy)
@@ -226,7 +228,7 @@ def _open(
             headers={"Accept-Encoding": "identity", **headers},
             auth=auth,
             stream=True,
-            timeout=(addresses.CONNECT_SECONDS, READ_SECONDS),
+            timeout=(web.CONNECT_SECONDS, READ_SECONDS),
             allow_redirects=False,
         )
         if not response.is_redirect:
@@ -253,19 +255,14 @@ def _refuse_errors(response: requests.Response) -> None:
 def _explained(source: Source) -> Iterator[None]:
     """Errors within are about this source."""
     try:
-        yield
+        with errors.translated(_KINDS), web.asking("the server"):
+            yield
     except TuningError as error:
         raise type(error)(f"{source.label}: {error}") from error
-    except addresses.AddressRefusedError as error:
-        raise DataRefused(f"{source.label}: {error}") from error
-    except addresses.HostUnknownError as error:
-        raise DataNotFound(f"{source.label}: {error}") from error
-    except requests.exceptions.SSLError as error:
-        raise DataRefused(
-            f"{source.label}: its certificate is not trusted ({addresses.cause(error)}); "
-            "give the operator a CA bundle that has its issuer"
-        ) from error
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:  # their words hold the URL
-        raise DataRefused(f"{source.label}: this is no URL that can be asked for; write https://host/path") from error
-    except requests.RequestException as error:
-        raise DataUnreachable(f"{source.label}: does not answer ({addresses.cause(error)})") from error
+
+
+_KINDS: errors.Table = {
+    addresses.HostUnknown: DataNotFound,
+    errors.HostRefused: DataRefused,
+    errors.Away: DataUnreachable,
+}

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tuning import addresses, fetch, folder, pull
+from artifacts import addresses, web
+from tuning import fetch, folder, pull
 from tuning.config import TuningConfig
 from tuning.places import Places
 
@@ -47,7 +48,7 @@ def _mounted(config: TuningConfig, places: Places) -> folder.Folder:
 
 def _peek(source: fetch.Source, policy: addresses.Policy) -> Look:
     def peek() -> str:
-        with addresses.session(policy) as session:  # sessions are not for several threads
+        with web.Session(policy) as session:  # sessions are not for several threads
             return fetch.peek(source, session, policy)
 
     return peek

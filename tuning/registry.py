@@ -17,8 +17,8 @@ from urllib.parse import urljoin
 
 import requests
 
-from artifacts import docker
-from tuning import addresses, credentials
+from artifacts import addresses, docker, web
+from tuning import credentials
 from tuning.config import INTENT
 from tuning.credentials import IMAGE, SECRET
 from tuning.errors import PushForbidden, PushUnauthorized, RegistryUnavailable
@@ -47,7 +47,7 @@ class Registry:
         self._pauses = pauses
         self._authorization = ""
         # registries often have private addresses, unlike data that anyone may name
-        self._session = addresses.session(addresses.Policy(private=True))
+        self._session = web.Session(addresses.ANY_PRIVATE)
 
     def ask(self, intent: str) -> str:
         """The digest of the tag's image if this intent made it, else empty; raises unless a push would be let in.
@@ -78,7 +78,7 @@ class Registry:
         path = f"/v2/{self.reference.repository}/manifests/{self.reference.version}"
         try:
             with self._call("GET", path, headers={"Accept": MANIFESTS}, stream=True) as response:
-                body = addresses.head(response, MANIFEST_BYTES)
+                body = web.head(response, MANIFEST_BYTES)
         except requests.RequestException as error:
             raise self._unreachable(error) from error
         try:
@@ -99,7 +99,7 @@ class Registry:
     def _send(self, method: str, url: str, authorization: str, **more: Any) -> requests.Response:
         """One request; answers that another try may change are raised."""
         headers = more.pop("headers", {}) | ({"Authorization": authorization} if authorization else {})
-        timeout = (addresses.CONNECT_SECONDS, READ_SECONDS)
+        timeout = (web.CONNECT_SECONDS, READ_SECONDS)
         try:
             response = self._session.request(
                 method, url, headers=headers, timeout=timeout, allow_redirects=False, **more
@@ -109,7 +109,7 @@ class Registry:
                 raise self._unreachable(error) from error
             self.base = f"http://{self.reference.api}"
             return self._send(method, url.replace("https:", "http:", 1), authorization, headers=headers, **more)
-        except (requests.RequestException, addresses.AddressRefusedError, addresses.HostUnknownError) as error:
+        except (requests.RequestException, addresses.AddressRefused, addresses.HostUnknown) as error:
             raise self._unreachable(error) from error
         if response.status_code == requests.codes.too_many_requests or response.status_code >= 500:
             raise RegistryUnavailable(f"{IMAGE}: registry {self.reference.host} answers {_said(response)}")
@@ -191,14 +191,14 @@ class Registry:
 
     def _unreachable(self, error: Exception) -> Exception:
         where = f"{IMAGE}: registry {self.reference.host}"
-        if isinstance(error, addresses.AddressRefusedError):
+        if isinstance(error, addresses.AddressRefused):
             return PushForbidden(f"{where}: {error}")
         if isinstance(error, requests.exceptions.SSLError):
             return PushForbidden(
-                f"{where}: its certificate is not trusted ({addresses.cause(error)}); "
+                f"{where}: its certificate is not trusted ({web.cause(error)}); "
                 "give the operator a CA bundle that has its issuer"
             )
-        why = addresses.cause(error) if isinstance(error, requests.RequestException) else error
+        why = web.cause(error) if isinstance(error, requests.RequestException) else error
         return RegistryUnavailable(f"{where} does not answer ({why}); check its name and whether it runs")
 
 

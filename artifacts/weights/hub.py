@@ -5,6 +5,7 @@ to the hub's own host and never along a redirect to another one.
 """
 
 import errno
+import functools
 import json
 import logging
 import os
@@ -16,7 +17,9 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from artifacts.weights import config, errors, web
+from artifacts import addresses, web
+from artifacts import errors as kinds
+from artifacts.weights import config, errors
 from artifacts.weights.config import Model
 
 log = logging.getLogger("weights")
@@ -38,9 +41,8 @@ class Hub:
     def __init__(self) -> None:
         self.endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
         self._token = _token()
-        self._session = web.Session()
-        self._session.headers["User-Agent"] = "kaito-hera"
-        self._session.auth = self._sign  # an auth of its own, or requests would look into ~/.netrc
+        self._session = web.Session(addresses.ANY_PRIVATE)
+        self._session.auth = self._sign
 
     def __enter__(self) -> Self:
         return self
@@ -89,17 +91,14 @@ class Hub:
                 f"{model.what}: is not described here, and the hub is not asked (HF_HUB_OFFLINE); name an image that"
                 " `kaito-hera model push` made, which says what is in it"
             )
-        body = b""
-        try:
-            with self._session.get(self.endpoint + path, timeout=TIMEOUT, stream=True) as answer:
-                for piece in answer.iter_content(1 << 16):
-                    body += piece
-                    if len(body) > _MOST:
-                        break
-        except requests.RequestException as error:
-            raise errors.HubUnavailable(
-                f"{model.what}: the hub {self.endpoint} does not answer ({type(error).__name__}); it is asked again"
-            ) from error
+        away = kinds.translated({kinds.ArtifactError: errors.HubUnavailable}, f"{model.what}: ")
+        url = self.endpoint + path
+        with (
+            away,
+            web.asking(f"the hub {self.endpoint}"),
+            self._session.get(url, timeout=TIMEOUT, stream=True) as answer,
+        ):
+            body = web.head(answer, _MOST)
         if answer.status_code != requests.codes.ok:
             raise refusal(model, answer.status_code, answer.headers.get("X-Error-Code", ""), given=bool(self._token))
         following = urlsplit(answer.links.get("next", {}).get("url", "")).query

@@ -18,8 +18,8 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from artifacts import docker
-from artifacts.weights import errors, web
+from artifacts import addresses, docker, web
+from artifacts.weights import errors
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _DOCKER = "application/vnd.docker.distribution.manifest"
@@ -73,9 +73,7 @@ class Registry:
         self._authorization = self._challenge = ""
         self._stage = _ANONYMOUS
         self._turn = threading.Lock()
-        self._session = web.Session()
-        self._session.headers["User-Agent"] = "kaito-hera"
-        self._session.auth = lambda request: request  # without an auth of its own, requests would look into ~/.netrc
+        self._session = web.Session(addresses.ANY_PRIVATE)
 
     def __enter__(self) -> Self:
         return self

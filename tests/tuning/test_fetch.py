@@ -6,9 +6,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from artifacts.addresses import Policy
+from artifacts.web import Session
 from tests.tuning import servers
 from tuning import fetch, formats
-from tuning.addresses import Policy, session
 from tuning.errors import (
     ConfigInvalid,
     DataInvalid,
@@ -30,7 +31,7 @@ def parquet():
 
 def peek(url, policy=LOOPBACK):
     (source,) = fetch.sources((url,))
-    with session(policy) as opened:
+    with Session(policy) as opened:
         return fetch.peek(source, opened, policy)
 
 
@@ -203,7 +204,7 @@ def test_nobody_there():
 
 def test_a_certificate_that_nobody_trusts(certificate):
     server = servers.Files(tls=certificate)
-    with pytest.raises(DataRefused, match="its certificate is not trusted"):
+    with pytest.raises(DataRefused, match="a certificate that is not trusted"):
         peek(f"https://localhost:{server.port}/a", Policy(["127.0.0.0/8", "::1/128"]))
     server.close()
 

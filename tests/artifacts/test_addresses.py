@@ -4,9 +4,10 @@ import sys
 import pytest
 import requests
 
+from artifacts import addresses, web
+from artifacts.addresses import AddressRefused, HostUnknown, Policy
 from tests.tuning import servers
-from tuning import addresses
-from tuning.addresses import AddressRefusedError, HostUnknownError, Policy
+from tests.tuning.conftest import certificate  # noqa: F401
 
 
 def refusal(address, *allowed):
@@ -90,7 +91,7 @@ def test_an_allowed_range_allows_no_other():
     ],
 )
 def test_urls_that_need_no_lookup_to_be_refused(url, words):
-    with pytest.raises(AddressRefusedError) as raised:
+    with pytest.raises(AddressRefused) as raised:
         addresses.split(url, Policy())
     assert words in str(raised.value)
 
@@ -115,18 +116,18 @@ def server():
 
 
 def test_a_session_connects_only_where_it_may(server):
-    with addresses.session(Policy()) as session, pytest.raises(AddressRefusedError, match="is a private"):
+    with web.Session(Policy()) as session, pytest.raises(AddressRefused, match="is a private"):
         session.get(f"{server.url}/a")
     assert server.asked == []
-    with addresses.session(Policy(["127.0.0.0/8"])) as session:
+    with web.Session(Policy(["127.0.0.0/8"])) as session:
         assert session.get(f"{server.url}/a").content == b"content"
 
 
 def test_a_name_is_judged_by_what_it_resolves_to(server):
     url = f"http://localhost:{server.port}/a"  # a name from /etc/hosts
-    with addresses.session(Policy()) as session, pytest.raises(AddressRefusedError, match="host localhost resolves"):
+    with web.Session(Policy()) as session, pytest.raises(AddressRefused, match="host localhost resolves"):
         session.get(url)
-    with addresses.session(Policy(["127.0.0.0/8", "::1/128"])) as session:
+    with web.Session(Policy(["127.0.0.0/8", "::1/128"])) as session:
         assert session.get(url).content == b"content"
     assert server.asked[-1][2]["Host"] == f"localhost:{server.port}"
 
@@ -139,7 +140,7 @@ def test_the_connection_goes_to_the_address_that_was_judged(server):
             looked_up.append(arguments[0])
 
     sys.addaudithook(listen)  # for good, but what it appends to is forgotten
-    with addresses.session(Policy(["127.0.0.0/8", "::1/128"])) as session:
+    with web.Session(Policy(["127.0.0.0/8", "::1/128"])) as session:
         session.get(f"http://localhost:{server.port}/a")
     assert looked_up.count("localhost") == 1  # a second answer might be another one
 
@@ -147,20 +148,20 @@ def test_the_connection_goes_to_the_address_that_was_judged(server):
 def test_one_bad_address_of_a_name_is_enough(server):
     found = addresses.resolve("localhost", server.port)
     allowed = [f"{address}/{address.max_prefixlen}" for address in found[1:]]
-    with addresses.session(Policy(allowed)) as session, pytest.raises(AddressRefusedError, match=str(found[0])):
+    with web.Session(Policy(allowed)) as session, pytest.raises(AddressRefused, match=str(found[0])):
         session.get(f"http://localhost:{server.port}/a")
 
 
 def test_a_name_that_does_not_exist():
-    with pytest.raises(HostUnknownError, match="check its spelling"):
+    with pytest.raises(HostUnknown, match="check its spelling"):
         addresses.resolve("x" * 64 + ".example", 80)  # too long to be asked about
 
 
 def test_nobody_there_is_a_connection_error():
     port = servers.free_port()
-    with addresses.session(Policy(["127.0.0.0/8"])) as session, pytest.raises(requests.ConnectionError) as raised:
+    with web.Session(Policy(["127.0.0.0/8"])) as session, pytest.raises(requests.ConnectionError) as raised:
         session.get(f"http://127.0.0.1:{port}/a?sig=secret")
-    assert addresses.cause(raised.value) == "no address of 127.0.0.1 answers: [Errno 111] Connection refused"
+    assert web.cause(raised.value) == "no address of 127.0.0.1 answers: [Errno 111] Connection refused"
 
 
 def test_the_proxy_of_the_environment_is_used_and_may_be_private(server, monkeypatch):
@@ -169,7 +170,7 @@ def test_the_proxy_of_the_environment_is_used_and_may_be_private(server, monkeyp
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    with addresses.session(Policy()) as session:
+    with web.Session(Policy()) as session:
         assert session.get("http://data.example/a").content == b"by proxy"
     assert proxy.asked[0][1] == "http://data.example/a"
     proxy.close()
@@ -178,15 +179,15 @@ def test_the_proxy_of_the_environment_is_used_and_may_be_private(server, monkeyp
 def test_netrc_is_not_read(server, tmp_path, monkeypatch):
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password mine\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    with addresses.session(Policy(["127.0.0.0/8"])) as session:
+    with web.Session(Policy(["127.0.0.0/8"])) as session:
         session.get(f"{server.url}/a")
     assert "Authorization" not in server.asked[-1][2]
 
 
-def test_certificates_are_checked_against_the_name(certificate, monkeypatch):
+def test_certificates_are_checked_against_the_name(certificate, monkeypatch):  # noqa: F811
     server = servers.Files(tls=certificate)
     server.files["/a"] = b"content"
-    with addresses.session(Policy(["127.0.0.0/8", "::1/128"])) as session:
+    with web.Session(Policy(["127.0.0.0/8", "::1/128"])) as session:
         with pytest.raises(requests.exceptions.SSLError):  # nobody trusts it
             session.get(f"https://localhost:{server.port}/a")
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate[0]))

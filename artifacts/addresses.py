@@ -1,29 +1,18 @@
-"""Which addresses may be connected to, and a session that connects to no other: the one place that decides it.
+"""Which addresses may be connected to: the one place that decides it. `web` has the sessions that obey."""
 
-An address is judged when the connection is made, and the connection goes to the very address that was judged, so a name
-that changes between check and use gains nothing. Behind a proxy, which resolves names itself, only literals are judged.
-"""
-
-import functools
 import ipaddress
 import queue
 import re
 import socket
 import threading
 from collections.abc import Iterable
-from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
-import requests
-import requests.adapters
-import urllib3
-import urllib3.connection
-import urllib3.util.connection
+from artifacts import errors
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-CONNECT_SECONDS = 5.0
 RESOLVE_SECONDS = 10.0
 
 NEVER = tuple(
@@ -48,11 +37,11 @@ NEVER = tuple(
 METADATA_HOSTS = frozenset({"metadata.google.internal", "metadata.goog", "metadata", "instance-data"})
 
 
-class AddressRefusedError(Exception):
+class AddressRefused(errors.HostRefused):
     """The address may not be connected to, or the text is no address; says why."""
 
 
-class HostUnknownError(Exception):
+class HostUnknown(errors.Away):
     """There is no such name in DNS."""
 
 
@@ -73,6 +62,10 @@ class Policy:
         return f"{address} is a private address; have the operator list it in allowedPrivateCIDRs or use a public host"
 
 
+ANY_PRIVATE = Policy(private=True)
+"""For registries and the hub, which often have private addresses, unlike data that anyone may name."""
+
+
 def _embedded(address: Address) -> Address:
     """The IPv4 address inside a mapped, 6to4 or NAT64 one, which is where packets would end."""
     if isinstance(address, ipaddress.IPv6Address):
@@ -88,20 +81,20 @@ def split(url: str, policy: Policy) -> SplitResult:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port  # reading the port checks it
     except ValueError as error:
-        raise AddressRefusedError(  # without the error's words, which may hold a part of a password
+        raise AddressRefused(  # without the error's words, which may hold a part of a password
             "this is no URL: its host or port cannot be read; write https://host/path, and a password percent-encoded"
         ) from error
     if parts.scheme not in {"http", "https"}:
-        raise AddressRefusedError(f"scheme {parts.scheme!r} is not supported; use https or http")
+        raise AddressRefused(f"scheme {parts.scheme!r} is not supported; use https or http")
     if not host:
-        raise AddressRefusedError("the URL names no host; write https://host/path")
+        raise AddressRefused("the URL names no host; write https://host/path")
     if _literal(host) is None and (":" in host or _NUMBERS.fullmatch(host)):
-        raise AddressRefusedError(f"host {host} is an address in disguise; write a name or a plain address")
+        raise AddressRefused(f"host {host} is an address in disguise; write a name or a plain address")
     if host.rstrip(".") in METADATA_HOSTS:
-        raise AddressRefusedError(f"host {host} is a metadata service, which is never allowed")
+        raise AddressRefused(f"host {host} is a metadata service, which is never allowed")
     literal = _LOOPBACK if re.fullmatch(r"(.*\.)?localhost\.?", host) else _literal(host)
     if literal is not None and (why := policy.refusal(literal)):
-        raise AddressRefusedError(f"host {host}: {why}")
+        raise AddressRefused(f"host {host}: {why}")
     return parts
 
 
@@ -119,86 +112,6 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path}"[:300]
 
 
-def cause(error: requests.RequestException) -> str:
-    """What went wrong, without the request's URL, whose query may be a password, and without the library's objects."""
-    inner = error.args[0] if error.args else error
-    return re.sub(r"^\w+\(host=[^)]*\): ", "", str(getattr(inner, "reason", inner)))
-
-
-def head(response: requests.Response, limit: int) -> bytes:
-    """The body, or its first bytes where it has more than `limit`; a chunked answer comes piece by piece."""
-    body = b""
-    for piece in response.iter_content(limit):
-        body += piece
-        if len(body) >= limit:
-            break
-    return body[:limit]
-
-
-def session(policy: Policy) -> requests.Session:
-    """A session whose connections go to addresses that the policy allows and nowhere else; proxies are exempt."""
-    made = requests.Session()
-    made.mount("http://", _Guarded(policy))
-    made.mount("https://", _Guarded(policy))
-    made.auth = _no_netrc
-    made.headers["User-Agent"] = "kaito-hera"
-    return made
-
-
-def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request  # without an auth of its own, requests would look into ~/.netrc
-
-
-class _Guarded(requests.adapters.HTTPAdapter):
-    """Hands the policy to each direct connection."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        super().__init__()
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        pool = cast("urllib3.HTTPConnectionPool", super().get_connection_with_tls_context(*args, **kwargs))
-        if pool.proxy is None:
-            kind = _HTTPSConnection if pool.scheme == "https" else _HTTPConnection
-            pool.ConnectionCls = cast("Any", functools.partial(kind, policy=self._policy))
-        return pool
-
-
-class _HTTPConnection(urllib3.connection.HTTPConnection):
-    def __init__(self, *args: Any, policy: Policy, **kwargs: Any) -> None:
-        self._policy = policy
-        super().__init__(*args, **kwargs)
-
-    def _new_conn(self) -> socket.socket:
-        return _connect(self, self._policy)
-
-
-class _HTTPSConnection(urllib3.connection.HTTPSConnection):
-    def __init__(self, *args: Any, policy: Policy, **kwargs: Any) -> None:
-        self._policy = policy
-        super().__init__(*args, **kwargs)
-
-    def _new_conn(self) -> socket.socket:
-        return _connect(self, self._policy)
-
-
-def _connect(connection: urllib3.connection.HTTPConnection, policy: Policy) -> socket.socket:
-    """A socket to the first address that answers, once all addresses of the name have been judged."""
-    addresses = resolve(connection.host, connection.port)
-    for address in addresses:
-        if why := policy.refusal(address):
-            raise AddressRefusedError(f"host {connection.host} resolves to an address that may not be used: {why}")
-    trouble: OSError | None = None
-    for address in addresses[:4]:
-        try:
-            return urllib3.util.connection.create_connection(
-                (str(address), connection.port or 80), CONNECT_SECONDS, socket_options=connection.socket_options
-            )
-        except OSError as error:
-            trouble = error
-    raise urllib3.exceptions.NewConnectionError(connection, f"no address of {connection.host} answers: {trouble}")
-
-
 def resolve(host: str, port: int | None) -> list[Address]:
     """The addresses of a host, in the order to try them, within RESOLVE_SECONDS."""
     answers: queue.SimpleQueue[list[Address] | OSError] = queue.SimpleQueue()
@@ -209,7 +122,7 @@ def resolve(host: str, port: int | None) -> list[Address]:
     except queue.Empty:
         raise TimeoutError(f"no DNS answer for {host} within {RESOLVE_SECONDS:.0f} s") from None
     if isinstance(answer, socket.gaierror) and answer.errno in {socket.EAI_NONAME, _NO_DATA}:
-        raise HostUnknownError(f"host {host} does not exist (DNS); check its spelling")
+        raise HostUnknown(f"host {host} does not exist (DNS); check its spelling")
     if isinstance(answer, OSError):
         raise answer
     return answer
