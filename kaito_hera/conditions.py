@@ -37,6 +37,11 @@ class View:
         return intent.of(self.workspace)
 
     @property
+    def made_for(self) -> intent.Intent:
+        """What the current attempt was made for; nothing where there is no Workflow."""
+        return intent.made_for(self.workflow) if self.workflow else intent.Intent()
+
+    @property
     def deployment(self) -> dict[str, Any] | None:
         """The server."""
         return next((d for d in self.live.deployments if d["metadata"]["name"] == self.workspace.metadata.name), None)
@@ -50,7 +55,7 @@ def preflight_succeeded(view: View) -> Verdict:
 def node_claim_ready(view: View) -> Verdict:
     """The nodes are launched."""
     if _released(view):
-        return _given_back()
+        return _given_back(view)
     if view.satisfied.nodes == view.wanted.nodes:
         return _true(status.NODE_CLAIM_READY)
     return _by_step(view, status.NODE_CLAIM_READY, "provision-nodes")
@@ -59,7 +64,7 @@ def node_claim_ready(view: View) -> Verdict:
 def resource_ready(view: View) -> Verdict:
     """The nodes were usable, and are still there and Ready."""
     if _released(view):
-        return _given_back()
+        return _given_back(view)
     if view.satisfied.nodes != view.wanted.nodes:
         return _by_step(view, status.RESOURCE_READY, "await-nodes", passed=False)
     ready = {node["metadata"]["name"] for node in view.live.nodes if live.is_ready(node)}
@@ -88,7 +93,9 @@ def inference_ready(view: View) -> Verdict:
     """Every replica of the server answers now."""
     deployment = view.deployment
     if deployment is None:
-        return _given_back() if _released(view) else _by_step(view, status.INFERENCE_READY, "roll-out", passed=False)
+        return (
+            _given_back(view) if _released(view) else _by_step(view, status.INFERENCE_READY, "roll-out", passed=False)
+        )
     wanted = deployment["spec"].get("replicas", 1)
     ready = deployment.get("status", {}).get("readyReplicas", 0)
     if wanted > 0 and ready >= wanted:
@@ -137,7 +144,10 @@ def _released(view: View) -> bool:
     return asked is None and kept is not None and kept.reason == status.RELEASED
 
 
-def _given_back() -> Verdict:
+def _given_back(view: View) -> Verdict:
+    inherited = view.before.nodes is not None and view.before.nodes.inherited  # KAITO's go whoever brings nodes now
+    if view.settings.node_provider == "byo" and not inherited:
+        return "False", status.RELEASED, "no node is used any more; those that were brought stay where they are"
     return "False", status.RELEASED, "the nodes were given back"
 
 

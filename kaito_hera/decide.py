@@ -255,8 +255,7 @@ def _is_meant(workflow: Object, workspace: Workspace) -> bool:
     """Whether the Workflow was made for what the user asks for now."""
     if workflow["metadata"]["labels"].get(names.WORKFLOW) == "release":
         return True  # giving back is never wrong; it ends soon
-    made_for = workflow["metadata"].get("annotations", {}).get(names.INTENT, "")
-    return intent.Intent.parse(made_for) == intent.of(workspace)
+    return intent.made_for(workflow) == intent.of(workspace)
 
 
 def _is_over(workflow: Object, seen: Live) -> bool:

@@ -21,25 +21,39 @@ def nodes(view: View) -> NodesStatus | None:
     """What was asked for, and what it costs: from the first node on, until a release has ended."""
     before, asked, released = view.before.nodes or _inherited(view), view.steps.get("provision-nodes"), _release(view)
     if released:
-        return before and before.model_copy(update={"held": False, **_interval(before, released.finished_at)})
-    if asked is None or asked.phase == "Skipped":
+        return before and _closed(before, released.finished_at).model_copy(update={"held": False})
+    brought, choice = view.settings.node_provider == "byo", several(view.workspace)
+    if asked is None or asked.phase == "Skipped" or (brought and not choice):
         return before
-    update: dict[str, object] = {}
-    candidate = asked.outputs.get("candidate", "")
-    if several(view.workspace):
-        update["refused"] = _refused(view, before or NodesStatus(), candidate)
-    if view.settings.node_provider != "byo":
-        update["held"] = True
-        if not (before and before.billed_since) and (view.live.nodes or asked.phase == "Succeeded"):
-            made = [node["metadata"]["creationTimestamp"] for node in view.live.nodes]
-            update["billed_since"] = min(made, default=asked.finished_at)
-        if candidate:
-            update["usd_per_hour"] = _usd_per_hour(view, candidate)
-    elif not several(view.workspace):
-        return before
+    after, candidate = before or NodesStatus(), asked.outputs.get("candidate", "") if asked.phase == "Succeeded" else ""
+    if choice:
+        after = after.model_copy(update={"refused": _refused(view, after, candidate)})
+    if not brought:
+        after = _billed(view, after, asked, candidate)
+    return after.model_copy(update={"candidate": candidate}) if candidate else after
+
+
+def _billed(view: View, nodes: NodesStatus, asked: live.Step, candidate: str) -> NodesStatus:
     if candidate:
-        update["candidate"] = candidate
-    return (before or NodesStatus()).model_copy(update=update)
+        nodes = _priced(view, nodes, asked, candidate)
+    since = nodes.billed_since
+    if not since and (view.live.nodes or asked.phase == "Succeeded"):
+        made = [node["metadata"]["creationTimestamp"] for node in view.live.nodes]
+        since = min(made, default=asked.finished_at)
+    return nodes.model_copy(update={"held": True, "billed_since": since})
+
+
+def _priced(view: View, nodes: NodesStatus, asked: live.Step, candidate: str) -> NodesStatus:
+    """At the price of what was ordered last; what ran before that keeps its own."""
+    price = _usd_per_hour(view, candidate)
+    is_new = candidate != nodes.candidate
+    meant = view.made_for.nodes == view.wanted.nodes  # an edit of the count costs nothing before it is ordered
+    if not is_new and (price == nodes.usd_per_hour or not meant):
+        return nodes
+    if nodes.candidate and nodes.billed_since:
+        since = max(nodes.billed_since, asked.finished_at, key=status.moment)
+        nodes = _closed(nodes, since).model_copy(update={"billed_since": since})
+    return nodes.model_copy(update={"usd_per_hour": price})
 
 
 def _inherited(view: View) -> NodesStatus | None:
@@ -55,11 +69,16 @@ def _release(view: View) -> live.Step | None:
     return step if step and step.phase == "Succeeded" else None
 
 
-def _interval(before: NodesStatus, until: str) -> dict[str, object]:
-    if not before.billed_since:
-        return {}
-    interval = status.moment(until) - status.moment(before.billed_since)
-    return {"billed_since": "", "billed_seconds": before.billed_seconds + int(interval.total_seconds())}
+def _closed(nodes: NodesStatus, until: str) -> NodesStatus:
+    """With the interval that runs added, at its own price, to those that have ended."""
+    if not nodes.billed_since:
+        return nodes
+    seconds = int((status.moment(until) - status.moment(nodes.billed_since)).total_seconds())
+    update: dict[str, object] = {"billed_since": "", "billed_seconds": nodes.billed_seconds + seconds}
+    if nodes.usd_per_hour is not None:
+        usd = nodes.billed_usd + seconds / 3600 * nodes.usd_per_hour
+        update |= {"priced_seconds": nodes.priced_seconds + seconds, "billed_usd": round(usd, 4)}
+    return nodes.model_copy(update=update)
 
 
 def _refused(view: View, before: NodesStatus, candidate: str) -> tuple[Refusal, ...]:

@@ -8,6 +8,7 @@ import hashlib
 import json
 from typing import Any
 
+from kaito_hera import names
 from kaito_hera.api import Workspace, annotations
 
 
@@ -60,6 +61,11 @@ def of(workspace: Workspace) -> Intent:
         ),
     ]
     return Intent(nodes=_hash(nodes), tune=_hash(_tune(workspace)), serve=_hash(_serve(workspace)))
+
+
+def made_for(workflow: dict[str, Any]) -> Intent:
+    """What a Workflow was made for."""
+    return Intent.parse(workflow["metadata"].get("annotations", {}).get(names.INTENT, ""))
 
 
 def _tune(workspace: Workspace) -> list[Any]:

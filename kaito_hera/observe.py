@@ -55,7 +55,7 @@ def _satisfied(
 
 
 def _reached(reached: Satisfied, workflow: dict[str, Any], steps: dict[str, Step]) -> Satisfied:
-    made_for = _made_for(workflow)
+    made_for = intent.made_for(workflow)
     for name, part, value in (
         ("await-nodes", "nodes", made_for.nodes),
         ("train", "tune", made_for.tune),
@@ -68,10 +68,6 @@ def _reached(reached: Satisfied, workflow: dict[str, Any], steps: dict[str, Step
     if _succeeded(steps, "release"):
         reached = reached.model_copy(update={"nodes": "", "serve": ""})
     return reached
-
-
-def _made_for(workflow: dict[str, Any]) -> intent.Intent:
-    return intent.Intent.parse(workflow["metadata"].get("annotations", {}).get(names.INTENT, ""))
 
 
 def _succeeded(steps: dict[str, Step], name: str) -> bool:
@@ -148,7 +144,7 @@ def _model(view: View) -> ModelStatus | None:
     preset, known = view.workspace.preset, models.find(view.workspace)
     source = (preset.options.image or (known and known.image) or preset.name) if preset else ""
     before = view.before.model if view.before.model and view.before.model.source == source else None
-    meant = view.workflow and _made_for(view.workflow) == view.wanted
+    meant = view.made_for == view.wanted
     pinned = view.steps["preflight"].outputs.get("pinned", "") if meant and _succeeded(view.steps, "preflight") else ""
     return ModelStatus(source=source, revision=pinned) if pinned else before
 
@@ -171,7 +167,7 @@ def _warnings(view: View) -> tuple[str, ...]:
     """What the last preflight had to say of what is wanted now, not of what was wanted before an edit."""
     current, edited = view.before.workflow, view.before.observed_generation != view.workspace.metadata.generation
     asks = view.workflow is not None and current is not None and current.kind != "release"
-    if (asks and _made_for(view.workflow or {}) != view.wanted) or (not asks and edited):
+    if (asks and view.made_for != view.wanted) or (not asks and edited):
         return ()
     if not _succeeded(view.steps, "preflight"):
         return view.before.warnings

@@ -163,9 +163,9 @@ def _where(nodes: NodesStatus) -> str:
     """Where the nodes are, while there are none."""
     if nodes.held:
         return "on their way"
-    if nodes.billed_seconds or not nodes.inherited:
+    if nodes.billed_seconds:
         return "given back"
-    return "those that KAITO made, if any"
+    return "those that KAITO made, if any" if nodes.inherited else "none in use"
 
 
 def _price(nodes: NodesStatus) -> str:
@@ -177,13 +177,16 @@ def _price(nodes: NodesStatus) -> str:
 
 
 def _cost(nodes: NodesStatus, now: datetime.datetime) -> str:
-    seconds = float(nodes.billed_seconds)
-    if nodes.billed_since:
-        seconds += (now - status.moment(nodes.billed_since)).total_seconds()
+    runs = (now - status.moment(nodes.billed_since)).total_seconds() if nodes.billed_since else 0.0
+    seconds, priced, usd = nodes.billed_seconds + runs, float(nodes.priced_seconds), nodes.billed_usd
     if not nodes.held and not seconds:
         return ""
-    usd = f", about {seconds / 3600 * nodes.usd_per_hour:.2f} USD so far" if nodes.usd_per_hour is not None else ""
-    return f", {_span(seconds)} billed{usd}"
+    if nodes.usd_per_hour is not None:
+        priced, usd = priced + runs, usd + runs / 3600 * nodes.usd_per_hour
+    elif not priced:
+        return f", {_span(seconds)} billed"
+    other = f", but for {_span(seconds - priced)} whose price is not known" if seconds > priced else ""
+    return f", {_span(seconds)} billed, about {usd:.2f} USD so far{other}"
 
 
 def _answers(workspace: dict[str, Any], seen: Status) -> list[Line]:

@@ -155,7 +155,9 @@ class NodesStatus(Model):
     refused: tuple[Refusal, ...] = ()
     """What was tried before, or does not fit the model, and why."""
     usd_per_hour: float | None = None
-    """List price of all nodes together while they run: an indication, not a bill. None where not known: of spot."""
+    """List price of all nodes that were ordered last, while they run: an indication, not a bill. None: not known, as of
+    spot. Nodes of an earlier kind, which stand until the server has moved, are not in it.
+    """
     held: bool = False
     """Whether nodes were asked for and not given back since: something may be billed."""
     inherited: bool = False
@@ -163,7 +165,11 @@ class NodesStatus(Model):
     billed_since: str = ""
     """Since when nodes are running; empty when none are."""
     billed_seconds: int = 0
-    """Seconds billed in earlier intervals that have ended."""
+    """Seconds billed in earlier intervals that have ended: one ends with a release, or where the price changes."""
+    priced_seconds: int = 0
+    """Those of them whose price was known."""
+    billed_usd: float = 0.0
+    """What these have cost, each interval at the list price of the nodes that it had."""
 
 
 class Satisfied(Model):

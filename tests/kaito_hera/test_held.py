@@ -85,3 +85,43 @@ def test_a_finalizer_that_was_there_before_our_status_is_kaito_s(settings):
     assert observed(workspace, found, settings).nodes.inherited is True
     assert observed(making.inference(finalizers=[]), Status(), settings).nodes is None
     assert observed(workspace, Status(observed_generation=1), settings).nodes is None
+
+
+def ordered(workspace, before, candidate, age):
+    """The nodes once an order for this has ended, that long ago."""
+    flow = making.workflow(workspace, phase="Running", age=age + 1, provision_nodes=launched(candidate))
+    return observed(workspace, recorded(workspace, nodes=before), workflows=[flow]).nodes
+
+
+def released(workspace, before, age):
+    flow = making.workflow(workspace, kind="release", phase="Succeeded", age=age + 1, release="Succeeded")
+    return observed(workspace, recorded(workspace, nodes=before), workflows=[flow]).nodes
+
+
+def test_hours_on_another_kind_of_node_keep_their_own_price():
+    workspace = several(instanceTypes=[A100, V100], capacity=[])
+    first = ordered(workspace, None, f"{A100}/on-demand", age=7200)
+    second = ordered(workspace, first, f"{V100}/on-demand", age=3600)
+    assert (second.billed_since, second.usd_per_hour) == (making.ago(3600), 3.06)
+    assert (second.billed_seconds, second.priced_seconds, second.billed_usd) == (3600, 3600, 3.673)
+    assert ordered(workspace, second, f"{V100}/on-demand", age=3600) == second, "the same look again"
+    last = released(workspace, second, age=0)
+    assert (last.held, last.billed_since) == (False, "")
+    assert (last.billed_seconds, last.priced_seconds, last.billed_usd) == (7200, 7200, 6.733)
+
+
+def test_hours_of_spot_have_no_price_though_later_ones_have():
+    spot = ordered(several(), None, SPOT, age=7200)
+    later = ordered(several(), spot, f"{A100}/on-demand", age=3600)
+    assert (later.billed_seconds, later.priced_seconds, later.billed_usd) == (3600, 0, 0.0)
+    assert (later.usd_per_hour, later.billed_since) == (3.673, making.ago(3600))
+
+
+def test_more_nodes_cost_more_from_their_order_on_and_not_from_the_edit():
+    workspace = making.inference()
+    one = ordered(workspace, None, f"{A100}/on-demand", age=7200)
+    two = making.edited(workspace, count=2)
+    flow = making.workflow(workspace, phase="Succeeded", age=7201, provision_nodes=launched(f"{A100}/on-demand"))
+    assert observed(two, recorded(workspace, nodes=one), workflows=[flow]).nodes == one
+    both = ordered(two, one, f"{A100}/on-demand", age=3600)
+    assert (both.usd_per_hour, both.billed_seconds, both.billed_usd) == (7.346, 3600, 3.673)

@@ -1,8 +1,9 @@
 import pytest
 
+from kaito_hera.settings import Settings
 from kaito_hera.status import NodesStatus, Status, TuningStatus
 from tests import making
-from tests.kaito_hera.observing import observed, reached, recorded, said
+from tests.kaito_hera.observing import AKS, observed, reached, recorded, said
 
 
 def test_training_shows_its_progress():
@@ -128,3 +129,19 @@ def test_an_earlier_attempt_s_pod_starts_no_job():
     old = making.pod(workspace, "tuning", phase="Failed", attempt=1)
     status = observed(workspace, recorded(workspace, 2, kind="tune"), workflows=[flow], pods=[old])
     assert not status.is_true("JobStarted")
+
+
+@pytest.mark.parametrize(
+    ("settings", "nodes", "told"),
+    [
+        (AKS, None, "the nodes were given back"),
+        (Settings(), None, "no node is used any more; those that were brought stay where they are"),
+        (Settings(), NodesStatus(inherited=True), "the nodes were given back"),
+    ],
+    ids=["aks", "byo", "of KAITO's"],
+)
+def test_a_release_says_what_became_of_the_nodes(settings, nodes, told):
+    workspace = making.tuning_only()
+    flow = making.workflow(workspace, kind="tune", phase="Succeeded", train="Succeeded", release="Succeeded")
+    found = observed(workspace, recorded(workspace, kind="tune", nodes=nodes), settings, workflows=[flow])
+    assert {found.condition(name).message for name in ("NodeClaimReady", "ResourceReady")} == {told}

@@ -61,10 +61,44 @@ def test_training_shows_its_progress_and_its_loss():
 
 def test_what_it_costs_grows_with_time_and_is_never_stored():
     nodes = NodesStatus(
-        candidate="A100/on-demand", usd_per_hour=4.0, billed_since=making.ago(1800), billed_seconds=1800
+        candidate="A100/on-demand",
+        usd_per_hour=4.0,
+        billed_since=making.ago(1800),
+        billed_seconds=1800,
+        priced_seconds=1800,
+        billed_usd=9.0,
     )
     text = shown(making.inference(), Status(nodes=nodes, worker_nodes=("n1",)))
-    assert "A100/on-demand: n1, 4.00 USD/h, 1 h 0 min billed, about 4.00 USD so far" in text
+    assert "A100/on-demand: n1, 4.00 USD/h, 1 h 0 min billed, about 11.00 USD so far" in text
+
+
+@pytest.mark.parametrize(
+    ("usd_per_hour", "told"),
+    [
+        (None, "3 h 0 min billed, about 7.00 USD so far, but for 2 h 0 min whose price is not known"),
+        (4.0, "3 h 0 min billed, about 11.00 USD so far, but for 1 h 0 min whose price is not known"),
+    ],
+    ids=["spot", "on-demand"],
+)
+def test_of_hours_at_an_unknown_price_only_their_number_is_told(usd_per_hour, told):
+    """An hour has ended that cost 7 USD, and one whose price was not known."""
+    nodes = NodesStatus(billed_seconds=7200, priced_seconds=3600, billed_usd=7.0)
+    nodes = nodes.model_copy(update={"usd_per_hour": usd_per_hour, "billed_since": making.ago(3600)})
+    assert shown(making.inference(), Status(nodes=nodes)).endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "told"),
+    [
+        (NodesStatus(held=True), "on their way"),
+        (NodesStatus(candidate="A", billed_seconds=60), "A: given back"),
+        (NodesStatus(candidate="A"), "A: none in use"),
+        (NodesStatus(inherited=True), "those that KAITO made, if any"),
+    ],
+    ids=["held", "given back", "brought", "inherited"],
+)
+def test_where_no_node_is_only_bought_ones_were_given_back(nodes, told):
+    assert f"  nodes     {told}" in shown(making.inference(), Status(nodes=nodes))
 
 
 @pytest.mark.parametrize(
