@@ -24,15 +24,12 @@ CURVE_POINTS = 200
 
 def save(model: Any, folder: Path, config: TuningConfig) -> dict[str, Path]:
     """The adapter's two files, by name."""
-    import peft  # noqa: PLC0415
     import safetensors.torch  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
-    # the default asks the hub whether the vocabulary has grown; it has not
-    weights = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
     # trained in fp32, where small steps add up; saved in half of that, which is what the base computes in
-    halved = {name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in weights.items()}
+    halved = {name: tensor.to(torch.bfloat16) for name, tensor in train.weights(model).items()}
     saved = {"adapter_model.safetensors": folder / "adapter_model.safetensors"}
     safetensors.torch.save_file(halved, saved["adapter_model.safetensors"], metadata={"format": "pt"})
     saved["adapter_config.json"] = folder / "adapter_config.json"

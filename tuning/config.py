@@ -33,6 +33,9 @@ INTENT = "sh.kaito.hera.intent"
 SCRATCH = Path("/mnt/scratch")
 """A writable volume for downloads, weights and results."""
 
+GRACE_SECONDS = 60
+"""Between SIGTERM and SIGKILL: the pod's terminationGracePeriodSeconds."""
+
 
 class Exit(enum.IntEnum):
     """Exit codes of the image; the operator maps them to retry or terminal with `RETRYABLE`.
@@ -113,6 +116,8 @@ class TuningConfig(Strict):
     """Private ranges that data may be fetched from; none by default."""
     require_gpu: bool = False
     """True refuses to train on a CPU: a node whose GPU torch cannot use is broken."""
+    checkpoint_seconds: Annotated[float, pydantic.Field(ge=0)] = 0
+    """Time between checkpoints in the output's volume; 0 takes none."""
 
     @pydantic.field_validator("allowed_private_cidrs")
     @classmethod
@@ -120,6 +125,12 @@ class TuningConfig(Strict):
         for cidr in value:
             ipaddress.ip_network(cidr, strict=False)
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _keeps_checkpoints_on_a_volume(self) -> Self:
+        if self.checkpoint_seconds and not self.output.volume:
+            raise ValueError("checkpoint_seconds: checkpoints go to the output's volume, and there is none")
+        return self
 
 
 class Progress(Strict):
@@ -134,6 +145,8 @@ class Progress(Strict):
     loss: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: int | None = None
+    resumed_from_step: int | None = None
+    """The step after which this run went on from an earlier one's checkpoint."""
 
     def line(self) -> str:
         """The line to print, without its newline."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from tuning.config import GRACE_SECONDS
 from tuning.errors import Evicted
 
 
@@ -18,7 +19,10 @@ class Eviction:
 
     def __init__(self, go: Callable[[Evicted], None] = _raise) -> None:
         self.requested = False
+        self.resumes_from = 0
+        """The step of the newest checkpoint that the next attempt can go on from; 0 when there is none."""
         self._deferred = False
+        self._end: float | None = None
         self._go = go
 
     def listen(self) -> None:
@@ -34,10 +38,15 @@ class Eviction:
         finally:
             self._deferred = before
 
+    def left(self) -> float:
+        """Seconds until the kubelet kills the pod that it asked to go."""
+        return GRACE_SECONDS if self._end is None else self._end - time.monotonic()
+
     def check(self, doing: str) -> None:
         """Raise Evicted if the pod was asked to go."""
         if self.requested:
-            raise _evicted(doing)
+            then = f"goes on from step {self.resumes_from}" if self.resumes_from else "starts over"
+            raise _evicted(f"{doing}; the next attempt {then}")
 
     def sleep(self, seconds: float) -> None:
         """Sleep, or raise Evicted as soon as the pod is asked to go."""
@@ -48,9 +57,10 @@ class Eviction:
 
     def _asked(self, _signal: int, _frame: FrameType | None) -> None:
         self.requested = True
+        self._end = self._end or time.monotonic() + GRACE_SECONDS
         if not self._deferred:
-            self._go(_evicted("before there was anything to lose"))
+            self._go(_evicted("before there was anything to lose; the next attempt does the same"))
 
 
-def _evicted(doing: str) -> Evicted:
-    return Evicted(f"the node asked the pod to go (SIGTERM) {doing}; the next attempt starts over")
+def _evicted(what: str) -> Evicted:
+    return Evicted(f"the node asked the pod to go (SIGTERM) {what}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuning import adapter, image, push, registry, volume
+from tuning import adapter, checkpoints, image, push, registry, volume
 from tuning.config import TuningConfig
 from tuning.errors import NodeTrouble, TuningError
 from tuning.eviction import Eviction
@@ -28,7 +28,19 @@ def find(config: TuningConfig, places: Places) -> str:
     found = volume.find(places.results, config.intent)
     if not found:
         volume.probe(places.results)
-    return found and f"{config.output.volume}@{found}"
+        return ""
+    checkpoints.drop(checkpoints.place(places.results, config.intent))  # its run may have been killed before it did
+    return f"{config.output.volume}@{found}"
+
+
+def kept(config: TuningConfig, places: Places, identity: str) -> checkpoints.Checkpoints | None:
+    """Where training is kept from being lost while it runs; None where the user wants none."""
+    if not config.checkpoint_seconds:
+        return None
+    folder = checkpoints.place(places.results, config.intent)
+    if others := sorted(path.name for path in folder.parent.glob(".checkpoints-*") if path != folder):
+        log.info("%s: %s are of other runs; delete them once these need them no more", volume.FIELD, ", ".join(others))
+    return checkpoints.Checkpoints(folder, identity, seconds=config.checkpoint_seconds)
 
 
 def put(
@@ -50,12 +62,21 @@ def _keep(
 ) -> str:
     """The training is paid for: what the volume refuses now it may take later."""
     end, pause = time.monotonic() + VOLUME_SECONDS, 5.0
+    folder = checkpoints.place(places.results, config.intent)
     while True:
         try:
-            return volume.keep(files, {**card, "files": sorted(files)}, places.results, config.intent)
+            made = volume.keep(files, {**card, "files": sorted(files)}, places.results, config.intent)
         except TuningError as error:
+            if volume.is_full(error):
+                if checkpoints.make_room(folder):
+                    log.warning("%s; a checkpoint gives way to the adapter", error)
+                    continue
+                eviction.resumes_from = 0
             if time.monotonic() + pause > end:
                 raise
             log.warning("%s; trying again in %.0f s", error, pause)
+        else:
+            checkpoints.drop(folder)
+            return made
         eviction.sleep(pause)
         pause = min(2 * pause, 30)

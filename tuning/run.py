@@ -1,5 +1,6 @@
 """One tuning run, from the question whether it is needed to the adapter in its place: phases in their order."""
 
+import hashlib
 import os
 import random
 import time
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuning import adapter, fetch, hub, inputs, masks, model, outputs, rows, train
+from tuning import adapter, checkpoints, fetch, hub, inputs, masks, model, outputs, rows, train
 from tuning.config import Progress, Result, TuningConfig
 from tuning.errors import DataInvalid
 from tuning.eviction import Eviction
@@ -128,12 +129,23 @@ class Run:
             report=self.report,
             eviction=self.eviction,
             scratch=self.places.scratch,
+            checkpoints=outputs.kept(self.config, self.places, self._identity(adapted, data.training)),
         )
-        seconds = time.monotonic() - began
-        log.info("%d steps in %.1f s, loss %.4g -> %.4g", len(trained.losses), seconds, trained.losses[0], trained.loss)
+        seconds, steps = time.monotonic() - began, len(trained.losses) - trained.resumed_from
+        log.info("%d steps in %.1f s, loss %.4g -> %.4g", steps, seconds, trained.losses[0], trained.loss)
         if trained.eval_loss is not None:
             log.info("loss on the %d rows held out: %.4g", len(data.held_out), trained.eval_loss)
         return trained
+
+    def _identity(self, adapted: Any, training: list[masks.Encoded]) -> str:
+        """What has to be the same for a checkpoint to count: all that decides what a step does to the adapter."""
+        return checkpoints.identity(
+            model=[self.config.model.id, self.config.model.revision, self.config.model.image],
+            method=self.config.method,
+            settings=self.config.training.model_dump(exclude={"warnings"}),
+            rows=digest(training),
+            computes=[str(adapted.config.dtype), adapted.device.type],
+        )
 
     def _save(self, adapted: Any, tokenizer: Any) -> dict[str, Path]:
         """The adapter's files, on the disk that dies with the pod."""
@@ -157,6 +169,14 @@ def split(found: list[masks.Encoded], settings: DatasetConfig) -> tuple[list[mas
         random.Random(settings.shuffle_seed).shuffle(ordered)  # noqa: S311
     kept = max(1, round(len(ordered) * settings.train_test_split))
     return ordered[:kept], ordered[kept:]
+
+
+def digest(found: list[masks.Encoded]) -> str:
+    """Of what is learned, in its order: it stands for data, tokenizer, template and what is held out."""
+    whole = hashlib.sha256()
+    for row in found:
+        whole.update(f"{len(row.ids)} ".encode() + row.ids.tobytes() + row.labels.tobytes())
+    return whole.hexdigest()
 
 
 def use_scratch(scratch: Path) -> None:

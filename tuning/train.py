@@ -1,12 +1,16 @@
-"""Trains the adapter: a plain transformers Trainer on rows that are token ids already. Knows no files, no registry."""
+"""Trains the adapter: a plain transformers Trainer on rows that are token ids, from a checkpoint if there is one.
+
+Knows neither data files nor where anything goes.
+"""
 
 import math
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tuning.checkpoints import Checkpoints
 from tuning.config import Progress
-from tuning.errors import LossDiverged, OutOfMemory, explain
+from tuning.errors import LossDiverged, NodeTrouble, OutOfMemory, TuningError, explain
 from tuning.eviction import Eviction
 from tuning.masks import IGNORED, Encoded
 from tuning.report import Report, log
@@ -22,6 +26,8 @@ class Trained(NamedTuple):
     losses: list[float]
     """One per optimiser step: the mean over the tokens that are learned from."""
     eval_loss: float | None
+    resumed_from: int = 0
+    """Steps that earlier attempts did; their losses are among `losses`."""
 
     @property
     def loss(self) -> float:
@@ -69,12 +75,13 @@ def train(
     report: Report,
     eviction: Eviction,
     scratch: Path,
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
-    """Train the model's adapter in place."""
+    """Train the model's adapter in place, as if no earlier attempt had been cut off."""
     import transformers  # noqa: PLC0415
 
-    follower = _follower(batches, report, eviction)
-    trainer = transformers.Trainer(
+    follower = _follower(batches, report, eviction, checkpoints)
+    trainer = _trainer(checkpoints, eviction)(
         model=model,
         args=_trainer_arguments(model, settings.arguments, settings.dataset, scratch),
         train_dataset=rows,
@@ -83,10 +90,60 @@ def train(
         callbacks=[follower],
     )
     trainer.remove_callback(transformers.PrinterCallback)  # stdout is for progress
-    trainer.train()
+    _go(trainer, follower, checkpoints, eviction)
     if trainer.state.global_step < trainer.state.max_steps:
         eviction.check(f"after step {trainer.state.global_step} of {trainer.state.max_steps}")
-    return Trained(follower.losses, _evaluated(trainer) if held_out else None)
+    return Trained(follower.losses, _evaluated(trainer) if held_out else None, follower.first)
+
+
+def weights(model: Any) -> dict[str, Any]:
+    """The adapter's weights, by the names that its file has them under, on the CPU and as they are."""
+    import peft  # noqa: PLC0415
+
+    # the default asks the hub whether the vocabulary has grown; it has not
+    found = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in found.items()}
+
+
+def _go(trainer: Any, follower: Any, checkpoints: Checkpoints | None, eviction: Eviction) -> None:
+    """All steps that are left to do."""
+    found = checkpoints.newest() if checkpoints else None
+    if checkpoints is None or found is None:
+        trainer.train()
+        return
+    log.info("training goes on after step %d, from %s", found.step, found.path)
+    eviction.resumes_from = found.step
+    try:
+        trainer.train(resume_from_checkpoint=str(found.path))
+    except Exception as error:
+        if follower.trains or type(explain(error)) is not TuningError:
+            raise
+        checkpoints.remove(found)  # whole, and of no use: another release's, perhaps
+        raise NodeTrouble(
+            f"{found.path.name} cannot be gone on from ({explain(error)}); it is removed, and the next attempt takes"
+            " the one before, or starts over"
+        ) from error
+
+
+def _trainer(checkpoints: Checkpoints | None, eviction: Eviction) -> Any:
+    """The Trainer's class, whose checkpoints are ours: the adapter without its base, whole or not there."""
+    import safetensors.torch  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
+    class Trainer(transformers.Trainer):  # type: ignore[misc]  # made here to import late
+        def _save_checkpoint(self, _model: Any, _trial: Any) -> None:
+            if checkpoints and checkpoints.write(self.state.global_step, self._fill):
+                eviction.resumes_from = self.state.global_step
+
+        def _fill(self, folder: Path) -> None:
+            """Under the names that `train` looks for."""
+            safetensors.torch.save_file(weights(self.model), folder / "adapter_model.safetensors")
+            self._save_optimizer_and_scheduler(str(folder))
+            self._save_scaler(str(folder))
+            self._save_rng_state(str(folder))
+            self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    return Trainer
 
 
 class _NoTimeError(Exception):
@@ -151,21 +208,25 @@ def _trainer_arguments(model: Any, asked: TrainingArguments, dataset: DatasetCon
     )
 
 
-def _follower(batches: Batches, report: Report, eviction: Eviction) -> Any:
-    """The Trainer's callback that reports each step and stops on a bad loss or an eviction."""
+def _follower(batches: Batches, report: Report, eviction: Eviction, checkpoints: Checkpoints | None) -> Any:
+    """The Trainer's callback: reports each step, says when a checkpoint is due, stops on a bad loss or an eviction."""
     import transformers  # noqa: PLC0415
 
     class Follower(transformers.TrainerCallback):  # type: ignore[misc]  # made here to import late
         def __init__(self) -> None:
             self.losses: list[float] = []
+            self.trains = False
+            self.first = 0
             self.began = time.monotonic()
 
-        def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_more: Any) -> None:
-            self.began = time.monotonic()
+        def on_train_begin(self, _args: Any, state: Any, _control: Any, **_more: Any) -> None:
+            self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+            self.trains, self.first, self.began = True, state.global_step, time.monotonic()
 
-        def on_step_end(self, _args: Any, _state: Any, control: Any, **_more: Any) -> None:
+        def on_step_end(self, _args: Any, state: Any, control: Any, **_more: Any) -> None:
             if eviction.requested:
                 control.should_training_stop = True
+            control.should_save = _is_due(checkpoints, eviction, state)
 
         def on_prediction_step(self, _args: Any, _state: Any, _control: Any, **_more: Any) -> None:
             if eviction.requested:
@@ -184,24 +245,32 @@ def _follower(batches: Batches, report: Report, eviction: Eviction) -> Any:
                 )
             self.losses.append(loss)
             report.say(
-                _progress(state, loss, batches.tokens, time.monotonic() - self.began),
+                _progress(state, self.first, loss, batches.tokens, time.monotonic() - self.began),
                 last=state.global_step == state.max_steps,
             )
 
     return Follower()
 
 
-def _progress(state: Any, loss: float, tokens: int, seconds: float) -> Progress:
-    done = state.global_step / state.max_steps
+def _is_due(checkpoints: Checkpoints | None, eviction: Eviction, state: Any) -> bool:
+    """Whether a checkpoint is to be taken after this step; after the last one comes the adapter itself."""
+    if checkpoints is None or state.global_step == state.max_steps:
+        return False
+    return checkpoints.fits(eviction.left()) if eviction.requested else checkpoints.due()
+
+
+def _progress(state: Any, first: int, loss: float, tokens: int, seconds: float) -> Progress:
+    done, left = state.global_step, state.max_steps - state.global_step
     return Progress(
         phase="train",
-        percent=int(SHARE[0] + (SHARE[1] - SHARE[0]) * done),
-        step=state.global_step,
+        percent=int(SHARE[0] + (SHARE[1] - SHARE[0]) * done / state.max_steps),
+        step=done,
         max_steps=state.max_steps,
         epoch=round(state.epoch or 0.0, 3),
         loss=round(loss, 5),
         tokens_per_second=round(tokens / seconds, 1) if seconds > 0 else None,
-        eta_seconds=round(seconds / done - seconds),
+        eta_seconds=round(seconds * left / (done - first)),
+        resumed_from_step=first or None,
     )
 
 

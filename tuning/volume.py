@@ -71,14 +71,19 @@ def keep(files: Mapping[str, Path], card: Mapping[str, Any], folder: Path, inten
         for name in NAMES:
             if name in files:
                 with files[name].open("rb") as file:
-                    _write(incoming / name, file)
+                    write(incoming / name, file)
         made = digest(incoming)
         text = json.dumps({**card, "intent": intent, "adapter": made}, indent=2, sort_keys=True) + "\n"
-        _write(incoming / f"{CARD}.part", io.BytesIO(text.encode()))
+        write(incoming / f"{CARD}.part", io.BytesIO(text.encode()))
         (incoming / f"{CARD}.part").rename(incoming / CARD)
-        _sync(incoming)
+        sync(incoming)
         _place(incoming, folder, intent)
     return made
+
+
+def is_full(error: TuningError) -> bool:
+    """Whether there was no room."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
 
 
 def digest(folder: Path) -> str:
@@ -121,7 +126,7 @@ def _place(incoming: Path, folder: Path, intent: str) -> None:
     for name in (*NAMES, CARD):
         if (incoming / name).exists():
             (incoming / name).rename(folder / name)
-    _sync(folder)
+    sync(folder)
     shutil.rmtree(incoming, ignore_errors=True)
 
 
@@ -140,15 +145,17 @@ def _card(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _write(path: Path, content: BinaryIO) -> None:
+def write(path: Path, content: BinaryIO) -> None:
+    """The content as a file that a power cut leaves alone."""
     with path.open("wb") as file:
         shutil.copyfileobj(content, file, 1 << 20)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have the volume keep a folder's names, or a file's content, before anything that follows."""
+    opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
     finally:
