@@ -14,6 +14,9 @@ from kaito_hera.live import Live, Step
 from kaito_hera.settings import Settings
 from kaito_hera.status import Condition, ModelStatus, Satisfied, Status, StepStatus, TuningStatus, WorkflowStatus
 
+_LATE = "edited since attempt"
+_NEXT = "deadlines and Secrets that were edited count from the next attempt on"
+
 
 def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings) -> Status:
     """The whole status."""
@@ -164,6 +167,16 @@ def _tuning(view: View) -> TuningStatus | None:
 
 
 def _warnings(view: View) -> tuple[str, ...]:
+    """What should be known though it stops nothing."""
+    said = tuple(text for text in _preflight_warnings(view) if not text.startswith(_LATE))
+    attempt, workflow = view.before.workflow, view.workflow
+    if attempt is None or attempt.kind == "release" or workflow is None or live.is_done(workflow):
+        return said
+    late = view.made_for == view.wanted and not retry.is_current(view.workspace, attempt)
+    return (*said, f"{_LATE} {attempt.attempt} began: {_NEXT}") if late else said
+
+
+def _preflight_warnings(view: View) -> tuple[str, ...]:
     """What the last preflight had to say of what is wanted now, not of what was wanted before an edit."""
     current, edited = view.before.workflow, view.before.observed_generation != view.workspace.metadata.generation
     asks = view.workflow is not None and current is not None and current.kind != "release"

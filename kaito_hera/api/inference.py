@@ -128,7 +128,10 @@ class Inference(Model):
     ] = ()
     """Adapters to serve with it; may change at any time, without a restart."""
     progress_deadline_seconds: Seconds | None = None
-    """How long a new server may take to answer; default: the operator's setting."""
+    """How long a new server may take to answer; default: the operator's setting.
+
+    An edit counts from the next attempt on.
+    """
 
     @property
     def containers(self) -> list[dict[str, Any]]:

@@ -122,7 +122,10 @@ class Resource(Model):
     partition: Partition | None = None
     """A part of a GPU, or several GPUs, of nodes you bring (provider byo)."""
     provisioning_timeout_seconds: Seconds | None = None
-    """How long nodes may take from the order to usable GPUs; default: the operator's setting."""
+    """How long nodes may take from the order to usable GPUs; default: the operator's setting.
+
+    An edit counts from the next attempt on.
+    """
 
     @property
     def sizes(self) -> tuple[str, ...]:

@@ -269,3 +269,22 @@ def test_warnings_of_what_is_wanted_no_more_are_gone(kind):
     assert observed(workspace, before, workflows=[flow]).warnings == ("tight",)
     after = making.edited(workspace, instanceType="Standard_NC48ads_A100_v4")
     assert observed(after, before, workflows=[flow]).warnings == ()
+
+
+def test_an_edit_that_the_running_attempt_cannot_take_up_is_told_for_as_long_as_it_runs():
+    workspace = making.tuning()
+    longer = making.edited(workspace, tuning={**workspace["tuning"], "activeDeadlineSeconds": 60})
+    flow = making.workflow(workspace, kind="tune", preflight="Running")
+    before = observed(workspace, recorded(workspace, kind="tune", warnings=("tight",)), workflows=[flow])
+    assert before.warnings == ("tight",)
+    told = (
+        "tight",
+        "edited since attempt 1 began: deadlines and Secrets that were edited count from the next attempt on",
+    )
+    after = observed(longer, before, workflows=[flow])
+    assert after.warnings == told
+    assert observed(longer, after, workflows=[flow]).warnings == told, "said once"
+    ended = making.workflow(workspace, kind="tune", phase="Succeeded", preflight="Running")
+    assert observed(longer, after, workflows=[ended]).warnings == ("tight",)
+    other = making.edited(workspace, tuning={**workspace["tuning"], "config": "mine"})
+    assert observed(other, after, workflows=[flow]).warnings == (), "that begins an attempt of its own"
