@@ -5,7 +5,7 @@ import hashlib
 import os
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, intent, lease, nodes
+from kaito_hera import errors, intent, lease, nodes, sizing
 from kaito_hera.api import Workspace
 from kaito_hera.nodes import claims
 from kaito_hera.nodes.byo import ByoProvider
@@ -36,7 +36,7 @@ class Run:
     @property
     def candidates(self) -> tuple[nodes.Want, ...]:
         """The kinds of node that would do, in the user's order."""
-        return nodes.candidates(self.workspace, nodes.ON_DEMAND if self.provider.makes_nodes else "")
+        return nodes.candidates(self.workspace, sizing.ON_DEMAND if self.provider.makes_nodes else "")
 
     @property
     def want(self) -> nodes.Want:

@@ -20,6 +20,7 @@ MINIMUM_CAPABILITY = (7, 5)
 MARGIN = memory.MARGIN
 """What a need is multiplied with before it is held against a GPU."""
 
+ON_DEMAND = "on-demand"
 MIG_USABLE = 0.95
 """Share of a slice's memory that a process gets, as of a card."""
 
@@ -67,7 +68,7 @@ class Candidate:
     """Where the Workspace names it."""
     size: presets.Size
     capacity: str
-    """spot or on-demand."""
+    """spot or on-demand; empty where the user did not say and nobody asks."""
     gpu_gib: float
     """Of what the work gets: one GPU, or the slice of one that `resource.partition` asks for."""
     usable_gib: float
@@ -76,28 +77,46 @@ class Candidate:
     @property
     def name(self) -> str:
         """As providers and status have it."""
-        return f"{self.size.name}/{self.capacity}"
+        return "/".join(part for part in (self.size.name, self.capacity) if part)
 
     def holds(self, demand: Demand) -> bool:
         """Whether one GPU of it is enough."""
         return demand.gib <= self.usable_gib
 
 
-def candidates(workspace: Workspace) -> tuple[Candidate, ...]:
+def candidates(workspace: Workspace, usual: str = "") -> tuple[Candidate, ...]:
     """Size by size, each with every kind of capacity, in the order in which they are tried; unknown sizes left out.
 
-    None where nodes are brought and no size is named: then any GPU will do.
+    `usual`: the capacity where the user named none. None where nodes are brought and no size is named: any GPU will do.
     """
-    found = []
+    found: dict[str, Candidate] = {}
     for field, name in _named(workspace):
         try:
             size = presets.size(name)
         except presets.UnknownNameError:
             continue
         whole, usable = _device(workspace, size)
-        capacities = dict.fromkeys(workspace.resource.capacity or ("on-demand",))
-        found += [Candidate(field, size, capacity, whole, usable) for capacity in capacities]
-    return tuple(found)
+        for capacity in workspace.resource.capacity or (usual,):
+            one = Candidate(field, size, capacity, whole, usable)
+            found.setdefault(one.name, one)
+    return tuple(found.values())
+
+
+def usual(settings: Settings) -> str:
+    """The kind of capacity where the user names none; of nodes that are there already nobody asks."""
+    return "" if settings.node_provider == "byo" else ON_DEMAND
+
+
+def unknown(workspace: Workspace) -> list[Finding]:
+    """Sizes that nobody knows."""
+    found = []
+    for field, name in _named(workspace):
+        try:
+            presets.size(name)
+        except presets.UnknownNameError as cause:
+            anew = "" if _is_list(field) or not _applied(workspace) else "delete the Workspace and apply it anew"
+            found.append(Finding(errors.UnknownInstanceTypeError, field, str(cause), anew))
+    return found
 
 
 def demands(workspace: Workspace, model: presets.Preset, batch: Batch | None, context: int = 0) -> tuple[Demand, ...]:
@@ -140,20 +159,13 @@ def size_findings(
     if not named and settings.node_provider != "byo":
         example = "name the nodes' size, for example Standard_NC24ads_A100_v4"
         return [Finding(errors.InvalidWorkspaceError, "resource.instanceType", "is missing", example)]
-    found: list[Finding] = []
-    for field, name in named:
-        try:
-            size = presets.size(name)
-        except presets.UnknownNameError as cause:
-            anew = "" if _is_list(field) or not _applied(workspace) else "delete the Workspace and apply it anew"
-            found.append(Finding(errors.UnknownInstanceTypeError, field, str(cause), anew))
-        else:
-            able = [other for other in map(presets.size, size.instead) if memory.fits(_most(needs), other)]
-            instead = _take(
-                workspace, field, able or cheapest(_most(needs), region=region, cloud=size.cloud)[:1], region
-            )
-            ours = workspace.preset is not None  # a pod of the user's own has none of our images
-            found += _about(settings, size, field=field, instead=instead, on=on, ours=ours)
+    found = unknown(workspace)
+    for field, size in {one.field: one.size for one in candidates(workspace)}.items():
+        able = [other for other in map(presets.size, size.instead) if memory.fits(_most(needs), other)]
+        able = able or cheapest(_most(needs), region=region, cloud=size.cloud)[:1]
+        instead = _take(workspace, field, able, region)
+        ours = workspace.preset is not None  # a pod of the user's own has none of our images
+        found += _about(settings, size, field=field, instead=instead, on=on, ours=ours)
     return found
 
 

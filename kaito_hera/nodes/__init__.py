@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import presets
-from kaito_hera import errors, names
+from kaito_hera import errors, findings, names, sizing
 from kaito_hera.api import Workspace, annotations
 
 GPU = "nvidia.com/gpu"
@@ -17,7 +17,6 @@ SIZE = "node.kubernetes.io/instance-type"
 """The label that says which GPU size a node is."""
 POOL = "kaito.sh/pool"
 """On nodes that are not as usual: spot, or of another image family. Usual ones carry no such label, as ever."""
-ON_DEMAND = "on-demand"
 TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 
 
@@ -169,9 +168,12 @@ def candidates(workspace: Workspace, usual: str = "") -> tuple[Want, ...]:
 
     `usual`: the kind of capacity where the user named none.
     """
+    findings.settle(sizing.unknown(workspace))
     resource, metadata = workspace.resource, workspace.metadata
     partition = resource.partition
     device = f"nvidia.com/mig-{partition.profile}" if partition and partition.profile else GPU
+    kinds: list[tuple[presets.Size | None, str]] = []
+    kinds += [(one.size, one.capacity) for one in sizing.candidates(workspace, usual)]
     return tuple(
         Want(
             workspace=workspace.key,
@@ -187,35 +189,21 @@ def candidates(workspace: Workspace, usual: str = "") -> tuple[Want, ...]:
             device=device,
             share=(partition.count or 1) if partition else None,
         )
-        for size in _sizes(workspace)
-        for capacity in dict.fromkeys(resource.capacity or (usual,))
+        for size, capacity in kinds or [(None, each) for each in dict.fromkeys(resource.capacity or (usual,))]
     )
 
 
 def wanted(workspace: Workspace, candidate: str = "") -> Want:
     """What this Workspace needs: the candidate of that name, else its first; raises UnknownInstanceTypeError."""
     wants = candidates(workspace)
-    return next((want for want in wants if candidate in {want.candidate, f"{want.candidate}/{ON_DEMAND}"}), wants[0])
+    found = [want for want in wants if candidate in {want.candidate, f"{want.candidate}/{sizing.ON_DEMAND}"}]
+    return (found or list(wants))[0]
 
 
 def several(workspace: Workspace) -> bool:
     """Whether more than one kind of node would do, known or not."""
     resource = workspace.resource
     return len(set(resource.sizes)) > 1 or len(set(resource.capacity)) > 1
-
-
-def _sizes(workspace: Workspace) -> list[presets.Size | None]:
-    """The sizes in order; None, once, where nodes are brought and any will do."""
-    resource, found = workspace.resource, {}
-    for at, name in enumerate(resource.sizes):
-        field = f"resource.instanceTypes[{at}]" if resource.instance_types else "resource.instanceType"
-        anew = "" if resource.instance_types else " (delete the Workspace and apply it anew)"
-        try:
-            size = presets.size(name)
-        except presets.UnknownNameError as cause:
-            raise errors.UnknownInstanceTypeError(f"{field}: {cause}{anew}") from cause
-        found[size.name] = size
-    return list(found.values()) or [None]
 
 
 def release(provider: Provider, uid: str, *, pause: float = 2.0) -> None:

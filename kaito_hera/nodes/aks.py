@@ -23,7 +23,7 @@ from azure.core.exceptions import (
 from azure.identity import AzureAuthorityHosts, WorkloadIdentityCredential
 from azure.mgmt.containerservice import ContainerServiceClient
 
-from kaito_hera import errors, lease, nodes
+from kaito_hera import errors, lease, nodes, sizing
 from kaito_hera.nodes import Order, Placement, Want, words
 from kaito_hera.settings import Azure
 
@@ -88,7 +88,7 @@ class AksProvider:
             raise nodes.RefusedError(f"agent pool {name} is still being deleted; the next attempt makes it anew")
         if pool is None or _differs(pool, want):
             self._write(lambda: self._put(name, want, still_wanted))
-        return Order(candidate=f"{want.size.name}/{want.capacity or nodes.ON_DEMAND}")
+        return Order(candidate=f"{want.size.name}/{want.capacity or sizing.ON_DEMAND}")
 
     def check(self, want: Want) -> None:
         """Raise ProvisioningFailedError when the pool failed or is gone."""

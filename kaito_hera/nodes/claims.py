@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, live, names, nodes
+from kaito_hera import errors, live, names, nodes, sizing
 from kaito_hera.nodes import Order, Placement, Provider, Want
 from kaito_hera.status import NodesStatus, Status, moment
 
@@ -94,7 +94,7 @@ class Inheriting:
         if left <= 0:
             print(f"{theirs} nodes that KAITO has made are this Workspace's own: none is bought", flush=True)
             assert want.size is not None, "preflight refuses a Workspace without instanceType"
-            return Order(candidate=f"{want.size.name}/{want.capacity or nodes.ON_DEMAND}")
+            return Order(candidate=f"{want.size.name}/{want.capacity or sizing.ON_DEMAND}")
         rest = dataclasses.replace(want, count=left)
         return self._inner.order(rest, still_wanted=still_wanted, any_ready=any_ready)
 

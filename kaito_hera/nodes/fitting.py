@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from kaito_hera import errors, nodes, sizing
+from kaito_hera import errors, sizing
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.api.resource import Partition
 from kaito_hera.findings import Finding
@@ -23,13 +23,11 @@ def left_out(workspace: Workspace, settings: Settings, found: list[Finding]) -> 
     """The kinds of node that are not to be tried, with the reason; none where nothing would be left."""
     if not _left(workspace, found):
         return ()
-    sizes = {candidate.field: candidate.size.name for candidate in sizing.candidates(workspace)}
-    reasons = {sizes[f.field]: str(f) for f in reversed(found) if f.fatal and f.error in _UNFIT}
-    usual = "" if settings.node_provider == "byo" else nodes.ON_DEMAND
+    reasons = {f.field: str(f) for f in reversed(found) if f.fatal and f.error in _UNFIT}
     return tuple(
-        Refusal(candidate=want.candidate, reason=reasons[want.size.name])
-        for want in nodes.candidates(workspace, usual)
-        if want.size and want.size.name in reasons
+        Refusal(candidate=candidate.name, reason=reasons[candidate.field])
+        for candidate in sizing.candidates(workspace, sizing.usual(settings))
+        if candidate.field in reasons
     )
 
 

@@ -5,7 +5,7 @@ import datetime
 import pytest
 
 import presets
-from kaito_hera import errors, findings, sizing
+from kaito_hera import errors, findings, nodes, sizing
 from kaito_hera.settings import Settings
 from presets import memory
 from tests import making
@@ -38,6 +38,18 @@ def test_candidates_are_tried_size_by_size_each_with_every_capacity():
         "Standard_NC24ads_A100_v4/spot",
         "Standard_NC24ads_A100_v4/on-demand",
     ]
+
+
+def test_a_provider_is_asked_for_the_same_kinds_of_node_under_the_same_names():
+    sizes = ["Standard_NC4as_T4_v3", "standard_nc24ads_a100_v4", "standard_nc4as_t4_v3"]
+    for resource in ({"instanceTypes": sizes}, {"instanceTypes": sizes, "capacity": ["spot", "on-demand"]}):
+        parsed = making.parsed(workspace(**resource))
+        for settings in (AKS, Settings()):
+            kinds = sizing.candidates(parsed, sizing.usual(settings))
+            assert [kind.name for kind in kinds] == [
+                want.candidate for want in nodes.candidates(parsed, sizing.usual(settings))
+            ]
+            assert len({kind.size.name for kind in kinds}) == 2
 
 
 def test_brought_nodes_without_a_size_have_no_candidate_and_nothing_against_them():

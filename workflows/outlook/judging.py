@@ -63,11 +63,8 @@ def _unread(obj: dict[str, Any], found: list[Finding]) -> outlook.Outlook:
 
 def _tried(workspace: Workspace, settings: Settings, found: list[Finding]) -> tuple[sizing.Candidate, ...]:
     """The kinds of node without those that are left out."""
-    every = sizing.candidates(workspace)
-    if any(finding.error is errors.UnknownInstanceTypeError for finding in found):
-        return every
     left_out = {refusal.candidate for refusal in fitting.left_out(workspace, settings, found)}
-    return tuple(one for one in every if not {one.name, one.size.name} & left_out)
+    return tuple(one for one in sizing.candidates(workspace, sizing.usual(settings)) if one.name not in left_out)
 
 
 def _demands(

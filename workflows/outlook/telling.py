@@ -46,11 +46,10 @@ def candidates(
     region: str | None,
 ) -> tuple[Candidate, ...]:
     """The kinds of node in the order in which they are tried; of nodes that are there nobody asks the capacity."""
-    named = settings.node_provider != "byo" or workspace.resource.capacity
     return tuple(
         Candidate(
             size=one.size.name,
-            capacity=one.capacity if named else "",
+            capacity=one.capacity,
             tried=one in tried,
             gpu=one.size.gpu,
             gpus=one.size.gpus,
@@ -63,7 +62,7 @@ def candidates(
             priced_on=one.size.priced_on,
             retired_on=one.size.retired_on,
         )
-        for one in sizing.candidates(workspace)
+        for one in sizing.candidates(workspace, sizing.usual(settings))
     )
 
 
