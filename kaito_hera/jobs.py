@@ -139,7 +139,7 @@ def _verdict(job: dict[str, Any], pod: dict[str, Any] | None) -> dict[str, Any]:
     if not end or pod is None or _lost(pod):
         status = (pod or {}).get("status", {})
         why = status.get("message") or status.get("reason") or "its pod is gone"
-        raise errors.reported("NodeLost", f"{what} lost its node: {why}; the next attempt starts anew", retryable=True)
+        raise errors.reported("NodeLost", f"{what} lost its node: {why}; the next attempt takes over", retryable=True)
     if end.get("reason") == "OOMKilled":
         raise errors.reported("OOMKilled", f"{what} needs more main memory than its node has", retryable=False)
     tail = end.get("message", "")[-1500:]

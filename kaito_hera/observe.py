@@ -129,6 +129,7 @@ class _Progress(status.Model):
     loss: pydantic.FiniteFloat | None = None
     tokens_per_second: pydantic.FiniteFloat | None = None
     eta_seconds: _Count | None = None
+    resumed_from_step: _Count | None = None
 
 
 def _progress(view: View) -> _Progress | None:
@@ -157,7 +158,8 @@ def _tuning(view: View) -> TuningStatus | None:
         return None
     before = view.before.tuning or TuningStatus()
     progress = _progress(view)
-    update = progress.model_dump(exclude={"phase", "percent"}, exclude_unset=True) if progress else {}
+    told = progress.model_dump(exclude={"phase", "percent"}, exclude_unset=True) if progress else {}
+    update = {"resumed_from_step": None, **told} if progress else {}  # an earlier attempt's says nothing of this one
     adapters = [view.steps[name].outputs.get("adapter", "") for name in ("preflight", "train") if name in view.steps]
     if view.satisfied.tune != view.wanted.tune:
         update["adapter_image"] = ""  # an earlier intent's adapter says nothing about this one

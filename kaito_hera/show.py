@@ -135,6 +135,7 @@ def _training(seen: Status, losses: tuple[float, ...]) -> list[Line]:
     tenth = run.step * 10 // run.max_steps if run.step and run.max_steps else 0
     if run.step is not None:
         parts = [f"step {run.step}" + (f" of {run.max_steps}" if run.max_steps else "")]
+        parts += [f"resumed from step {run.resumed_from_step}"] if run.resumed_from_step else []
         parts += [f"loss {run.loss:.4f}"] if run.loss is not None else []
         parts += [f"{run.tokens_per_second:.0f} tokens/s"] if run.tokens_per_second else []
         parts += [f"{_span(run.eta_seconds)} left"] if run.eta_seconds else []

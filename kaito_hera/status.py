@@ -123,6 +123,8 @@ class TuningStatus(Model):
     """Tokens trained on per second."""
     eta_seconds: int | None = None
     """Seconds that are left, estimated."""
+    resumed_from_step: int | None = None
+    """The step after which this attempt went on from a checkpoint of an earlier one."""
     adapter_image: str = ""
     """The pushed adapter by digest."""
 

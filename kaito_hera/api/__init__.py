@@ -10,7 +10,7 @@ from kaito_hera.api.base import Model, Rule
 from kaito_hera.api.inference import Adapter, Inference, Preset, PresetOptions
 from kaito_hera.api.resource import LabelSelector, Resource
 from kaito_hera.api.sources import AdapterSource, Input, Output, Volume
-from kaito_hera.api.tuning import Tuning
+from kaito_hera.api.tuning import Checkpoint, Tuning
 from kaito_hera.api.workspace import FINALIZER, GROUP, Metadata, Workspace
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "SERVE_ANNOTATION",
     "Adapter",
     "AdapterSource",
+    "Checkpoint",
     "Inference",
     "Input",
     "LabelSelector",

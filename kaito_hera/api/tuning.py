@@ -8,6 +8,8 @@ from kaito_hera.api.base import MaybeName, Model, Rule, Seconds
 from kaito_hera.api.inference import Preset
 from kaito_hera.api.sources import Input, Output
 
+_INTERVAL = 300
+"""Seconds: what an eviction costs at most, beside the minutes until another node is there."""
 _ANEW = "cannot be changed: delete the Workspace and apply it anew, or apply another one"
 
 
@@ -22,12 +24,47 @@ Method = Annotated[
 ]
 
 
+class Checkpoint(Model):
+    """How training is kept from being lost with its node: the next attempt goes on from the newest checkpoint."""
+
+    rules = (
+        Rule(
+            "!has(self.intervalSeconds) || !has(self.destination) || self.destination != 'None'",
+            "intervalSeconds says nothing where destination is None; take one of them out",
+            lambda c: c.interval_seconds is None or c.destination != "None",
+        ),
+    )
+
+    interval_seconds: Annotated[int, pydantic.Field(ge=10, le=86_400)] | None = None
+    """Time between two checkpoints; default 300. They take a twentieth of the time at most.
+
+    An edit counts from the next attempt on.
+    """
+    destination: Literal["Output", "None"] | None = None
+    """Output: beside the adapter until that is there; for now only where output is a volume. None: none are kept.
+
+    Default: Output for a volume, None for an image.
+    """
+
+    @property
+    def asks(self) -> bool:
+        """Whether it wants some to be kept."""
+        return self.destination == "Output" or (self.destination is None and self.interval_seconds is not None)
+
+
 class Tuning(Model):
     """Tune a model, push the adapter, then serve the model with it."""
 
     rules = (
         Rule("self.preset.name == oldSelf.preset.name", f"preset.name {_ANEW}"),
         Rule("self.method.lowerAscii() == oldSelf.method.lowerAscii()", f"method {_ANEW}"),
+        Rule(
+            "!has(self.checkpoint) || has(self.output.volumeSource) || !(has(self.checkpoint.destination) ?"
+            " self.checkpoint.destination == 'Output' : has(self.checkpoint.intervalSeconds))",
+            "checkpoint: outlives the pod only on an output.volumeSource for now; with output.image take it out, or"
+            " say destination: None",
+            lambda t: not t.checkpoint or t.output.volume_source is not None or not t.checkpoint.asks,
+        ),
     )
 
     preset: Preset
@@ -40,6 +77,8 @@ class Tuning(Model):
     """The data to learn from."""
     output: Output
     """Where the adapter goes."""
+    checkpoint: Checkpoint | None = None
+    """How training is kept from being lost with its node."""
     serve: bool | None = None
     """false: push the adapter, give the nodes back, serve nothing. The annotation kaito.sh/serve says the same."""
     active_deadline_seconds: Seconds | None = None
@@ -47,3 +86,11 @@ class Tuning(Model):
 
     An edit counts from the next attempt on.
     """
+
+    @property
+    def checkpoint_seconds(self) -> int:
+        """Time between checkpoints in the output's volume; 0 where none are kept."""
+        asked = self.checkpoint or Checkpoint()
+        if self.output.volume_source is None or asked.destination == "None":
+            return 0
+        return asked.interval_seconds or _INTERVAL

@@ -52,6 +52,7 @@ BAD_URLS = [
     "http://example.com/\n",
 ]
 VOLUMES = [{"persistentVolumeClaim": {"claimName": "data"}}, {"nfs": {"server": "s", "path": "/"}}]
+CHECKPOINTS = [None, {}, {"destination": "None"}]
 STRENGTHS = ["0", "1", "1.0", "0.5", ".5", "1.", "+1", "1e-1", "00.5", "0.", "1.00"]
 BAD_STRENGTHS = [
     "1.1",
@@ -260,6 +261,12 @@ RULES = {  # the CRD's own
         "lost output": (
             "tuning.output",
             [{"volumeSource": {kind: {}}} for kind in ("emptyDir", "secret", "ephemeral")],
+        ),
+        "no place": ("tuning.checkpoint", [{"destination": "Output"}, {"intervalSeconds": 60}]),
+        "no checkpoint": ("tuning.checkpoint", [{"destination": "None", "intervalSeconds": 60}]),
+        "seldom": (
+            ("tuning.output", [{"volumeSource": volume} for volume in VOLUMES]),
+            ("tuning.checkpoint", [{"intervalSeconds": each} for each in (9, 10, 86_400, 86_401)]),
         ),
         "empty input": ("tuning.input", [{"volumeSource": {"emptyDir": {}}}]),
         "options": (

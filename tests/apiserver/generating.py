@@ -49,6 +49,7 @@ def _sound(draw, kind):
         image, volume = draw(st.sampled_from(edges.IMAGES)), draw(st.sampled_from(edges.VOLUMES))
         given = [{"urls": draw(several)}, {"image": image}, {"volumeSource": volume}]
         body["tuning"]["input"] = draw(st.sampled_from(given))
+        body["tuning"]["checkpoint"] = draw(st.sampled_from(edges.CHECKPOINTS))
         body["tuning"]["method"] = draw(st.sampled_from(["lora", "qlora", "QLoRA"]))
     return copy.deepcopy(body)
 

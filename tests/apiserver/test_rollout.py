@@ -136,6 +136,14 @@ def test_a_gpu_is_required_unless_its_lack_was_accepted(cluster, apply, settings
     assert asks.tuning.config(run).require_gpu is required
 
 
+def test_what_is_asked_of_training_says_how_often_a_checkpoint_is_taken(cluster, apply, settings):
+    body = making.tuning()
+    claim = {"volumeSource": {"persistentVolumeClaim": {"claimName": "out"}}}
+    body["tuning"] |= {"output": claim, "checkpoint": {"intervalSeconds": 60}}
+    run = Run(cluster, Workspace.parse(apply(body)), settings, provider=None)
+    assert asks.tuning.config(run).checkpoint_seconds == 60
+
+
 def test_a_missing_pull_secret_is_named_with_its_field(apply, rolled_out):
     adapters = [{"source": {"name": "a", "image": "a.azurecr.io/x:1", "imagePullSecrets": ["nobody"]}}]
     with pytest.raises(

@@ -43,6 +43,46 @@ def test_a_volume_is_not_larger_than_what_a_workflow_carries():
         Workspace.parse(workspace)
 
 
+IMAGE = making.tuning()["tuning"]["output"]
+VOLUME = {"volumeSource": {"persistentVolumeClaim": {"claimName": "out"}}}
+
+
+@pytest.mark.parametrize(
+    ("output", "checkpoint", "seconds"),
+    [
+        (VOLUME, None, 300),
+        (VOLUME, {}, 300),
+        (VOLUME, {"destination": "Output"}, 300),
+        (VOLUME, {"intervalSeconds": 60}, 60),
+        (VOLUME, {"destination": "None"}, 0),
+        (IMAGE, None, 0),
+        (IMAGE, {}, 0),
+        (IMAGE, {"destination": "None"}, 0),
+    ],
+)
+def test_checkpoints_are_kept_where_they_outlive_the_pod(output, checkpoint, seconds):
+    workspace = making.tuning()
+    workspace["tuning"] |= {"output": output, **({} if checkpoint is None else {"checkpoint": checkpoint})}
+    assert making.parsed(workspace).tuning.checkpoint_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("output", "checkpoint", "says"),
+    [
+        (IMAGE, {"destination": "Output"}, "outlives the pod only on an output.volumeSource for now"),
+        (IMAGE, {"intervalSeconds": 60}, "with output.image take it out, or say destination: None"),
+        (VOLUME, {"intervalSeconds": 60, "destination": "None"}, "says nothing where destination is None"),
+        (VOLUME, {"intervalSeconds": 9}, "greater than or equal to 10"),
+        (VOLUME, {"destination": "Input"}, "'Output' or 'None'"),
+    ],
+)
+def test_checkpoints_that_would_be_lost_are_not_promised(output, checkpoint, says):
+    workspace = making.tuning()
+    workspace["tuning"] |= {"output": output, "checkpoint": checkpoint}
+    with pytest.raises(pydantic.ValidationError, match=says):
+        making.parsed(workspace)
+
+
 @pytest.mark.parametrize("name", ["7b.x-Chat", "7b-chat", "old.phi", "x" * 200 + ".y"])
 def test_a_name_that_only_kaito_allowed_is_refused_anew_and_left_in_peace_where_it_is(name):
     stored = making.inference(name=name)

@@ -33,6 +33,7 @@ def test_a_change_of_nodes_is_a_change_of_nodes(change, expected):
         (("input", "urls"), ["https://example.com/other.parquet"], {"tune", "serve"}),
         (("output", "image"), "team.azurecr.io/adapter:2", {"tune", "serve"}),
         (("output", "imagePushSecret"), "other", set()),
+        (("checkpoint",), {"destination": "None"}, set()),
     ],
 )
 def test_a_change_of_tuning_tunes_and_serves_anew(path, value, expected):

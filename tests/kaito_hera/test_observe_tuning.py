@@ -24,6 +24,20 @@ def test_training_shows_its_progress():
     assert status.state == "Running"
 
 
+@pytest.mark.parametrize(("told", "shown"), [({}, None), ({"resumed_from_step": 9}, 9)])
+def test_where_an_attempt_went_on_from_is_its_own(told, shown):
+    workspace = making.tuning()
+    before = recorded(workspace, kind="tune").model_copy(update={"tuning": TuningStatus(step=7, resumed_from_step=5)})
+    progress = {"phase": "train", "percent": 40, "step": 12, **told}
+    status = observed(
+        workspace,
+        before,
+        workflows=[making.workflow(workspace, kind="tune", train="Running")],
+        jobs=[making.job(workspace, progress=progress)],
+    )
+    assert (status.tuning.step, status.tuning.resumed_from_step) == (12, shown)
+
+
 def test_a_tuning_pod_that_cannot_start_says_why():
     workspace = making.tuning()
     waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image x"}}}

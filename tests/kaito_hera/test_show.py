@@ -48,14 +48,22 @@ def test_a_new_workspace_shows_what_it_waits_for():
 def test_training_shows_its_progress_and_its_loss():
     workspace = making.tuning()
     flow = making.workflow(workspace, kind="tune", await_nodes="Succeeded", train="Running", age=75)
-    progress = {"phase": "train", "percent": 50, "step": 12, "max_steps": 24, "loss": 1.5, "eta_seconds": 90}
+    progress = {
+        "phase": "train",
+        "percent": 50,
+        "step": 12,
+        "max_steps": 24,
+        "loss": 1.5,
+        "eta_seconds": 90,
+        "resumed_from_step": 8,
+    }
     before = Status(workflow=WorkflowStatus(name=flow["metadata"]["name"], kind="tune", attempt=1, generation=1))
     seen = making.live(
         workflows=[flow], jobs=[making.job(workspace, progress=progress)], pods=[making.pod(workspace, "tuning")]
     )
     text = shown(workspace, observe(making.parsed(workspace), before, seen, AKS), losses=(4.0, 3.0, 1.5))
     assert "step      train for 1 min 14 s  [############............]  50 %  train" in text
-    assert "training  step 12 of 24, loss 1.5000, 1 min 30 s left" in text
+    assert "training  step 12 of 24, resumed from step 8, loss 1.5000, 1 min 30 s left" in text
     assert "loss      █▅▁  4.00 to 1.50" in text
 
 

@@ -37,6 +37,7 @@ def config(run: Run) -> tuning.TuningConfig:
         intent=_mark(intent.of(workspace).tune, text if asked.config else ""),
         allowed_private_cidrs=settings.allowed_private_cidrs,
         require_gpu=frames.require_gpu(settings),
+        checkpoint_seconds=asked.checkpoint_seconds,
     )
 
 
@@ -103,7 +104,7 @@ def _template(
         ),
         env=models.env(workspace, settings),
         limits=placement.limits,
-        spec={**placement.pod_fields(), "terminationGracePeriodSeconds": 60},
+        spec={**placement.pod_fields(), "terminationGracePeriodSeconds": tuning.GRACE_SECONDS},
         annotations={names.CONFIG: asked.model_dump_json(exclude_defaults=True)},
     )
     return pods.template(workspace, settings, frame)
