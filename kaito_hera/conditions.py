@@ -5,13 +5,14 @@ over these are in `observe`.
 """
 
 import dataclasses
+import datetime
 from typing import Any
 
 from kaito_hera import intent, live, names, status
 from kaito_hera.api import Workspace
 from kaito_hera.live import Live, Step
 from kaito_hera.settings import Settings
-from kaito_hera.status import Satisfied, Status
+from kaito_hera.status import Condition, Satisfied, Status
 
 Verdict = tuple[str, str, str]
 """Status, reason and message of a condition."""
@@ -45,6 +46,23 @@ class View:
     def deployment(self) -> dict[str, Any] | None:
         """The server."""
         return next((d for d in self.live.deployments if d["metadata"]["name"] == self.workspace.metadata.name), None)
+
+
+def stamped(before: Status, name: str, verdict: Verdict, *, now: datetime.datetime, generation: int) -> Condition:
+    """The verdict as a condition; its time moves only when the status flips."""
+    state, reason, message = verdict
+    old = before.condition(name)
+    since = old.last_transition_time if old and old.status == state else status.rfc3339(now)
+    return Condition.model_validate(
+        {
+            "type": name,
+            "status": state,
+            "reason": reason or "Unknown",
+            "message": message,
+            "lastTransitionTime": since,
+            "observedGeneration": generation,
+        }
+    )
 
 
 def preflight_succeeded(view: View) -> Verdict:
@@ -96,9 +114,8 @@ def inference_ready(view: View) -> Verdict:
         return (
             _given_back(view) if _released(view) else _by_step(view, status.INFERENCE_READY, "roll-out", passed=False)
         )
-    wanted = deployment["spec"].get("replicas", 1)
-    ready = deployment.get("status", {}).get("readyReplicas", 0)
-    if wanted > 0 and ready >= wanted:
+    ready, wanted = live.replicas(deployment)
+    if 0 < wanted <= ready:
         return _true(status.INFERENCE_READY)
     if ready < wanted and (refused := live.refused(deployment)):
         return "False", "PodsRefused", f"Deployment {view.workspace.key}: {refused}"

@@ -148,6 +148,11 @@ def waiting(pod: Object) -> Reason | None:
     return None
 
 
+def replicas(deployment: Object) -> tuple[int, int]:
+    """How many are ready, and how many are wanted."""
+    return deployment.get("status", {}).get("readyReplicas", 0), deployment["spec"].get("replicas", 1)
+
+
 def refused(deployment: Object) -> str:
     """Why a Deployment's pods cannot even be made: a quota, Pod Security, a missing service account."""
     conditions = {c["type"]: c for c in deployment.get("status", {}).get("conditions", []) if c["status"] == "True"}

@@ -12,7 +12,7 @@ from kaito_hera.api import Workspace
 from kaito_hera.conditions import Verdict, View
 from kaito_hera.live import Live, Step
 from kaito_hera.settings import Settings
-from kaito_hera.status import Condition, ModelStatus, Satisfied, Status, StepStatus, TuningStatus, WorkflowStatus
+from kaito_hera.status import ModelStatus, Satisfied, Status, StepStatus, TuningStatus, WorkflowStatus
 
 _LATE = "edited since attempt"
 _NEXT = "deadlines and Secrets that were edited count from the next attempt on"
@@ -41,7 +41,10 @@ def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings
     verdicts |= _summary(view, after, verdicts)
     return after.model_copy(
         update={
-            "conditions": tuple(_condition(view, name, verdict) for name, verdict in verdicts.items()),
+            "conditions": tuple(
+                conditions.stamped(before, name, verdict, now=seen.now, generation=workspace.metadata.generation)
+                for name, verdict in verdicts.items()
+            ),
             "state": _state(view, verdicts),
         }
     )
@@ -273,20 +276,3 @@ def _state(view: View, verdicts: dict[str, Verdict]) -> str:
     if verdicts[status.WORKSPACE_READY][0] == "True":
         return "Ready"
     return "NotReady" if view.before.state in {"Ready", "NotReady"} else "Pending"
-
-
-def _condition(view: View, name: str, verdict: Verdict) -> Condition:
-    """The verdict as a condition; its time moves only when the status flips."""
-    state, reason, message = verdict
-    old = view.before.condition(name)
-    since = old.last_transition_time if old and old.status == state else status.rfc3339(view.live.now)
-    return Condition.model_validate(
-        {
-            "type": name,
-            "status": state,
-            "reason": reason or "Unknown",
-            "message": message,
-            "lastTransitionTime": since,
-            "observedGeneration": view.workspace.metadata.generation,
-        }
-    )

@@ -9,14 +9,14 @@ from typing import Any, Protocol
 
 import pydantic
 
-from kaito_hera import api, decide, errors, names, status
+from kaito_hera import api, decide, errors, invalid, names
 from kaito_hera import cluster as clusters
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.live import Live, Object
 from kaito_hera.observe import observe
 from kaito_hera.settings import Settings
-from kaito_hera.status import Condition, ModelStatus, NodesStatus, Status, WorkflowStatus
+from kaito_hera.status import ModelStatus, NodesStatus, Status, WorkflowStatus
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Reconciler:
         except pydantic.ValidationError as cause:
             if leaving:  # of another version's CRD: who it is is all that a release needs
                 return Workspace.bare(api.Metadata.model_validate(obj["metadata"]), obj["apiVersion"])
-            self._refuse(obj, seen, f"{_first(cause)}; this version of kaito-hera does not know it")
+            self._refuse(obj, seen, invalid.words(cause))
             return None
         if not leaving and (broken := workspace.broken(as_new=True)):  # KAITO took it
             self._refuse(obj, seen, "; ".join(broken))
@@ -179,24 +179,14 @@ class Reconciler:
         stored = self._cluster.patch(clusters.WORKSPACE, metadata.name, metadata.namespace, body, subresource="status")
         return Workspace.parse(stored)
 
-    def _refuse(self, obj: Object, seen: Live, message: str) -> None:
-        """An object of which nothing can be made here, stored by another version's CRD: say so and touch nothing."""
-        metadata = obj["metadata"]
-        before = Status.of(obj)
-        condition = Condition(
-            type=status.STALLED,
-            status="True",
-            reason="InvalidWorkspace",
-            message=message,
-            last_transition_time=status.rfc3339(seen.now),
-            observed_generation=metadata.get("generation", 0),
-        )
-        old = before.condition(status.STALLED)
-        if old and old.message == message:
+    def _refuse(self, obj: Object, seen: Live, why: str) -> None:
+        """Say so, and touch nothing: of the rest of its status, another version's or KAITO's, nothing is known."""
+        before, after = Status.of(obj), invalid.observe(obj, seen, why)
+        if after == before:
             return
-        others = [c for c in before.conditions if c.type != status.STALLED]
-        conditions = [c.model_dump(by_alias=True) for c in (*others, condition)]
-        body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": {"conditions": conditions}}
+        metadata = obj["metadata"]
+        told = {"conditions": after.dump()["conditions"]}
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": told}
         name, namespace = metadata["name"], metadata["namespace"]
         self._cluster.patch(clusters.WORKSPACE, name, namespace, body, subresource="status")
 
@@ -204,11 +194,6 @@ class Reconciler:
         """Their Workspace is gone, though they were still there: they go too."""
         for workflow in workflows:
             self._cluster.delete(clusters.WORKFLOW, workflow["metadata"]["name"], self._settings.namespace)
-
-
-def _first(cause: pydantic.ValidationError) -> str:
-    first = cause.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def release_job(workspace: Workspace, settings: Settings, manifest: dict[str, Any]) -> dict[str, Any]:

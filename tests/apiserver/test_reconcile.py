@@ -90,6 +90,7 @@ def test_a_name_that_only_kaito_s_crd_took_is_told_and_can_be_deleted(cluster, n
     stored = settled(cluster, reconciler, get(cluster, namespace), live())
     told = {c["type"]: c["message"] for c in stored["status"]["conditions"]}
     assert "metadata.name" in told["Stalled"]
+    assert told["Ready"] == told["Stalled"]
     assert "workflow" not in stored["status"]
     cluster.delete(clusters.WORKSPACE, "7b.x-chat", namespace)
     for _ in range(5):
