@@ -1,13 +1,13 @@
 """KAITO's rules V1 to V40, its rules on updates and its oddities, on the real API server. argo/RULES.md maps them."""
 
 import copy
-import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests import making
+from tests.apiserver import asking
 
 CASES = yaml.safe_load((Path(__file__).parent / "rules.yaml").read_text())
 INFERENCE = making.inference()
@@ -44,19 +44,17 @@ def assert_says(said, words):
 
 @pytest.mark.parametrize("version", ["v1alpha1", "v1beta1"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["case"])
-def test_rule(kubectl, namespace, case, version):
+def test_rule(cluster, namespace, case, version):
     body = {**BASES[case["from"]], "apiVersion": f"kaito.sh/{version}", "metadata": {"name": "w"}}
-    body = json.dumps(patched(body, case.get("with", {})))
-    create = ["create", "--namespace", namespace, "--filename=-"]
-    if change := case.get("then"):
-        kubectl(*create, stdin=body)
-        kind = f"workspaces.{version}.kaito.sh"
-        said = kubectl("patch", "-n", namespace, kind, "w", "--type=merge", "-p", json.dumps(change), check=False)
-    else:
-        said = kubectl(*create, "--dry-run=server", stdin=body, check=False)
+    body = patched(body, case.get("with", {}))
+    change = case.get("then")
+    said = asking.create(cluster, body, namespace, keep=bool(change))
+    if change:
+        assert said.taken, said.message
+        said = asking.edit(cluster, body, namespace, change)
     if words := case.get("refused"):
-        assert said.returncode != 0, f"admitted: {said.stdout}"
-        assert_says(said.stderr, words)
+        assert said.refused, said
+        assert_says(said.message, words)
     else:
-        assert said.returncode == 0, said.stderr
-        assert_says(said.stderr, case.get("warned", []))
+        assert said.taken, said.message
+        assert_says("\n".join(said.warnings), case.get("warned", []))

@@ -1,7 +1,7 @@
 """Both API versions carry the same fields, and a change of the user's is judged by what was there before."""
 
 import copy
-import json
+import dataclasses
 
 import pytest
 
@@ -43,6 +43,7 @@ WHOLE = {
         "config": "params",
         "input": {"name": "data", "volumeSource": VOLUME},
         "output": {"volumeSource": {"nfs": {"server": "nfs", "path": "/out", "unheardOf": None}}},
+        "checkpoint": {"intervalSeconds": 60, "destination": "Output"},
         "serve": True,
         "activeDeadlineSeconds": 600,
     },
@@ -53,22 +54,18 @@ TEMPLATE = {
 }
 
 
-def as_version(workspace, version, name="w"):
-    return {**workspace, "apiVersion": f"kaito.sh/{version}", "kind": "Workspace", "metadata": {"name": name}}
-
-
 @pytest.mark.parametrize(("wrote", "reads"), [("v1alpha1", "v1beta1"), ("v1beta1", "v1alpha1")])
 @pytest.mark.parametrize(
     "workspace",
     [WHOLE, {"resource": {"count": 1, "labelSelector": {}}, "inference": {"template": TEMPLATE}}],
     ids=["whole", "template"],
 )
-def test_nothing_is_lost_between_the_versions(kubectl, namespace, workspace, wrote, reads):
-    kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(as_version(workspace, wrote)))
-    kind = f"workspaces.{reads}.kaito.sh"
-    read = json.loads(kubectl("get", "-n", namespace, kind, "w", "-o", "json").stdout)
-    kubectl("replace", "-n", namespace, "-f", "-", stdin=json.dumps(read))
-    again = json.loads(kubectl("get", "-n", namespace, f"workspaces.{wrote}.kaito.sh", "w", "-o", "json").stdout)
+def test_nothing_is_lost_between_the_versions(cluster, namespace, workspace, wrote, reads):
+    first, second = (dataclasses.replace(clusters.WORKSPACE, version=version) for version in (wrote, reads))
+    kind = {"apiVersion": first.api_version, "kind": first.name}
+    cluster.create(first, {**workspace, **kind, "metadata": {"name": "w", "namespace": namespace}})
+    cluster.replace(second, cluster.get(second, "w", namespace))
+    again = cluster.get(first, "w", namespace)
     assert {part: again[part] for part in workspace} == workspace
 
 
