@@ -25,11 +25,6 @@ class Problem:
     """Field, value seen, what is allowed, what to do."""
 
     @property
-    def field(self) -> str:
-        """Of the Workspace."""
-        return self.message.partition(": ")[0]
-
-    @property
     def severity(self) -> Severity:
         """error: an apply is refused. warning: kubectl prints it."""
         return self.rule.severity
@@ -47,8 +42,3 @@ def problems(workspace: Workspace, settings: Settings, on: datetime.date | None 
     """
     case = Case(workspace, settings, Tables(), on or datetime.datetime.now(datetime.UTC).date())
     return tuple(Problem(asked, message) for asked in RULES if asked.found is not None for message in asked.found(case))
-
-
-def warnings(workspace: Workspace, settings: Settings) -> tuple[str, ...]:
-    """What works but should be known, for status."""
-    return tuple(problem.message for problem in problems(workspace, settings) if problem.severity == "warning")

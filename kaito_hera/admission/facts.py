@@ -13,7 +13,7 @@ _SIZES = ("resource.instanceType", "resource.instanceTypes")
 
 
 def _row(name: str, column: str) -> str:
-    return f"variables.{name}[{tables.column(tables.Preset, column)}]"
+    return f"variables.{name}[{tables.column(column)}]"
 
 
 def variables() -> dict[str, str]:

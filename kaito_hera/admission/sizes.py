@@ -26,7 +26,7 @@ def _data(kind: str, name: str) -> str:
 
 
 def _unknown(case: Case) -> list[str]:
-    bad = [size for size in case.workspace.resource.sizes if case.tables.size(size) is None]
+    bad = [size for size in case.workspace.resource.sizes if not case.tables.usable(size)]
     return [f"{_field(case)}: {quoted(size)} {_UNKNOWN}" for size in bad]
 
 
@@ -55,15 +55,16 @@ def _needs(case: Case) -> list[_Need]:
 
 def _too_small(case: Case) -> list[str]:
     """For each thing to do that no named size can hold; sizes that nobody knows might."""
-    rows = [(size, case.tables.size(size)) for size in case.workspace.resource.sizes]
-    if not rows or any(row is None or row.usable == "0.0" for _, row in rows):
+    sizes = case.workspace.resource.sizes
+    gib = [case.tables.usable(size) for size in sizes]
+    if not gib or not {"", "0.0"}.isdisjoint(gib):
         return []
-    has = ", ".join(f"{size} has {row.usable} GiB" for size, row in rows if row)
+    has = ", ".join(f"{size} has {usable} GiB" for size, usable in zip(sizes, gib, strict=True))
     return [
         f"{_field(case)}: {has} of usable memory per GPU, to {need.verb} {case.workspace.preset_name} needs {need.gib}"
         f" GiB; {_advice(need.holder)}{_REMEDY}"
         for need in _needs(case)
-        if all(float(row.usable) < float(need.gib) for _, row in rows if row)
+        if all(float(usable) < float(need.gib) for usable in gib)
     ]
 
 
@@ -72,7 +73,7 @@ def _advice(holder: str) -> str:
 
 
 def _column(name: str) -> str:
-    return f"variables.row[{tables.column(tables.Preset, name)}]"
+    return f"variables.row[{tables.column(name)}]"
 
 
 def variables() -> dict[str, str]:
@@ -80,8 +81,8 @@ def variables() -> dict[str, str]:
     lora = "object.tuning.method.lowerAscii() == 'lora'"
     tune = ", ".join(f"{lora} ? {_column(f'{part}lora')} : {_column(f'{part}qlora')}" for part in ("", "for_"))
     serve = f"[['serve', {_column('serve')}, {_column('for_serve')}]]"
-    usable = f"{_data('size', 's')}.split(' ')[{tables.column(tables.Size, 'usable')}]"
-    known = f"variables.sizes.all(s, {_data('size', 's')} != '' && {usable} != '0.0')"
+    usable = _data("size", "s")
+    known = f"variables.sizes.all(s, !({usable} in ['', '0.0']))"
     advice = "(n[2] == '-' ? 'no size holds it on one GPU: take a smaller model, or ' : 'take ' + n[2] + ', or ')"
     return {
         "needs": "variables.found == '' || object.resource.?partition.?profile.hasValue() ? []"

@@ -40,17 +40,6 @@ class Preset:
     for_qlora: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """A row of a GPU size."""
-
-    usable: str
-    """GiB of one GPU that a process gets; 0 where not known."""
-    cloud: str
-    retired: str
-    """The last day in the public cloud, or a dash."""
-
-
 class Tables:
     """The rows, made when they are asked for."""
 
@@ -63,12 +52,9 @@ class Tables:
         except presets.UnknownNameError:
             return None
 
-    def size(self, name: str) -> Size | None:
-        """The row of a size."""
-        try:
-            return _size(presets.size(name).name)
-        except presets.UnknownNameError:
-            return None
+    def usable(self, name: str) -> str:
+        """GiB of one GPU of a size that a process gets, 0.0 where not known; empty where the size is not."""
+        return self._said(_usable, name)
 
     def kernels(self, name: str) -> str:
         """Why the images cannot use the GPUs of a size; empty where they can."""
@@ -102,7 +88,7 @@ def data() -> dict[str, str]:
         row = " ".join(dataclasses.astuple(_preset(name)))
         rows |= {key("preset", alias): row for alias in (model.hub_id, name)}
     for name in presets.sizes():
-        rows[key("size", name)] = " ".join(dataclasses.astuple(_size(name)))
+        rows[key("size", name)] = _usable(name)
         notes = {"kernels": _kernels(name), "last": _last_day(name)}
         rows |= {key(kind, name): note for kind, note in notes.items() if note}
     return dict(sorted(rows.items()))
@@ -113,9 +99,9 @@ def key(kind: str, name: str) -> str:
     return f"{kind}.{name.lower().replace('/', '--')}"
 
 
-def column(of: type[Preset | Size], name: str) -> int:
-    """The place of a word in its row."""
-    return [field.name for field in dataclasses.fields(of)].index(name)
+def column(name: str) -> int:
+    """The place of a word in a preset's row."""
+    return [field.name for field in dataclasses.fields(Preset)].index(name)
 
 
 @functools.cache
@@ -143,10 +129,9 @@ def _holder(gib: float) -> str:
 
 
 @functools.cache
-def _size(name: str) -> Size:
+def _usable(name: str) -> str:
     size = presets.sizes()[name]
-    retired = size.retired_on.isoformat() if size.retired_on else _NONE
-    return Size(usable=_up(size.gib_per_gpu * size.usable), cloud=size.cloud, retired=retired)
+    return _up(size.gib_per_gpu * size.usable)
 
 
 @functools.cache

@@ -1,11 +1,14 @@
 """The admission policies without an API server: what is committed, and what Python says."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
+import presets
 from kaito_hera import admission
+from kaito_hera.admission import sizes, tables
 from kaito_hera.settings import Settings
 from tests import making
 from tests.apiserver.conftest import ROOT
@@ -29,15 +32,25 @@ def test_each_rule_has_a_name_of_its_own():
     assert len(set(names)) == len(names)
 
 
+def test_the_tables_have_no_word_that_no_rule_reads():
+    rows = tables.data()
+    read = " ".join(rule.cel for rule in admission.RULES) + json.dumps(sizes.variables())
+    words = next(row for key, row in rows.items() if key.startswith("preset.")).split()
+    assert [f"variables.row[{at}]" in read for at in range(len(words))] == [True] * len(words)
+    assert [len(row.split()) for key, row in rows.items() if key.startswith("size.")] == [1] * len(presets.sizes())
+
+
 def test_a_problem_names_its_field_and_what_preflight_ends_with():
     workspace = making.parsed(making.edited(making.inference(), instanceType="Standard_NC7s_v9"))
     (problem,) = admission.problems(workspace, Settings())
-    assert (problem.field, problem.severity) == ("resource.instanceType", "error")
+    assert problem.message.startswith("resource.instanceType: ")
+    assert problem.severity == "error"
     assert problem.error.__name__ == "UnknownInstanceTypeError"
 
 
 def test_warnings_are_what_stops_nothing():
     workspace = making.parsed(making.edited(making.inference(), instanceType="Standard_NC6s_v3"))
-    told = admission.warnings(workspace, Settings())
-    assert [word in " ".join(told) for word in ("retired", "capability 7.0", "Standard_NC24ads_A100_v4")] == [True] * 3
-    assert not [problem for problem in admission.problems(workspace, Settings()) if problem.severity == "error"]
+    found = admission.problems(workspace, Settings())
+    told = " ".join(problem.message for problem in found)
+    assert [word in told for word in ("retired", "capability 7.0", "Standard_NC24ads_A100_v4")] == [True] * 3
+    assert {problem.severity for problem in found} == {"warning"}
