@@ -133,14 +133,3 @@ def dry_run(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind
     if own:  # it takes some things in a new object that it takes in no change
         with ownpod.in_users_words(kind, own=own):
             cluster.apply(kind, obj, dry_run=True)
-
-
-def config_map(cluster: clusters.Cluster, namespace: str, name: str, *, key: str, field: str) -> str:
-    """One key of a ConfigMap that the Workspace's `field` names."""
-    found = cluster.get(clusters.CONFIG_MAP, name, namespace)
-    if found is None:
-        raise errors.ConfigMapNotFoundError(f"{field}: ConfigMap {namespace}/{name} is missing")
-    if key not in found.get("data", {}):
-        has = ", ".join(found.get("data", {})) or "nothing"
-        raise errors.ConfigInvalidError(f"{field}: ConfigMap {namespace}/{name} has no key {key}, it has {has}")
-    return str(found["data"][key])

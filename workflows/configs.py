@@ -1,17 +1,95 @@
-"""The text of a server's config file, held against Workspace and model: what preflight and `plan` both say. Pure."""
+"""The config files that a Workspace names: read from ConfigMaps, held against Workspace and model.
+
+What preflight and `plan` both say. Pure but for `Read`, by which whoever asks finds ConfigMaps: in the cluster, or
+beside the manifest.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
 
 import presets
+from kaito_hera import errors
 from kaito_hera.api import Workspace
+from kaito_hera.settings import Settings
 from serving import inference_config
 from serving.inference_config import InferenceConfig
+from tuning import training_config
+from tuning.training_config import Method, TrainingConfig
+
+_T = TypeVar("_T")
+Read = Callable[[str, str], Mapping[str, str] | None]
+"""The data of a ConfigMap by its namespace and name; None where there is none."""
 
 
-def inference(workspace: Workspace, model: presets.Preset | None, text: str) -> tuple[InferenceConfig, tuple[str, ...]]:
-    """What is honoured of an inference_config.yaml, and warnings; raises ValueError."""
-    found, warnings = inference_config.parse(text)
+@dataclasses.dataclass(frozen=True)
+class Config(Generic[_T]):
+    """What is honoured of a file."""
+
+    honoured: _T
+    text: str = ""
+    """The file's; empty where the image's defaults are taken."""
+    warnings: tuple[str, ...] = ()
+
+
+def defaults(method: Method) -> TrainingConfig:
+    """The tuning image's own."""
+    return training_config.parse("training_config: {}", method)
+
+
+def template(method: str) -> str:
+    """The name of the operator's ConfigMap for tuning runs that name none."""
+    return f"{method}-params-template"
+
+
+def training(workspace: Workspace, settings: Settings, read: Read) -> Config[TrainingConfig]:
+    """A tuning run's: of the user's ConfigMap, else of the operator's, else the image's defaults.
+
+    Raises ConfigMapNotFoundError or ConfigInvalidError.
+    """
+    asked = workspace.tuning
+    assert asked is not None
+    namespace, name = workspace.metadata.namespace, asked.config
+    where = f"tuning.config: ConfigMap {namespace}/{name}"
+    if not name:
+        namespace, name = settings.namespace, template(asked.method)
+        where = f"the operator's ConfigMap {namespace}/{name}"
+        if read(namespace, name) is None:
+            return Config(defaults(asked.method))
+    text = _text(read, namespace, name, key="training_config.yaml", where=where)
+    try:
+        found = training_config.parse(text, asked.method)
+    except ValueError as cause:
+        raise errors.ConfigInvalidError(f"{where}: {cause}") from cause
+    return Config(found, text, tuple(f"{where}: {warning}" for warning in found.warnings))
+
+
+def inference(workspace: Workspace, model: presets.Preset | None, read: Read) -> Config[InferenceConfig]:
+    """A server's; raises ConfigMapNotFoundError or ConfigInvalidError."""
+    namespace, name = workspace.metadata.namespace, workspace.inference.config if workspace.inference else None
+    if not name:
+        return Config(InferenceConfig())
+    if workspace.preset is None:
+        text = f"inference.config: {name} has no effect, a pod of your own mounts its own settings"
+        return Config(InferenceConfig(), warnings=(text,))
+    where = f"inference.config: ConfigMap {namespace}/{name}"
+    text = _text(read, namespace, name, key=inference_config.FILE, where=where)
+    try:
+        found, warnings = inference_config.parse(text)
+    except ValueError as cause:
+        raise errors.ConfigInvalidError(f"{where}: {cause}") from cause
     if problem := _against(workspace, model, found):
-        raise ValueError(f"{inference_config.FILE}: {problem}")
-    return found, warnings
+        raise errors.ConfigInvalidError(f"{where}: {inference_config.FILE}: {problem}")
+    return Config(found, text, tuple(f"{where}: {warning}" for warning in warnings))
+
+
+def _text(read: Read, namespace: str, name: str, *, key: str, where: str) -> str:
+    data = read(namespace, name)
+    if data is None:
+        raise errors.ConfigMapNotFoundError(f"{where} is missing")
+    if key not in data:
+        raise errors.ConfigInvalidError(f"{where} has no key {key}, it has {', '.join(data) or 'nothing'}")
+    return data[key]
 
 
 def _against(workspace: Workspace, model: presets.Preset | None, config: InferenceConfig) -> str:

@@ -2,8 +2,19 @@
 
 import presets
 from kaito_hera import sizing
+from kaito_hera.api import Workspace
 from serving.inference_config import InferenceConfig
 from tuning.training_config import TrainingConfig
+
+
+def demands(
+    workspace: Workspace, model: presets.Preset | None, training: TrainingConfig | None, server: InferenceConfig
+) -> tuple[sizing.Demand, ...]:
+    """What is asked of one GPU; nothing of a model whose numbers are not known (yet)."""
+    if model is None:
+        return ()
+    rows = batch(training) if training else None
+    return sizing.demands(workspace, as_loaded(model, server), rows, server.max_model_len or 0)
 
 
 def batch(training: TrainingConfig) -> sizing.Batch:

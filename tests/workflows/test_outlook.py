@@ -10,8 +10,7 @@ from kaito_hera.intent import Parts
 from kaito_hera.settings import Azure, Settings
 from tests import making
 from tuning import training_config
-from workflows import needs
-from workflows.asks import inference
+from workflows import configs, needs
 from workflows.outlook import documents, judging, slips, telling
 from workflows.plan import plan
 
@@ -128,9 +127,10 @@ def of_config(text):
     made = making.inference()
     made["inference"]["config"] = "mine"
     data = {("team", "mine"): {"inference_config.yaml": text}}
-    told = judging.judge(made, documents.Documents((), data), AKS, on=TODAY)
+    beside = documents.Documents((), data)
+    told = judging.judge(made, beside, AKS, on=TODAY)
     workspace = making.parsed(made)
-    return told, lambda: inference.judged(workspace, models.find(workspace), text)[1]
+    return told, lambda: configs.inference(workspace, models.find(workspace), beside.config_map).warnings
 
 
 @pytest.mark.parametrize("text", ["vllm: {max-model-len: 99999}", "vllm: {max-modell-len: 5}", "- no map"])

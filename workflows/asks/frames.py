@@ -1,15 +1,35 @@
-"""What the asks of both images share: the small Job that looks before a GPU is bought, and the Secrets they name."""
+"""What the asks of both images share: the small Job that looks before a GPU is bought, configs, Secrets."""
 
 from typing import Any
 
+import presets
+from kaito_hera import cluster as clusters
 from kaito_hera import jobs, names, pods
 from kaito_hera.api import Workspace
+from kaito_hera.run import Run
 from kaito_hera.settings import Settings
+from serving.inference_config import InferenceConfig
+from workflows import configs
 from workflows.asks import models
 
 FOLDER = "/etc/kaito/job"
 CONFIG = f"{FOLDER}/config.json"
 _CHECK_SECONDS = 120
+
+
+def config_maps(run: Run) -> configs.Read:
+    """The cluster's ConfigMaps."""
+
+    def read(namespace: str, name: str) -> dict[str, str] | None:
+        found = run.cluster.get(clusters.CONFIG_MAP, name, namespace)
+        return None if found is None else found.get("data", {})
+
+    return read
+
+
+def inference(run: Run, found: presets.Preset | None = None) -> configs.Config[InferenceConfig]:
+    """What is honoured of the user's inference_config.yaml as it is now; `found` is a model that was looked at."""
+    return configs.inference(run.workspace, found or models.known(run.workspace), config_maps(run))
 
 
 def require_gpu(settings: Settings) -> bool:

@@ -16,8 +16,12 @@ _BRANCH = "main"
 
 
 def known(workspace: Workspace) -> presets.Preset | None:
-    """The preset; None for a model of the hub that no file here describes. Raises presets.UnknownNameError."""
-    return None if presets.is_hub_id(workspace.preset_name) else presets.preset(workspace.preset_name)
+    """The preset; None for a pod of the user's own, or a model of the hub that no file here describes.
+
+    Raises presets.UnknownNameError.
+    """
+    hub = workspace.preset is None or presets.is_hub_id(workspace.preset_name)
+    return None if hub else presets.preset(workspace.preset_name)
 
 
 def name(workspace: Workspace) -> str:

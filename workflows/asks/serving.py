@@ -10,7 +10,7 @@ from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from serving import config as serving
 from serving.inference_config import InferenceConfig
-from workflows.asks import frames, inference, models
+from workflows.asks import frames, models
 
 
 def server(run: Run, adapter: str) -> Server | None:
@@ -24,7 +24,7 @@ def server(run: Run, adapter: str) -> Server | None:
             f"roll-out of {workspace.key}: the adapter that it tuned is not known, and the base model must not be"
             " served in its place; please report this; deleting and applying the Workspace finds what was pushed"
         )
-    chosen, _ = inference.read(run)
+    chosen = frames.inference(run).honoured
     return expected(workspace, run.settings, chosen, adapter=adapter, pinned=run.pinned)
 
 

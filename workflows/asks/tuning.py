@@ -3,51 +3,47 @@
 import hashlib
 from typing import Any
 
-from kaito_hera import checks, errors, inherited, intent, jobs, names, nodes, pods, rollout, volumes
-from kaito_hera import cluster as clusters
+from kaito_hera import inherited, intent, jobs, names, nodes, pods, rollout, volumes
 from kaito_hera.api import Workspace
 from kaito_hera.api.sources import Volume
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from tuning import config as tuning
-from tuning import training_config
+from tuning.training_config import TrainingConfig
+from workflows import configs
 from workflows.asks import frames, models
 
 
 def config(run: Run) -> tuning.TuningConfig:
-    """The tuning run, its training_config read from the user's ConfigMap or the operator's template."""
+    """The tuning run, its training_config as the ConfigMap has it now."""
+    return config_of(run, training(run))
+
+
+def training(run: Run) -> configs.Config[TrainingConfig]:
+    """The training_config of the user's ConfigMap or the operator's template."""
+    return configs.training(run.workspace, run.settings, frames.config_maps(run))
+
+
+def config_of(run: Run, found: configs.Config[TrainingConfig]) -> tuning.TuningConfig:
+    """The tuning run with a training_config that was read already."""
     workspace, settings = run.workspace, run.settings
     asked = workspace.tuning
     assert asked is not None
-    text, field = _training_text(run.cluster, workspace, settings)
-    try:
-        training = training_config.parse(text, asked.method)
-    except ValueError as cause:
-        raise errors.ConfigInvalidError(f"{field}: {cause}") from cause
     return tuning.TuningConfig(
         workspace=workspace.key,
         preset=models.name(workspace),
         model=models.model(workspace, run.pinned),
         method=asked.method,
-        training=training,
+        training=found.honoured,
         input=tuning.Input(
             urls=asked.input.urls, image=asked.input.image or "", volume=_label(asked.input.volume_source)
         ),
         output=tuning.Output(image=asked.output.image or "", volume=_label(asked.output.volume_source)),
-        intent=_mark(intent.of(workspace).tune, text if asked.config else ""),
+        intent=_mark(intent.of(workspace).tune, found.text if asked.config else ""),
         allowed_private_cidrs=settings.allowed_private_cidrs,
         require_gpu=frames.require_gpu(settings),
         checkpoint_seconds=asked.checkpoint_seconds,
     )
-
-
-def warnings(workspace: Workspace, settings: Settings, asked: tuning.TuningConfig) -> tuple[str, ...]:
-    """What is in the training_config.yaml and decides nothing, or was renamed since."""
-    assert workspace.tuning is not None
-    where = f"the operator's ConfigMap {settings.namespace}/{asked.method}-params-template"
-    if workspace.tuning.config:
-        where = f"tuning.config: ConfigMap {workspace.metadata.namespace}/{workspace.tuning.config}"
-    return tuple(f"{where}: {warning}" for warning in asked.training.warnings)
 
 
 def _label(volume: Volume | None) -> str:
@@ -57,19 +53,6 @@ def _label(volume: Volume | None) -> str:
 def _mark(tune: str, config: str) -> str:
     """What the adapter is marked with in the registry: another text of the user's ConfigMap is another adapter."""
     return hashlib.sha256(f"{tune}\n{config}".encode()).hexdigest()[:16] if config else tune
-
-
-def _training_text(cluster: clusters.Cluster, workspace: Workspace, settings: Settings) -> tuple[str, str]:
-    asked = workspace.tuning
-    assert asked is not None
-    if asked.config:
-        namespace, name, field = workspace.metadata.namespace, asked.config, "tuning.config"
-    else:
-        namespace, name = settings.namespace, f"{asked.method}-params-template"
-        field = f"the operator's ConfigMap {namespace}/{name}"
-        if cluster.get(clusters.CONFIG_MAP, name, namespace) is None:
-            return "training_config: {}", field  # the tuning image's own defaults
-    return checks.config_map(cluster, namespace, name, key="training_config.yaml", field=field), field
 
 
 def task(run: Run, attempt: int, placement: nodes.Placement) -> jobs.Task:

@@ -17,6 +17,7 @@ from kaito_hera.intent import Parts
 from kaito_hera.live import Live
 from kaito_hera.settings import CONFIG_MAP, Settings
 from kaito_hera.status import Status
+from workflows import configs
 from workflows.outlook.documents import Documents, UnreadableError
 
 
@@ -41,7 +42,7 @@ def _config_maps(found: dict[str, Any], settings: Settings) -> list[tuple[str, s
     tuning, inference = found.get("tuning") or {}, found.get("inference") or {}
     named = [(own, part["config"]) for part in (tuning, inference) if part.get("config")]
     if tuning and not tuning.get("config"):
-        named.append((settings.namespace, f"{str(tuning.get('method')).lower()}-params-template"))
+        named.append((settings.namespace, configs.template(str(tuning.get("method")).lower())))
     return named
 
 

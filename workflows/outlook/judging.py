@@ -1,22 +1,22 @@
 """Fills an Outlook: what the operator's own pure code says of a Workspace and of what was read beside it."""
 
 import datetime
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-import presets
 from kaito_hera import decide, errors, live, models, refusals, sizing, status
 from kaito_hera.api import Workspace
 from kaito_hera.findings import Finding
 from kaito_hera.intent import Parts
 from kaito_hera.nodes import fitting
 from kaito_hera.settings import Settings
-from serving import inference_config
 from serving.inference_config import InferenceConfig
-from tuning import training_config
 from tuning.training_config import TrainingConfig
 from workflows import configs, needs, outlook
 from workflows.outlook import slips, telling
 from workflows.outlook.documents import Documents
+
+_T = TypeVar("_T")
 
 
 def judge(
@@ -34,10 +34,10 @@ def judge(
         return _unread(obj, found)
     found += refusals.findings(workspace, settings, on)
     model = models.find(workspace)
-    training, of_training = _training(workspace, beside, settings)
-    serving, of_serving = _serving(workspace, model, beside)
-    demands = _demands(workspace, model, training, serving)
-    found += [*of_training, *of_serving]
+    training, of_training = _training(workspace, settings, beside.config_map)
+    server, of_server = _read(lambda: configs.inference(workspace, model, beside.config_map), InferenceConfig())
+    demands = needs.demands(workspace, model, training, server)
+    found += [*of_training, *of_server]
     found += sizing.size_findings(workspace, settings, on, demands, region)
     found += [*sizing.memory_findings(workspace, demands, region), *_unsold(workspace, region)]
     found += fitting.partition_findings(workspace, settings, demands)
@@ -67,76 +67,32 @@ def _tried(workspace: Workspace, settings: Settings, found: list[Finding]) -> tu
     return tuple(one for one in sizing.candidates(workspace, sizing.usual(settings)) if one.name not in left_out)
 
 
-def _demands(
-    workspace: Workspace, model: presets.Preset | None, training: TrainingConfig | None, serving: InferenceConfig
-) -> tuple[sizing.Demand, ...]:
-    if model is None:
-        return ()
-    batch = needs.batch(training) if training else None
-    return sizing.demands(workspace, needs.as_loaded(model, serving), batch, serving.max_model_len or 0)
-
-
 def _training(
-    workspace: Workspace, beside: Documents, settings: Settings
+    workspace: Workspace, settings: Settings, read: configs.Read
 ) -> tuple[TrainingConfig | None, list[Finding]]:
-    """The config of a tuning run; the image's defaults where the ConfigMap is not among what was read."""
-    tuning = workspace.tuning
-    if tuning is None:
+    """The config of a tuning run, if there is one."""
+    if workspace.tuning is None:
         return None, []
-    usual = training_config.parse("training_config: {}", tuning.method)
-    where, name, field = workspace.metadata.namespace, tuning.config, "tuning.config"
-    if not name:
-        where, name = settings.namespace, f"{tuning.method}-params-template"
-        field = f"the operator's ConfigMap {where}/{name}"
-        if beside.config_map(where, name) is None:
-            return usual, []
-    text, found = _text(beside, where, name, key="training_config.yaml", field=field)
-    if text is None:
-        return usual, found
+    return _read(lambda: configs.training(workspace, settings, read), configs.defaults(workspace.tuning.method))
+
+
+def _read(config: Callable[[], configs.Config[_T]], defaults: _T) -> tuple[_T, list[Finding]]:
+    """What is honoured of a config, and what is found in it; its defaults where it was not read or cannot be."""
     try:
-        config = training_config.parse(text, tuning.method)
-    except ValueError as cause:
-        return usual, [Finding(errors.ConfigInvalidError, field, str(cause))]
-    named = f"ConfigMap {where}/{name}: " if tuning.config else ""
-    return config, [_idle(field, named + warning) for warning in config.warnings]
-
-
-def _serving(
-    workspace: Workspace, model: presets.Preset | None, beside: Documents
-) -> tuple[InferenceConfig, list[Finding]]:
-    """The same of a server's config."""
-    name = workspace.inference.config if workspace.inference else None
-    field, where = "inference.config", workspace.metadata.namespace
-    if not name:
-        return InferenceConfig(), []
-    if workspace.preset is None:
-        return InferenceConfig(), [_idle(field, f"{name} has no effect, a pod of your own mounts its own settings")]
-    text, found = _text(beside, where, name, key=inference_config.FILE, field=field)
-    if text is None:
-        return InferenceConfig(), found
-    named = f"ConfigMap {where}/{name}: "
-    try:
-        config, warnings = configs.inference(workspace, model, text)
-    except ValueError as cause:
-        return InferenceConfig(), [Finding(errors.ConfigInvalidError, field, f"{named}{cause}")]
-    return config, [_idle(field, named + warning) for warning in warnings]
-
-
-def _idle(field: str, text: str) -> Finding:
-    return Finding(errors.ConfigInvalidError, field, text, fatal=False)
-
-
-def _text(beside: Documents, namespace: str, name: str, *, key: str, field: str) -> tuple[str | None, list[Finding]]:
-    """One key of a ConfigMap; None, and why, where it was not read."""
-    data, called = beside.config_map(namespace, name), f"ConfigMap {namespace}/{name}"
-    if data is None:
-        problem = f"{called} is not among what was read: memory is that of the defaults"
+        found = config()
+    except errors.ConfigMapNotFoundError as cause:
+        field, _, problem = str(cause).partition(": ")
+        problem = problem.replace("is missing", "is not among what was read: memory is that of the defaults")
         remedy = "put it into the same file, or name its file with --config"
-        return None, [Finding(errors.ConfigMapNotFoundError, field, problem, remedy, fatal=False)]
-    if key not in data:
-        problem = f"{called} has no key {key}, it has {', '.join(data) or 'nothing'}"
-        return None, [Finding(errors.ConfigInvalidError, field, problem)]
-    return data[key], []
+        return defaults, [Finding(errors.ConfigMapNotFoundError, field, problem, remedy, fatal=False)]
+    except errors.ConfigInvalidError as cause:
+        return defaults, [_of_config(str(cause), fatal=True)]
+    return found.honoured, [_of_config(warning, fatal=False) for warning in found.warnings]
+
+
+def _of_config(text: str, *, fatal: bool) -> Finding:
+    field, _, problem = text.partition(": ")
+    return Finding(errors.ConfigInvalidError, field, problem, fatal=fatal)
 
 
 def _unsold(workspace: Workspace, region: str | None) -> list[Finding]:
