@@ -12,7 +12,7 @@ from kaito_hera.api import Workspace
 from kaito_hera.conditions import Verdict, View
 from kaito_hera.live import Live, Step
 from kaito_hera.settings import Settings
-from kaito_hera.status import ModelStatus, Satisfied, Status, StepStatus, TuningStatus, WorkflowStatus
+from kaito_hera.status import Condition, ModelStatus, Satisfied, Status, StepStatus, TuningStatus, WorkflowStatus
 
 _LATE = "edited since attempt"
 _NEXT = "deadlines and Secrets that were edited count from the next attempt on"
@@ -39,15 +39,7 @@ def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings
     )
     verdicts = _facts(view)
     verdicts |= _summary(view, after, verdicts)
-    return after.model_copy(
-        update={
-            "conditions": tuple(
-                conditions.stamped(before, name, verdict, now=seen.now, generation=workspace.metadata.generation)
-                for name, verdict in verdicts.items()
-            ),
-            "state": _state(view, verdicts),
-        }
-    )
+    return after.model_copy(update={"conditions": _conditions(view, verdicts), "state": _state(view, verdicts)})
 
 
 def _satisfied(
@@ -263,6 +255,12 @@ def _reconciling(view: View, after: Status, *, settled: bool) -> Verdict:
             text = f"Argo has not taken up Workflow {view.settings.namespace}/{name}; is its controller running"
             return "True", "EngineNotResponding", f"{text} and does it watch this namespace and instanceID?"
     return "True", "Progressing", f"step {after.step.name}" if after.step else "waiting for the first step"
+
+
+def _conditions(view: View, verdicts: dict[str, Verdict]) -> tuple[Condition, ...]:
+    now, generation = view.live.now, view.workspace.metadata.generation
+    found = verdicts.items()
+    return tuple(conditions.stamped(view.before, name, said, now=now, generation=generation) for name, said in found)
 
 
 def _state(view: View, verdicts: dict[str, Verdict]) -> str:
