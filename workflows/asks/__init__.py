@@ -8,7 +8,6 @@ from typing import Any
 import presets
 from kaito_hera import checks, jobs, ownpod, rollout, sizing, volumes
 from kaito_hera import cluster as clusters
-from kaito_hera.api import Workspace
 from kaito_hera.run import Run
 from workflows import needs
 from workflows.asks import frames, models, serving, tuning
