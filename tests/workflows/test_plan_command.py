@@ -45,6 +45,17 @@ def test_a_plan_is_the_one_that_is_kept(kaito_hera, manifest):
     assert shown == (PLANS / f"{manifest.stem}.txt").read_text(), "make golden, and read the difference"
 
 
+def test_brought_nodes_are_left_not_given_back():
+    fall_back = (PLANS / "fall-back.yaml").read_text()
+    brought = yaml.safe_dump_all(
+        one
+        for one in yaml.safe_load_all(fall_back)
+        if one["kind"] == "Workspace"  # the settings' default: byo
+    )
+    first = process("-", stdin=brought).stdout.splitlines()[0]
+    assert first == "team/tune-phi-4: tune phi-4 (lora), then leave your nodes"
+
+
 def test_no_plan_is_kept_without_its_manifest():
     assert {file.stem for file in PLANS.glob("*.txt")} == {file.stem for file in (*EXAMPLES, *OWN)}
 

@@ -23,7 +23,7 @@ def tell(
     fatal = tuple(finding(one) for one in found if one.fatal)
     return Outlook(
         workspace=workspace.key,
-        does=_does(workspace),
+        does=_does(workspace, own=settings.node_provider == "byo"),
         model=_model(workspace),
         works=not fatal,
         steps=steps(workspace, settings, parts),
@@ -106,14 +106,15 @@ def _texts(workspace: Workspace, settings: Settings) -> dict[str, str]:
     return texts
 
 
-def _does(workspace: Workspace) -> str:
+def _does(workspace: Workspace, *, own: bool) -> str:
     if workspace.preset is None:
         return "serve a pod of your own"
     name = workspace.preset.name
     if workspace.tuning is None:
         adapters = f" with {_several(len(workspace.adapters), 'adapter')}" if workspace.adapters else ""
         return f"serve {name}{adapters}"
-    return f"tune {name} ({workspace.tuning.method}), then {'serve it' if workspace.serves else 'give the nodes back'}"
+    after = "serve it" if workspace.serves else "leave your nodes" if own else "give the nodes back"
+    return f"tune {name} ({workspace.tuning.method}), then {after}"
 
 
 def _model(workspace: Workspace) -> str | None:
