@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.tuning import servers
+from tuning import volume
 from tuning.__main__ import main
 from tuning.config import TuningConfig, parse_termination
 
@@ -142,3 +143,27 @@ def as_nobody(tmp_path):
             os.setresuid(0, 0, 0)
 
     return become
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Files of an adapter, as a run saves them."""
+
+    def make(weights="weights", *, template="{{ x }}"):
+        folder = tmp_path / "saved"
+        folder.mkdir(exist_ok=True)
+        for name, text in zip(volume.NAMES, ("{}", weights, template), strict=True):
+            (folder / name).write_text(text)
+        return {name: folder / name for name in volume.NAMES}
+
+    return make
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A real file system of one MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)

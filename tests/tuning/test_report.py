@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tuning.config import Progress, Result
+from tuning.config import GRACE_SECONDS, Progress, Result
 from tuning.errors import Evicted
 from tuning.eviction import Eviction
 from tuning.report import Report, leave
@@ -96,8 +96,20 @@ def test_sigterm_waits_for_a_good_moment_where_there_is_one(eviction):
     with eviction.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
         assert eviction.requested
-        with pytest.raises(Evicted, match="at step 3"):
+        with pytest.raises(Evicted, match="at step 3; the next attempt starts over"):
             eviction.check("at step 3")
+        eviction.resumes_from = 2
+        with pytest.raises(Evicted, match="at step 3; the next attempt goes on from step 2"):
+            eviction.check("at step 3")
+
+
+def test_a_second_sigterm_gives_no_more_time(eviction):
+    assert eviction.left() == GRACE_SECONDS
+    with eviction.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        first = eviction.left()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert eviction.left() <= first < GRACE_SECONDS
 
 
 def test_sigterm_ends_a_sleep(eviction):

@@ -17,20 +17,6 @@ CARD = {"loss": 0.25, "files": sorted(volume.NAMES)}
 
 
 @pytest.fixture
-def made(tmp_path):
-    """Files of an adapter, as a run saves them."""
-
-    def make(weights="weights", *, template="{{ x }}"):
-        folder = tmp_path / "saved"
-        folder.mkdir(exist_ok=True)
-        for name, text in zip(volume.NAMES, ("{}", weights, template), strict=True):
-            (folder / name).write_text(text)
-        return {name: folder / name for name in volume.NAMES}
-
-    return make
-
-
-@pytest.fixture
 def claim(tmp_path):
     folder = tmp_path / "claim"
     folder.mkdir()
@@ -196,16 +182,6 @@ def test_a_volume_that_may_not_be_written_to(claim, as_nobody):
         volume.probe(claim)
     volume.probe(claim)
     assert list(texts(claim)) == ["mine.txt"]
-
-
-@pytest.fixture
-def small(tmp_path):
-    """A real file system of one MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def test_a_volume_that_is_full_says_so_and_keeps_what_it_had(made, small):
