@@ -92,7 +92,7 @@ _TRAINING = dict(
         ),
         *_idle("there is no link to experiment trackers yet", "report_to", ("none", [], ["none"])),
         *_idle(
-            "no checkpoint is kept yet, only the finished adapter",
+            "checkpoints are taken by time, see tuning.checkpoint, and gone on from by themselves",
             "save_strategy save_steps save_total_limit save_only_model save_safetensors save_on_each_node "
             "overwrite_output_dir enable_jit_checkpoint resume_from_checkpoint ignore_data_skip "
             "restore_callback_states_from_checkpoint load_best_model_at_end metric_for_best_model greater_is_better",

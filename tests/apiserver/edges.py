@@ -264,10 +264,6 @@ RULES = {  # the CRD's own
         ),
         "no place": ("tuning.checkpoint", [{"destination": "Output"}, {"intervalSeconds": 60}]),
         "no checkpoint": ("tuning.checkpoint", [{"destination": "None", "intervalSeconds": 60}]),
-        "seldom": (
-            ("tuning.output", [{"volumeSource": volume} for volume in VOLUMES]),
-            ("tuning.checkpoint", [{"intervalSeconds": each} for each in (9, 10, 86_400, 86_401)]),
-        ),
         "empty input": ("tuning.input", [{"volumeSource": {"emptyDir": {}}}]),
         "options": (
             "inference",

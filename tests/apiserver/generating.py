@@ -76,6 +76,8 @@ _MORE = [
     ("inference", "config"),
     ("inference", "bogus"),
     ("tuning", "serve"),
+    ("tuning", "checkpoint"),
+    ("tuning", "checkpoint", "intervalSeconds"),
     ("status",),
 ]
 
