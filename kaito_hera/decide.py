@@ -4,10 +4,22 @@ Level-triggered: it never asks what happened, only what is there. A Workspace's 
 `_living` and, once it is being deleted, in `_deleting`.
 """
 
-import dataclasses
 import datetime
 
 from kaito_hera import api, intent, live, names, retry, status
+from kaito_hera.actions import (
+    Action,
+    AddFinalizer,
+    Create,
+    DeleteJob,
+    DeleteWorkflow,
+    LookAgain,
+    ReleaseWithoutArgo,
+    RemoveFinalizer,
+    SetDeadline,
+    Start,
+    Stop,
+)
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.live import Live, Object
@@ -22,70 +34,6 @@ _PATIENCE = 60.0
 """Seconds that a deletion waits for old pods: a dead node keeps them for ever, and its price runs on."""
 _CALM = datetime.timedelta(seconds=60)
 """What was reached may be away for so long before it is bought again: a kubelet restarts faster."""
-
-
-@dataclasses.dataclass(frozen=True)
-class AddFinalizer:
-    """Before anything costs money."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RemoveFinalizer:
-    """Nothing billable is left."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """Record a new attempt in status, then create its Workflow; without parts it releases."""
-
-    parts: Parts
-    failures: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Create:
-    """Create the Workflow of an attempt that status already names: the watcher died in between."""
-
-    parts: Parts
-
-
-@dataclasses.dataclass(frozen=True)
-class Stop:
-    """Shut a Workflow down and delete its pods."""
-
-    workflow: str
-
-
-@dataclasses.dataclass(frozen=True)
-class DeleteWorkflow:
-    """Its outcome is recorded, or nobody wants it any more."""
-
-    workflow: str
-
-
-@dataclasses.dataclass(frozen=True)
-class DeleteJob:
-    """In the foreground: its pod first."""
-
-    namespace: str
-    job: str
-
-
-@dataclasses.dataclass(frozen=True)
-class ReleaseWithoutArgo:
-    """Run the release step as a plain Job in the operator's namespace."""
-
-
-@dataclasses.dataclass(frozen=True)
-class LookAgain:
-    """Nothing to do until then, if nothing happens before."""
-
-    seconds: float
-
-
-Action = (
-    AddFinalizer | RemoveFinalizer | Start | Create | Stop | DeleteWorkflow | DeleteJob | ReleaseWithoutArgo | LookAgain
-)
 
 
 def decide(workspace: Workspace, current: Status, seen: Live, settings: Settings) -> list[Action]:
@@ -122,7 +70,7 @@ def _living(workspace: Workspace, current: Status, seen: Live, settings: Setting
     cleaning = [*_clear_workflows(seen, keep=workflow), *_clear_jobs(current, seen, workflow)]
     if workflow and not _is_over(workflow, seen):
         if _is_meant(workflow, workspace):
-            return [*cleaning, *_await_engine(workflow, seen, settings)]
+            return [*cleaning, *_set_deadlines(workspace, seen, settings), *_await_engine(workflow, seen, settings)]
         return [*cleaning, *_stop(workflow, seen), LookAgain(_SOON)]
     if any(_is_running(job) for job in seen.jobs) or _running_steps(seen):
         return [*cleaning, LookAgain(_SOON)]
@@ -292,6 +240,19 @@ def _clear_jobs(current: Status, seen: Live, workflow: Object | None) -> list[Ac
         _delete(job)
         for job in seen.jobs
         if live.attempt(job) != running and (_is_running(job) or live.attempt(job) not in kept)
+    ]
+
+
+def _set_deadlines(workspace: Workspace, seen: Live, settings: Settings) -> list[Action]:
+    """A tuning Job that runs ends when it is to by now: its deadline may be edited."""
+    asked = workspace.tuning and workspace.tuning.active_deadline_seconds
+    seconds = asked or settings.tuning_timeout_seconds
+    return [
+        SetDeadline(job["metadata"]["namespace"], _name(job), seconds)
+        for job in seen.jobs
+        if job["metadata"]["labels"].get(names.ROLE) == "tuning"
+        and _is_running(job)
+        and job["spec"].get("activeDeadlineSeconds") != seconds
     ]
 
 

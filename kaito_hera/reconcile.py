@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pydantic
 
-from kaito_hera import api, decide, errors, invalid, names
+from kaito_hera import actions, api, decide, errors, invalid, names
 from kaito_hera import cluster as clusters
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
@@ -71,7 +71,7 @@ class Reconciler:
         looks: list[float] = []
         for action in decide.decide(workspace, current, seen, self._settings):
             log.debug("%s: %s", workspace.key, action)
-            if isinstance(action, decide.LookAgain):
+            if isinstance(action, actions.LookAgain):
                 looks.append(action.seconds)
             else:
                 self._do(action, workspace, current, seen)
@@ -92,30 +92,33 @@ class Reconciler:
             return None
         return workspace
 
-    def _do(self, action: decide.Action, workspace: Workspace, current: Status, seen: Live) -> None:
+    def _do(self, action: actions.Action, workspace: Workspace, current: Status, seen: Live) -> None:
         metadata, namespace = workspace.metadata, self._settings.namespace
         match action:
-            case decide.AddFinalizer():
+            case actions.AddFinalizer():
                 self._set_finalizers(workspace, (*metadata.finalizers, api.FINALIZER))
-            case decide.RemoveFinalizer():
+            case actions.RemoveFinalizer():
                 self._set_finalizers(workspace, tuple(f for f in metadata.finalizers if f != api.FINALIZER))
-            case decide.Start(parts, failures):
+            case actions.Start(parts, failures):
                 attempt = decide.next_attempt(current, seen)
                 started = _started(workspace, parts, attempt, failures)
                 recorded = current.model_copy(update={"workflow": started})
                 self._create(self._write(workspace, recorded), recorded, parts)
-            case decide.Create(parts):
+            case actions.Create(parts):
                 self._create(workspace, current, parts)
-            case decide.Stop(workflow):
+            case actions.Stop(workflow):
                 self._confirm(workspace)
                 self._stop(workflow)
-            case decide.DeleteWorkflow(workflow):
+            case actions.DeleteWorkflow(workflow):
                 self._confirm(workspace)
                 self._cluster.delete(clusters.WORKFLOW, workflow, namespace)
-            case decide.DeleteJob(where, job):
+            case actions.DeleteJob(where, job):
                 self._confirm(workspace)
                 self._cluster.delete(clusters.JOB, job, where, foreground=True)
-            case decide.ReleaseWithoutArgo():
+            case actions.SetDeadline(where, job, seconds):
+                self._confirm(workspace)
+                self._cluster.patch(clusters.JOB, job, where, {"spec": {"activeDeadlineSeconds": seconds}})
+            case actions.ReleaseWithoutArgo():
                 self._release_without_argo(workspace)
 
     def _create(self, workspace: Workspace, current: Status, parts: Parts) -> None:

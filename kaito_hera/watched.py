@@ -52,6 +52,7 @@ def _workflow(obj: Object) -> Object:
 def _job(obj: Object) -> Object:
     return {
         "metadata": _metadata(obj, names.PROGRESS),
+        "spec": _pick(obj["spec"], ("activeDeadlineSeconds",)),
         "status": _pick(obj.get("status", {}), ("succeeded", "failed", "active")),
     }
 

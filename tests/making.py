@@ -6,6 +6,7 @@ import json
 
 from kaito_hera import api, intent, names
 from kaito_hera.live import Live
+from kaito_hera.settings import Settings
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 UID = "11111111-2222-3333-4444-555555555555"
@@ -131,6 +132,7 @@ def job(workspace, attempt=1, *, role="tuning", namespace="team", succeeded=0, f
             "annotations": {names.PROGRESS: json.dumps(progress)} if progress else {},
             "creationTimestamp": ago(5),
         },
+        "spec": {"activeDeadlineSeconds": Settings().tuning_timeout_seconds},
         "status": {"succeeded": succeeded, "failed": failed},
     }
 

@@ -82,10 +82,7 @@ class Tuning(Model):
     serve: bool | None = None
     """false: push the adapter, give the nodes back, serve nothing. The annotation kaito.sh/serve says the same."""
     active_deadline_seconds: Seconds | None = None
-    """How long the tuning Job may take; default: the operator's setting.
-
-    An edit counts from the next attempt on.
-    """
+    """How long the tuning Job may take; default: the operator's setting. An edit counts for a Job that runs, too."""
 
     @property
     def checkpoint_seconds(self) -> int:

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, names
-from kaito_hera.api import FINALIZER
+from kaito_hera import errors, jobs, names
+from kaito_hera.api import FINALIZER, Workspace
 from kaito_hera.live import Live
 from kaito_hera.reconcile import Reconciler
 from tests import making
@@ -72,6 +72,22 @@ def test_a_workspace_of_another_version_s_crd_is_released_all_the_same(cluster, 
     done = {**release, "status": {"phase": "Succeeded"}}
     while unreadable():
         reconciler.reconcile(unreadable(), live(workflows=[done]))
+
+
+def test_a_job_that_runs_gets_its_workspace_s_new_deadline(cluster, apply, settings, kubectl):
+    reconciler = Reconciler(cluster, settings, plan)
+    stored = settled(cluster, reconciler, apply(making.tuning()), live())
+    namespace, attempt = stored["metadata"]["namespace"], stored["status"]["workflow"]["name"]
+    workspace = Workspace.parse(stored)
+    pod = {"metadata": {}, "spec": {"containers": [{"name": "tuning", "image": "i"}]}}
+    task = jobs.Task(names.job(workspace, 1), "tuning", 1, pod, settings.tuning_timeout_seconds)
+    job = cluster.create(clusters.JOB, jobs.manifest(workspace, task))
+    edited = cluster.patch(clusters.WORKSPACE, "w", namespace, {"tuning": {"activeDeadlineSeconds": 604800}})
+    running = {**cluster.get(clusters.WORKFLOW, attempt, OPERATOR), "status": {"phase": "Running"}}
+    settled(cluster, reconciler, edited, live(workflows=[running], jobs=[job]))
+    assert cluster.get(clusters.JOB, "w", namespace)["spec"]["activeDeadlineSeconds"] == 604800
+    account = "--as=system:serviceaccount:kaito-hera:kaito-hera-operator"
+    assert kubectl("-n", namespace, "auth", "can-i", "patch", "jobs", account).stdout.strip() == "yes"
 
 
 def test_a_name_that_only_kaito_s_crd_took_is_told_and_can_be_deleted(cluster, namespace, settings):

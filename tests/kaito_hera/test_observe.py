@@ -273,13 +273,13 @@ def test_warnings_of_what_is_wanted_no_more_are_gone(kind):
 
 def test_an_edit_that_the_running_attempt_cannot_take_up_is_told_for_as_long_as_it_runs():
     workspace = making.tuning()
-    longer = making.edited(workspace, tuning={**workspace["tuning"], "activeDeadlineSeconds": 60})
+    longer = making.edited(workspace, resource={**workspace["resource"], "provisioningTimeoutSeconds": 60})
     flow = making.workflow(workspace, kind="tune", preflight="Running")
     before = observed(workspace, recorded(workspace, kind="tune", warnings=("tight",)), workflows=[flow])
     assert before.warnings == ("tight",)
     told = (
         "tight",
-        "edited since attempt 1 began: deadlines and Secrets that were edited count from the next attempt on",
+        "edited since attempt 1 began: deadlines of nodes and servers, and Secrets, count from the next attempt on",
     )
     after = observed(longer, before, workflows=[flow])
     assert after.warnings == told
