@@ -122,6 +122,15 @@ def decode(entry: Mapping[str, Any]) -> Credential:
     return Credential(username, password.strip("\0\n"), str(entry.get("identitytoken") or ""))
 
 
+def write(file: Path, host: str, found: Credential) -> None:
+    """The one credential as a file that skopeo reads: what else a secret holds is not its business."""
+    entry = {"auth": found.basic().removeprefix("Basic ")} if found else {}
+    if found.identity_token:
+        entry["identitytoken"] = found.identity_token
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({"auths": {host: entry} if entry else {}}))
+
+
 def same_owner(realm: str, base: str) -> bool:
     """Whether a token server belongs to the registry: the same host, or one of the same domain, and TLS is kept."""
     try:

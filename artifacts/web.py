@@ -67,7 +67,7 @@ def asking(whom: str) -> Iterator[None]:
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:  # their words hold the URL
         raise errors.HostRefused("this is no URL that can be asked for; write https://host/path") from error
     except requests.RequestException as error:
-        raise errors.Away(f"{whom} does not answer ({cause(error)})") from error
+        raise errors.Away(f"{whom} does not answer ({cause(error)}); check its name and whether it runs") from error
 
 
 def cause(error: requests.RequestException) -> str:

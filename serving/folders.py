@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from artifacts.images.unpack import GiB, MiB
+from artifacts.unpack import GiB, MiB
 from serving import errors
 from serving.adapters import Pulled
 from serving.config import Adapter

@@ -1,6 +1,6 @@
 """Adapter images as folders on the scratch volume, one for each digest: pulled once, checked, unpacked, then renamed.
 
-Between `artifacts.images` and `serving.adapters`; knows no engine.
+Between `artifacts` and `serving.adapters`; knows no engine.
 """
 
 import asyncio
@@ -8,11 +8,12 @@ import contextlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from artifacts.images import errors as image_errors
-from artifacts.images import registry, unpack
+from artifacts import errors as kinds
+from artifacts import skopeo, unpack
+from artifacts.manifest import Layer
 from serving import errors
 from serving.adapters import Pulled
 
@@ -62,48 +63,45 @@ class Images:
                     raise errors.NodeTrouble(f"{image} could not be written to {self._root}: {error}") from error
         return Pulled(manifest.digest, folder)
 
-    def _unpack(self, manifest: registry.Manifest, folder: Path) -> None:
+    def _unpack(self, manifest: skopeo.Image, folder: Path) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._root, prefix=PULLING) as temporary:
             blobs, ready = Path(temporary) / "blobs", Path(temporary) / "ready"
             with _as_adapter_errors():
-                registry.pull(manifest, blobs, authfile=self._authfile, seconds=PULL_SECONDS)
+                skopeo.pull(manifest, blobs, authfile=self._authfile, seconds=PULL_SECONDS)
                 unpack_adapter(blobs, manifest.layers, ready)
             (ready / "data").rename(folder)
 
 
-def inspect(image: str, *, authfile: Path, seconds: float) -> registry.Manifest:
+def inspect(image: str, *, authfile: Path, seconds: float) -> skopeo.Image:
     """What the registry says of an adapter image; raises an error of `serving.errors`."""
     with _as_adapter_errors():
-        return registry.inspect(image, authfile=authfile, seconds=seconds)
+        return skopeo.inspect(image, authfile=authfile, seconds=seconds)
 
 
-def unpack_adapter(blobs: Path, layers: Iterable[registry.Layer], target: Path) -> None:
-    """Write the adapter's files into the new folder `target`; raises ImageError for what is none."""
+def unpack_adapter(blobs: Path, layers: Iterable[Layer], target: Path) -> None:
+    """Write the adapter's files into the new folder `target`; raises Unusable for what is none."""
     odd = unpack.unpack(blobs, layers, target, WANTED.get)
     for name in odd:
-        raise image_errors.ImageUnusable(f"/{name} in the image is not a regular file")
+        raise kinds.Unusable(f"/{name} in the image is not a regular file")
     for name in REQUIRED:
         if not (target / name).is_file():
-            raise image_errors.ImageUnusable(f"the image has no /{name}")
+            raise kinds.Unusable(f"the image has no /{name}")
 
 
-@contextlib.contextmanager
-def _as_adapter_errors() -> Iterator[None]:
-    try:
-        yield
-    except image_errors.ImageUnusable as error:
-        must = "an adapter is an image with /data/adapter_config.json and /data/adapter_model.safetensors"
-        raise errors.NotAnAdapter(f"{error}; {must}") from error
-    except image_errors.AccessDenied as error:
-        way_out = "name a pull secret for this registry in inference.adapters[].source.imagePullSecrets"
-        raise errors.RegistryAuthFailed(f"{error}; {way_out}") from error
-    except image_errors.ImageError as error:
-        raise _PLAIN[type(error)](str(error)) from error
+def _as_adapter_errors() -> contextlib.AbstractContextManager[None]:
+    return kinds.translated(_KINDS, remedies=_REMEDIES)
 
 
-_PLAIN: Mapping[type[image_errors.ImageError], type[errors.Fatal]] = {
-    image_errors.ImageNotFound: errors.AdapterImageNotFound,
-    image_errors.RegistryAway: errors.RegistryUnavailable,
-    image_errors.MachineTrouble: errors.NodeTrouble,
+_KINDS: kinds.Table = {
+    kinds.NotFound: errors.AdapterImageNotFound,
+    kinds.Unusable: errors.NotAnAdapter,
+    kinds.Denied: errors.RegistryAuthFailed,
+    kinds.HostRefused: errors.RegistryAuthFailed,
+    kinds.Away: errors.RegistryUnavailable,
+    kinds.MachineTrouble: errors.NodeTrouble,
+}
+_REMEDIES = {
+    kinds.Unusable: "an adapter is an image with /data/adapter_config.json and /data/adapter_model.safetensors",
+    kinds.Denied: "name a pull secret for this registry in inference.adapters[].source.imagePullSecrets",
 }

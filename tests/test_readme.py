@@ -18,8 +18,8 @@ TREE = (ROOT / "README.md").read_text().split("## The tree")[1]
         "kaito_hera/admission",
         "tuning",
         "serving",
+        "artifacts",
         "artifacts/weights",
-        "artifacts/images",
     ],
 )
 def test_every_module_has_its_place_in_the_tree(folder):

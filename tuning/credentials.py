@@ -51,12 +51,3 @@ def _decode(key: str, entry: Mapping[str, Any]) -> Credential:
         return docker.decode(entry)
     except ValueError as error:
         raise PushUnauthorized(f"{SECRET}: the entry for {key} has an auth that is not base64; make it anew") from error
-
-
-def write(path: Path, host: str, found: Credential) -> None:
-    """The one credential as a file that skopeo reads: what else the secret holds is not its business."""
-    entry = {"auth": found.basic().removeprefix("Basic ")} if found else {}
-    if found.identity_token:
-        entry["identitytoken"] = found.identity_token
-    path.touch(mode=0o600)
-    path.write_text(json.dumps({"auths": {host: entry} if entry else {}}))

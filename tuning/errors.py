@@ -4,7 +4,8 @@
     |-- ConfigInvalid           10   the TuningConfig cannot be obeyed
     |-- DataInvalid             11   the rows cannot be trained on
     |   |-- DataRefused              the address may not be fetched from
-    |   `-- DataNotFound             the server has no such file, or not for us
+    |   |-- DataNotFound             the server has no such file, or not for us
+    |   `-- DataTooLarge             the image has more bytes than there is room for
     |-- ModelFiles               -   the base model cannot be had: reason and code as in `artifacts.weights.errors`
     |-- ModelUnusable           12   the base model is of an unknown kind
     |-- OutOfMemory             20   it does not fit the GPU
@@ -63,6 +64,10 @@ class DataRefused(DataInvalid):
 
 class DataNotFound(DataInvalid):
     """The server has no such file, or not for us."""
+
+
+class DataTooLarge(DataInvalid):
+    """The image has more bytes than there is room for."""
 
 
 class ModelFiles(TuningError):

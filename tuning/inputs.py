@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from artifacts import addresses, web
+from artifacts import addresses, unpack, web
 from tuning import fetch, folder, pull
 from tuning.config import TuningConfig
+from tuning.errors import DataTooLarge
 from tuning.places import Places
-
-LOOK_BYTES = 64 * 2**20
-"""An image with more is looked into on the node: the look has a minute and little disk."""
 
 Look = Callable[[], str]
 
@@ -29,7 +27,14 @@ def files(config: TuningConfig, places: Places, on_share: Callable[[float], None
     return folder.files(found, only, on_share=on_share)
 
 
-def looks(config: TuningConfig, places: Places, *, seconds: float, most: int = LOOK_BYTES) -> dict[str, Look]:
+def looks(
+    config: TuningConfig,
+    places: Places,
+    *,
+    seconds: float,
+    most: int = unpack.LOOK_STORED,
+    room: int = unpack.LOOK_UNPACKED,
+) -> dict[str, Look]:
     """What is to be looked at before a GPU is bought, by the name for it; each raises what the user must mend."""
     only, asked = config.training.dataset.dataset_path, config.input
     if asked.urls:
@@ -38,7 +43,7 @@ def looks(config: TuningConfig, places: Places, *, seconds: float, most: int = L
     if asked.volume:
         mounted = _mounted(config, places)
         return {mounted.field: lambda: _look(mounted, only)}
-    into = functools.partial(_look_into, asked.image, places, only, seconds=seconds, most=most)
+    into = functools.partial(_look_into, asked.image, places, only, seconds=seconds, most=most, room=room)
     return {f"{pull.FIELD} ({asked.image})": into}
 
 
@@ -58,11 +63,15 @@ def _look(mounted: folder.Folder, only: str | None) -> str:
     return folder.look(mounted, only) if mounted.path.is_dir() else "is not mounted here: it is looked into on the node"
 
 
-def _look_into(asked: str, places: Places, only: str | None, *, seconds: float, most: int) -> str:
+def _look_into(asked: str, places: Places, only: str | None, *, seconds: float, most: int, room: int) -> str:
     end = time.monotonic() + seconds
-    manifest = pull.inspect(asked, places.pull_auth, seconds=seconds)
-    if sum(layer.size for layer in manifest.layers) > most:
+    image = pull.inspect(asked, places.pull_auth, seconds=seconds)
+    if sum(layer.size for layer in image.layers) > most:
         return "is there, and so large that it is looked into on the node"
     with tempfile.TemporaryDirectory() as scratch:
-        found = pull.pull(manifest, Path(scratch), places.pull_auth, seconds=end - time.monotonic())
+        left = end - time.monotonic()
+        try:
+            found = pull.pull(image, Path(scratch), places.pull_auth, seconds=left, limit=room)
+        except DataTooLarge as error:
+            return f"is there, and is looked into on the node: {error}, which is all that there is room for here"
         return folder.look(found, only)

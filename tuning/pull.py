@@ -1,16 +1,16 @@
-"""Data in an image: had with `artifacts.images`, as files below /data or at its top. Knows no rows."""
+"""Data in an image: had with `artifacts`, as files below /data or at its top. Knows no rows."""
 
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from artifacts.images import errors as image_errors
-from artifacts.images import registry, unpack
+from artifacts import errors, skopeo, unpack
 from tuning.errors import (
     DataInvalid,
     DataNotFound,
+    DataRefused,
+    DataTooLarge,
     DataUnreachable,
     NodeTrouble,
     PullUnauthorized,
@@ -24,22 +24,27 @@ ASK_SECONDS = 30.0
 PULL_SECONDS = 3600.0
 
 
-def inspect(image: str, auth: Path, *, seconds: float = ASK_SECONDS) -> registry.Manifest:
+def inspect(image: str, auth: Path, *, seconds: float = ASK_SECONDS) -> skopeo.Image:
     """What the registry says of the image."""
     with _explained():
-        return registry.inspect(image, authfile=auth, seconds=seconds, limit=MAX_BYTES)
+        return skopeo.inspect(image, authfile=auth, seconds=seconds, limit=MAX_BYTES)
 
 
-def pull(manifest: registry.Manifest, scratch: Path, auth: Path, *, seconds: float = PULL_SECONDS) -> Folder:
-    """The image's files as a folder below `scratch`; what lies in its /data, or else at its top."""
+def pull(
+    image: skopeo.Image, scratch: Path, auth: Path, *, seconds: float = PULL_SECONDS, limit: int = 2 * MAX_BYTES
+) -> Folder:
+    """The image's files as a folder below `scratch`; what lies in its /data, or else at its top.
+
+    Raises DataTooLarge where they have more than `limit` bytes.
+    """
     target = Path(tempfile.mkdtemp(dir=scratch, prefix="image-"))
     with _explained(), tempfile.TemporaryDirectory(dir=scratch, prefix="blobs-") as blobs:
-        registry.pull(manifest, Path(blobs, "dir"), authfile=auth, seconds=seconds)
-        odd = unpack.unpack(Path(blobs, "dir"), manifest.layers, target / "files", _cap, limit=2 * MAX_BYTES)
+        skopeo.pull(image, Path(blobs, "dir"), authfile=auth, seconds=seconds)
+        odd = unpack.unpack(Path(blobs, "dir"), image.layers, target / "files", _cap, limit=limit)
     if links := [name for name in odd if name.startswith("data/")]:
         log.warning("%s: links and devices are left out: %s", FIELD, ", ".join(links[:20]))
     below = target / "files" / "data"
-    return Folder(below if below.is_dir() else target / "files", f"{FIELD} ({manifest.image})")
+    return Folder(below if below.is_dir() else target / "files", f"{FIELD} ({image.name})")
 
 
 def patiently(
@@ -63,19 +68,17 @@ def _cap(path: str) -> int | None:
     return MAX_BYTES if (below == "data" and rest) or not (rest or below.startswith(".")) else None
 
 
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except image_errors.AccessDenied as error:
-        raise PullUnauthorized(
-            f"{FIELD}: {error}; name a pull secret for this registry in tuning.input.imagePullSecrets"
-        ) from error
-    except image_errors.ImageNotFound as error:
-        raise DataNotFound(f"{FIELD}: {error}") from error
-    except image_errors.ImageUnusable as error:
-        raise DataInvalid(f"{FIELD}: {error}") from error
-    except image_errors.RegistryAway as error:
-        raise DataUnreachable(f"{FIELD}: {error}") from error
-    except image_errors.MachineTrouble as error:
-        raise NodeTrouble(f"{FIELD}: {error}") from error
+def _explained() -> contextlib.AbstractContextManager[None]:
+    return errors.translated(_KINDS, f"{FIELD}: ", {errors.Denied: _WAY_IN})
+
+
+_KINDS: errors.Table = {
+    errors.Denied: PullUnauthorized,
+    errors.HostRefused: DataRefused,
+    errors.NotFound: DataNotFound,
+    errors.TooLarge: DataTooLarge,
+    errors.Unusable: DataInvalid,
+    errors.Away: DataUnreachable,
+    errors.MachineTrouble: NodeTrouble,
+}
+_WAY_IN = "name a pull secret for this registry in tuning.input.imagePullSecrets"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import presets
+from artifacts import unpack
 from artifacts.weights import errors, hub, image
 from artifacts.weights.config import Found, Model
 
@@ -18,7 +19,7 @@ _LEAST = 8
 """Weights of 16 bits hardly get smaller than two bits each, however they are quantised."""
 
 
-def check(model: Model, auth: Path, *, most: int = image.LOOK_BYTES) -> Found:
+def check(model: Model, auth: Path, *, most: int = unpack.LOOK_STORED) -> Found:
     """Raise why the model cannot be had; else what it is now. An image of at most so many bytes is looked into."""
     return _of_image(model, auth, most) if model.image else _of_hub(model)
 
@@ -53,11 +54,11 @@ def _of_image(model: Model, auth: Path, most: int) -> Found:
         looked = image.look(source, found, Path(folder), most=most)
         if model.known:
             if not looked:
-                _weigh(model, found.weights_bytes)
-            return Found(pinned=found.digest, bytes=found.weights_bytes)
+                _weigh(model, image.weights_bytes(found))
+            return Found(pinned=found.digest, bytes=image.weights_bytes(found))
         settings = image.model_config(source, found, Path(folder))
-    preset = _preset(model, settings or _config(model), found.weights_bytes)
-    return Found(pinned=found.digest, bytes=found.weights_bytes, preset=preset)
+    preset = _preset(model, settings or _config(model), image.weights_bytes(found))
+    return Found(pinned=found.digest, bytes=image.weights_bytes(found), preset=preset)
 
 
 def _weigh(model: Model, weights: int) -> None:

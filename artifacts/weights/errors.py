@@ -4,7 +4,7 @@
     ├── ModelNotFound       12   no such model, revision or image, or not for this token
     ├── GatedModel          12   the hub gives it to some only
     ├── ModelUnusable       12   it is there, but not as files that can be loaded
-    ├── ImageForbidden      30   the registry wants other credentials
+    ├── ImageForbidden      30   the registry wants other credentials, or must not be spoken to
     ├── HubUnavailable      40   retry
     ├── RegistryUnavailable 41   retry
     └── StorageTrouble      42   retry: the disk
@@ -12,7 +12,10 @@
 A message names the field or object, the value seen and the way out.
 """
 
+import contextlib
 from typing import ClassVar
+
+from artifacts import errors
 
 
 class WeightsError(Exception):
@@ -46,7 +49,7 @@ class ModelUnusable(WeightsError):
 
 
 class ImageForbidden(WeightsError):
-    """The registry wants other credentials."""
+    """The registry wants other credentials, or must not be spoken to."""
 
     code = 30
 
@@ -70,3 +73,19 @@ class StorageTrouble(WeightsError):
 
     code = 42
     retryable = True
+
+
+def of_image(field: str, way_in: str) -> contextlib.AbstractContextManager[None]:
+    """Errors within are about the image that a field names; `way_in` is what to do where its registry refuses it."""
+    remedies = {errors.Unusable: "make one with `kaito-hera model push`", errors.Denied: way_in}
+    return errors.translated(_KINDS, f"{field}: ", remedies)
+
+
+_KINDS: errors.Table = {
+    errors.NotFound: ModelNotFound,
+    errors.Unusable: ModelUnusable,
+    errors.Denied: ImageForbidden,
+    errors.HostRefused: ImageForbidden,
+    errors.Away: RegistryUnavailable,
+    errors.MachineTrouble: StorageTrouble,
+}

@@ -5,7 +5,6 @@ to the hub's own host and never along a redirect to another one.
 """
 
 import errno
-import functools
 import json
 import logging
 import os

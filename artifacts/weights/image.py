@@ -5,16 +5,18 @@ model twice. A download that was cut, or a container that was killed, goes on wh
 """
 
 import concurrent.futures
-import json
+import contextlib
 import logging
-import platform
 import shutil
-import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
-from artifacts.weights import config, errors, layers, registry
+from artifacts import errors, manifest, registry, unpack
+from artifacts.manifest import Layer, Manifest
+from artifacts.weights import config, layers
+from artifacts.weights import errors as weights
 from artifacts.weights.config import Model
 
 log = logging.getLogger("weights")
@@ -24,81 +26,44 @@ FILE = "sh.kaito.hera.file"
 MODEL = "sh.kaito.hera.model"
 REVISION = "sh.kaito.hera.revision"
 
-LOOK_BYTES = 64 * 2**20
-"""An image with more is fetched on the node alone: a look has less than a minute and little disk."""
-
 _AHEAD = 4
-_MAX_LAYERS = 1000
-_TITLE = "org.opencontainers.image.title"
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _CONFIG_BYTES = 8 << 20
 
 
-class Layer(NamedTuple):
-    """One layer as the manifest lists it."""
-
-    digest: str
-    size: int
-    file: str
-    """The one file in it, where the manifest says so."""
-    title: str
-    """The file that it is, where it is no archive."""
-
-
-class Image(NamedTuple):
-    """An image as its registry describes it."""
-
-    digest: str
-    layers: tuple[Layer, ...]
-
-    @property
-    def weights_bytes(self) -> int:
-        """Of its safetensors files, where the manifest names them; else of all its layers."""
-        named = [layer.size for layer in self.layers if (layer.file or layer.title).endswith(".safetensors")]
-        return sum(named) or sum(layer.size for layer in self.layers)
-
-
-def inspect(source: registry.Registry) -> Image:
+def inspect(source: registry.Registry) -> Manifest:
     """Ask the registry what the image is."""
-    body, digest = source.manifest()
-    manifest = _json(body, source)
-    try:
-        if "manifests" in manifest:
-            body, digest = source.manifest(_chosen(manifest, source))
-            manifest = _json(body, source)
-        found = tuple(_layer(layer, source) for layer in manifest["layers"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise _unusable(source, "has a manifest without readable layers") from error
-    if not 0 < len(found) <= _MAX_LAYERS:
-        raise _unusable(source, f"has {len(found)} layers; 1 to {_MAX_LAYERS} are allowed")
-    return Image(digest, found)
+    return manifest.read(str(source.reference), source.manifest)
 
 
-def model_config(source: registry.Registry, image: Image, scratch: Path) -> dict[str, Any] | None:
+def weights_bytes(image: Manifest) -> int:
+    """Of its safetensors files, where the manifest names them; else of all its layers."""
+    return sum(layer.size for layer in image.layers if _name(layer).endswith(".safetensors")) or image.bytes
+
+
+def _name(layer: Layer) -> str:
+    """Of the one file that it has or is, where the manifest says so."""
+    return PurePosixPath(str(layer.annotations.get(FILE, layer.title))).name
+
+
+def model_config(source: registry.Registry, image: Manifest, scratch: Path) -> dict[str, Any] | None:
     """The config.json of an image that says in which layer it is."""
     for layer in image.layers:
-        if "config.json" in {layer.file, layer.title} and layer.size <= _CONFIG_BYTES:
-            file = scratch / "config"
-            source.blob(layer.digest, layer.size, file)
-            if layer.title:
-                return _json(file.read_bytes(), source)
-            return _json(_first_file(file, source), source)
+        if _name(layer) == "config.json" and layer.size <= _CONFIG_BYTES:
+            blob = scratch / "config"
+            source.blob(layer.digest, layer.size, blob)
+            layers.Files(scratch / "config-files", str(source.reference), limit=2 * _CONFIG_BYTES).add(blob, layer)
+            for file in (scratch / "config-files").rglob("config.json"):
+                return manifest.parsed(str(source.reference), file.read_bytes())
     return None
 
 
-def _first_file(layer: Path, source: registry.Registry) -> bytes:
-    try:
-        with tarfile.open(layer, mode="r:") as archive:
-            member = archive.next()
-            content = member and archive.extractfile(member)
-            return content.read(_CONFIG_BYTES) if content else b""
-    except tarfile.TarError as error:
-        raise _unusable(source, f"has a layer that is no archive ({error})") from error
-
-
-def opened(model: Model, auth: Path, **options: Any) -> registry.Registry:
-    """The registry of the model's image."""
-    return registry.Registry(model.image, auth, field=f"{model.field}.presetOptions.image", **options)
+@contextlib.contextmanager
+def opened(model: Model, auth: Path, **options: Any) -> Iterator[registry.Registry]:
+    """The registry of the model's image; errors within become those of `weights`."""
+    field = f"{model.field}.presetOptions.image"
+    way_in = f"name a Secret with a password for it in {field}PullSecrets"
+    with weights.of_image(field, way_in), registry.of(model.image, auth, **options) as source:
+        yield source
 
 
 def fetch(model: Model, folder: Path, auth: Path) -> Path:
@@ -106,41 +71,46 @@ def fetch(model: Model, folder: Path, auth: Path) -> Path:
     began = time.monotonic()
     with opened(model, auth) as source:
         image = inspect(source)
-        found = _stored(source, image, folder)
+        found = _stored(source, image, folder, layers.limit(image.layers))
     log.info("%s at %s: %.1f s", source.reference, image.digest, time.monotonic() - began)
     return found
 
 
-def look(source: registry.Registry, image: Image, scratch: Path, *, most: int) -> bool:
-    """Whether what is there is known to be a model's files, by fetching at most so many bytes.
+def look(
+    source: registry.Registry, image: Manifest, scratch: Path, *, most: int, room: int = unpack.LOOK_UNPACKED
+) -> bool:
+    """Whether what is there is known to be a model's files, by fetching at most so many bytes, with `room` for files.
 
-    False where that is seen on the node only. Raises ModelUnusable where it is none.
+    False where that is seen on the node only. Raises Unusable where it is none.
     """
-    if sum(layer.size for layer in image.layers) <= most:
-        _stored(source, image, scratch)
+    if image.bytes <= most:
+        try:
+            _stored(source, image, scratch, room)
+        except errors.TooLarge as error:
+            log.info("%s; it is looked into on the node", error)
+            return False
         return True
-    names = {PurePosixPath(layer.file or layer.title).name for layer in image.layers}
+    names = {_name(layer) for layer in image.layers}
     if "" in names:
         return False
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
-        raise _unusable(
-            source, f"has no config.json with .safetensors beside it, it has {', '.join(sorted(names)[:5])}"
-        )
+        listed = ", ".join(sorted(names)[:5])
+        raise errors.Unusable(f"{source.reference} has no config.json with .safetensors beside it, it has {listed}")
     return True
 
 
-def _stored(source: registry.Registry, image: Image, folder: Path) -> Path:
+def _stored(source: registry.Registry, image: Manifest, folder: Path, limit: int) -> Path:
     try:
-        return _unpacked(source, image, folder / image.digest.replace(":", "-"))
+        return _unpacked(source, image, folder / image.digest.replace(":", "-"), limit)
     except OSError as error:
-        raise errors.StorageTrouble(f"{source.field}: {source.reference} could not be stored: {error}") from error
+        raise errors.MachineTrouble(f"{source.reference} could not be stored: {error}") from error
 
 
-def _unpacked(source: registry.Registry, image: Image, own: Path) -> Path:
+def _unpacked(source: registry.Registry, image: Manifest, own: Path, limit: int) -> Path:
     own.mkdir(parents=True, exist_ok=True)
     done = own / ".done"
     first = int(done.read_text()) if done.exists() else 0
-    files = layers.Files(own, f"{source.field}: {source.reference}")
+    files = layers.Files(own / "files", str(source.reference), limit=limit)
     _see_room(source, image.layers, first, own)
     with concurrent.futures.ThreadPoolExecutor(_AHEAD) as pool:
         under_way: dict[int, concurrent.futures.Future[None]] = {}
@@ -151,10 +121,11 @@ def _unpacked(source: registry.Registry, image: Image, own: Path) -> Path:
                         under_way[ahead] = pool.submit(_download, source, image.layers[ahead], own / f"blob-{ahead}")
                 under_way[number].result()
                 blob = own / f"blob-{number}"
-                files.add(blob, title=image.layers[number].title)
+                files.add(blob, image.layers[number])
                 blob.unlink(missing_ok=True)
                 _note(done, number + 1)
         except BaseException:
+            source.cut()  # or the pool would wait for what nobody wants any more
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return files.model()
@@ -178,9 +149,9 @@ def _see_room(source: registry.Registry, layers: tuple[Layer, ...], first: int, 
     needed = sum(sizes.values()) - sum(_there(folder, number) for number in sizes) + max(sizes.values(), default=0)
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise errors.StorageTrouble(
-            f"{source.field}: {source.reference} needs {needed / 1e9:.1f} GB of disk, {folder} has {free / 1e9:.1f} GB"
-            " free; give the node a larger disk"
+        raise errors.MachineTrouble(
+            f"{source.reference} needs {needed / 1e9:.1f} GB of disk, {folder} has {free / 1e9:.1f} GB free; give the"
+            " node a larger disk"
         )
 
 
@@ -189,42 +160,6 @@ def _there(folder: Path, number: int) -> int:
     blob = folder / f"blob-{number}"
     files = (blob, blob.with_name(f"{blob.name}.part"))
     return sum(file.stat().st_size for file in files if file.exists())
-
-
-def _layer(entry: dict[str, Any], source: registry.Registry) -> Layer:
-    digest, size, kind = str(entry["digest"]), int(entry["size"]), str(entry.get("mediaType", ""))
-    if not registry.is_digest(digest) or size < 0:
-        raise ValueError(digest)
-    told = entry.get("annotations") or {}
-    is_file = "tar" not in kind and _TITLE in told
-    if kind.endswith("zstd") and not is_file:
-        raise _unusable(source, "has layers compressed with zstd, which are not read; build it with plain or gzip ones")
-    return Layer(digest, size, str(told.get(FILE, "")), str(told[_TITLE]) if is_file else "")
-
-
-def _chosen(index: dict[str, Any], source: registry.Registry) -> str:
-    """The entry for this machine, or the first: a model's files are the same everywhere."""
-    machine = platform.machine()
-    wanted = {"os": "linux", "architecture": _ARCHITECTURES.get(machine, machine)}
-    entries = [entry for entry in index["manifests"] if isinstance(entry, dict)]
-    for entry in sorted(entries, key=lambda entry: not wanted.items() <= (entry.get("platform") or {}).items()):
-        if (entry.get("platform") or {}).get("os") != "unknown" and registry.is_digest(str(entry.get("digest"))):
-            return str(entry["digest"])
-    raise _unusable(source, "is an index without images")
-
-
-def _json(body: bytes, source: registry.Registry) -> dict[str, Any]:
-    try:
-        found = json.loads(body)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise _unusable(source, "has a manifest or a config.json that is no JSON object")
-    return found
-
-
-def _unusable(source: registry.Registry, why: str) -> errors.ModelUnusable:
-    return errors.ModelUnusable(f"{source.field}: {source.reference} {why}; make one with `kaito-hera model push`")
 
 
 def local(folder: Path) -> dict[str, Path]:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import presets
-from artifacts.weights import errors, hub, image, layers, registry
+from artifacts import errors as kinds
+from artifacts import registry
+from artifacts.weights import errors, hub, image, layers
 from artifacts.weights.config import Model
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -42,13 +44,14 @@ def push(
     model: Model, target: str, *, folder: Path | None = None, auth: Path | None = None, out: TextIO = sys.stderr
 ) -> Pushed:
     """Make the image of the model, whose files are in `folder` or come from the hub, and push it."""
-    with registry.Registry(target, auth, field="IMAGE", push=True) as to:
+    way_in = "log in there with an account that may push (docker login, az acr login)"
+    with errors.of_image("IMAGE", way_in), registry.of(target, auth, push=True) as to:
         return _pushed(model, to, folder, out)
 
 
 def _pushed(model: Model, to: registry.Registry, folder: Path | None, out: TextIO) -> Pushed:
     if ":" in to.reference.version:
-        raise errors.ModelNotFound(f"IMAGE: {to.reference}: a push gives a tag; leave the digest out")
+        raise kinds.NotFound(f"{to.reference}: a push gives a tag; leave the digest out")
     files = image.local(_source(model, folder))
     progress = _Progress(sum(file.stat().st_size for file in files.values()), out)
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -56,6 +59,7 @@ def _pushed(model: Model, to: registry.Registry, folder: Path | None, out: TextI
         try:
             made = [future.result() for future in doing]
         except BaseException:
+            to.cut()  # or the pool would wait for what nobody wants any more
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     revision = {} if folder else {image.REVISION: model.revision}
@@ -109,7 +113,7 @@ def _layer(to: registry.Registry, name: str, file: Path, progress: "_Progress") 
 
     hashed = hashlib.sha256()
     whole = 0
-    for piece in pieces(lambda _count: None):
+    for piece in pieces(lambda _count: to.pause(0)):
         hashed.update(piece)
         whole += len(piece)
     digest = f"sha256:{hashed.hexdigest()}"
@@ -127,11 +131,11 @@ def _send(to: registry.Registry, digest: str, body: registry.Body, progress: "_P
     for number in range(_TRIES):
         try:
             to.upload(digest, body)
-        except errors.RegistryUnavailable as error:
+        except kinds.Away as error:
             if number + 1 == _TRIES:
                 raise
             progress.say(f"{error}; trying again in {pause:.0f} s")
-            time.sleep(pause)
+            to.pause(pause)
             pause *= 2
         else:
             return

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from artifacts import docker
 from tuning import credentials
 from tuning.credentials import Credential, Reference
 from tuning.errors import ConfigInvalid, PushUnauthorized
@@ -141,7 +142,7 @@ def test_no_secret_is_no_credential(tmp_path):
 
 
 def test_skopeo_gets_one_entry_and_no_more(tmp_path):
-    credentials.write(tmp_path / "auth", "reg.azurecr.io", Credential("me", "mine", "token"))
+    docker.write(tmp_path / "auth", "reg.azurecr.io", Credential("me", "mine", "token"))
     assert json.loads((tmp_path / "auth").read_text()) == {
         "auths": {"reg.azurecr.io": {**auth("me", "mine"), "identitytoken": "token"}}
     }

@@ -89,6 +89,16 @@ def test_a_check_of_a_large_image_sees_only_that_it_is_there(there, config, regi
     assert list(looks) == [f"tuning.input.image ({image})"]
 
 
+def test_a_check_does_not_unpack_more_than_its_pod_has_room_for(there, config, registry, tmp_path):
+    image = there("bomb", images.kaito_image({"train.jsonl": ROWS * (1 << 17)}))
+    places, asked = Places(pull_auth=tmp_path / "none"), config_of(config, image, registry)
+    (look,) = inputs.looks(asked, places, seconds=30, room=1 << 20).values()
+    assert look().startswith("is there, and is looked into on the node: tuning.input.image: the image when unpacked is")
+    assert "larger than 1,048,576 bytes" in look()
+    (look,) = inputs.looks(asked, places, seconds=30).values()
+    assert not look().startswith("is there")
+
+
 def test_a_private_image_needs_a_pull_secret(there, check, registry, tmp_path):
     password = f"{servers.USER}:{servers.PASSWORD}"
     image = there("private", images.kaito_image({"a.jsonl": ROWS}), host=registry.host, credentials=password)

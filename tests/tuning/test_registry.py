@@ -58,7 +58,7 @@ def test_a_secret_without_the_registry(registry, ask, entries, has):
 def test_tls_is_spoken_and_checked(tmp_path, ask, certificate, monkeypatch):
     with servers.Registry(tmp_path, password=True, tls=certificate) as server:
         host = f"localhost:{server.port}"
-        with pytest.raises(PushForbidden, match="certificate is not trusted"):
+        with pytest.raises(PushForbidden, match="a certificate that is not trusted"):
             ask(f"{host}/team/a:1", {host: entry()})
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate[0]))
         assert ask(f"{host}/team/a:1", {host: entry()}) == ""

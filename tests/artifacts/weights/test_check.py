@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from artifacts import errors as kinds
 from artifacts.weights import check, errors, image, push
 from artifacts.weights.config import Model
 from tests.serving import registry as images
@@ -45,12 +46,14 @@ def test_other_formats_beside_do_no_harm(looked):
 def test_an_image_without_a_models_files_is_refused(looked, files, words):
     with pytest.raises(errors.ModelUnusable, match=words) as refused:
         looked(images.docker_image(files))
-    assert str(refused.value).startswith(f"inference.preset.presetOptions.image: {looked.host}/a:1: ")
+    assert str(refused.value).startswith(f"inference.preset.presetOptions.image: {looked.host}/a:1 ")
     assert str(refused.value).endswith("make one with `kaito-hera model push`")
 
 
 def test_what_is_too_large_to_look_into_is_weighed(looked):
-    with pytest.raises(errors.ModelUnusable, match=r"has 0\.0 GB and cannot hold the weights of .*, which have 7\.6 GB"):
+    with pytest.raises(
+        errors.ModelUnusable, match=r"has 0\.0 GB and cannot hold the weights of .*, which have 7\.6 GB"
+    ):
         looked(images.docker_image(MODEL), most=0)
 
 
@@ -60,6 +63,19 @@ def test_an_image_that_names_its_files_is_judged_by_their_names(model, files, au
     with image.opened(model, auth) as source:
         whole = image.inspect(source)
         assert image.look(source, whole, files, most=0)
-        part = whole._replace(layers=tuple(layer for layer in whole.layers if not layer.file.endswith(gone)))
-        with pytest.raises(errors.ModelUnusable, match=r"it has .*tokenizer\.json"):
+        part = whole._replace(layers=tuple(layer for layer in whole.layers if not files_of(layer).endswith(gone)))
+        with pytest.raises(kinds.Unusable, match=r"it has .*tokenizer\.json"):
             image.look(source, part, files, most=0)
+
+
+def files_of(layer):
+    return layer.annotations[image.FILE]
+
+
+def test_what_unpacks_to_more_than_the_pod_has_is_left_to_the_node(looked, tmp_path):
+    assert looked(images.docker_image(MODEL | {"model.safetensors": bytes(2 << 20)})).pinned
+    model = Model(id=PHI, revision="main", image=f"{looked.host}/a:1")
+    with image.opened(model, tmp_path / "none") as source:
+        found = image.inspect(source)
+        assert image.look(source, found, tmp_path / "one", most=1 << 20)
+        assert not image.look(source, found, tmp_path / "other", most=1 << 20, room=1 << 20)

@@ -6,7 +6,9 @@ import tarfile
 
 import pytest
 
-from artifacts.weights import errors, layers
+from artifacts import errors, unpack
+from artifacts.manifest import Layer
+from artifacts.weights import layers
 
 MODEL = {"config.json": b"{}", "model.safetensors": b"weights"}
 
@@ -15,15 +17,18 @@ MODEL = {"config.json": b"{}", "model.safetensors": b"weights"}
 def unpacked(tmp_path):
     """Layers unpacked one over the other; each is a dict of paths, or bytes."""
 
-    def unpack(*each, title=""):
-        files = layers.Files(tmp_path / "own", "IMAGE")
-        for number, layer in enumerate(each):
-            blob = tmp_path / f"blob-{number}"
-            blob.write_bytes(layer if isinstance(layer, bytes) else tar(layer))
-            files.add(blob, title=title)
+    def all_of(*each, limit=1 << 30):
+        files = layers.Files(tmp_path / "own", "IMAGE", limit=limit)
+        for layer in each:
+            add(files, tmp_path, layer if isinstance(layer, bytes) else tar(layer))
         return files
 
-    return unpack
+    return all_of
+
+
+def add(files, folder, content, *, title=""):
+    (folder / "blob").write_bytes(content)
+    files.add(folder / "blob", Layer("sha256:of the blob", len(content), title=title))
 
 
 def tar(members):
@@ -44,7 +49,7 @@ def under(place, members=MODEL):
     return {f"{place}/{name}": content for name, content in members.items()}
 
 
-@pytest.mark.parametrize("place", ["models", "weights", "./models", "/workspace/tfs/weights", "workspace/weights", "."])
+@pytest.mark.parametrize("place", ["models", "weights", "./models", "workspace/tfs/weights", "workspace/weights", "."])
 def test_places_where_a_model_may_lie(unpacked, place):
     folder = unpacked({"usr/bin/sh": b"#!"}, under(place)).model()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == MODEL
@@ -64,21 +69,20 @@ def test_later_layers_win_and_whiteouts_remove(unpacked):
 
 @pytest.mark.parametrize("gone", ["models/.wh..wh..opq", ".wh.models", ".wh..wh..opq"])
 def test_a_folder_that_a_later_layer_removes(unpacked, gone):
-    with pytest.raises(errors.ModelUnusable, match=r"no config\.json"):
+    with pytest.raises(errors.Unusable, match=r"no config\.json"):
         unpacked(under("models"), {gone: b""}).model()
 
 
 def test_files_that_are_layers_themselves(unpacked, tmp_path):
-    files = layers.Files(tmp_path / "own", "IMAGE")
+    files = unpacked()
     for name, content in MODEL.items():
-        (tmp_path / "blob").write_bytes(content)
-        files.add(tmp_path / "blob", title=name)
+        add(files, tmp_path, content, title=name)
     assert {path.name: path.read_bytes() for path in files.model().iterdir()} == MODEL
 
 
 def test_other_formats_are_named(unpacked):
     files = unpacked(under("workspace/weights", {"config.json": b"{}", "consolidated.00.pth": b"pickle"}))
-    with pytest.raises(errors.ModelUnusable, match=r"not loaded: workspace/weights/consolidated\.00\.pth"):
+    with pytest.raises(errors.Unusable, match=r"not loaded: workspace/weights/consolidated\.00\.pth"):
         files.model()
 
 
@@ -86,6 +90,7 @@ def test_other_formats_are_named(unpacked):
     ("layer", "words"),
     [
         ({"models/../../config.json": b"{}"}, "points outside"),
+        ({"/models/config.json": b"{}"}, "points outside"),
         ({"models/config.json": "/etc/passwd"}, "no regular file"),
         (b"\x28\xb5\x2f\xfd" + bytes(100), "zstd"),
         (b"no tar at all" * 100, "no readable archive"),
@@ -94,36 +99,42 @@ def test_other_formats_are_named(unpacked):
     ],
 )
 def test_what_is_refused(unpacked, tmp_path, layer, words):
-    with pytest.raises(errors.ModelUnusable, match=words):
+    with pytest.raises(errors.Unusable, match=words):
         unpacked(layer)
-    assert not list((tmp_path / "own").glob("files-*/*.json"))
+    assert not list((tmp_path / "own").rglob("*.json"))
 
 
-def test_a_layer_that_unpacks_to_much_more_is_refused(tmp_path):
-    (tmp_path / "bomb").write_bytes(gzip.compress(tar({"models/x.safetensors": bytes(8 << 20)})))
-    with pytest.raises(errors.ModelUnusable, match="unpacks to more than"):
-        layers.Files(tmp_path / "own", "IMAGE", slack=1 << 20).add(tmp_path / "bomb")
+def test_a_layer_that_unpacks_to_much_more_is_refused(unpacked):
+    bomb = gzip.compress(tar({"models/x.safetensors": bytes(8 << 20)}))
+    with pytest.raises(errors.TooLarge, match="IMAGE: the image when unpacked is larger than 1,048,576 bytes"):
+        unpacked(bomb, limit=1 << 20)
 
 
-def test_a_file_with_holes_is_refused(tmp_path):
+def test_what_layers_may_unpack_to():
+    assert layers.limit([Layer("", 1000), Layer("", 24)]) == 4096 + unpack.GiB
+
+
+def test_a_file_with_holes_is_refused(unpacked):
     """A terabyte that takes a block in the archive."""
     pax = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.size": str(1 << 40), "GNU.sparse.map": "0,1"}
-    with tarfile.open(tmp_path / "blob", mode="w", format=tarfile.PAX_FORMAT) as archive:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo("models/x.safetensors")
         info.size, info.pax_headers = 1, pax
         archive.addfile(info, io.BytesIO(b"x"))
-    with pytest.raises(errors.ModelUnusable, match="no regular file"):
-        layers.Files(tmp_path / "own", "IMAGE").add(tmp_path / "blob")
+    with pytest.raises(errors.Unusable, match="no regular file"):
+        unpacked(raw.getvalue())
 
 
-def test_a_link_in_the_folder_is_not_followed(unpacked, tmp_path):
+@pytest.mark.parametrize("link", ["models", "models/config.json"])
+def test_a_link_in_the_folder_is_not_followed(unpacked, tmp_path, link):
     outside = tmp_path / "outside"
-    outside.write_text("mine")
-    own = tmp_path / "own" / "files-models"
-    own.mkdir(parents=True)
-    (own / "config.json").symlink_to(outside)
+    outside.mkdir()
+    at = tmp_path / "own" / link
+    at.parent.mkdir(parents=True)
+    at.symlink_to(outside)
     unpacked(under("models"))
-    assert outside.read_text() == "mine"
+    assert list(outside.iterdir()) == []
 
 
 def test_a_file_above_eight_gib_has_a_header_that_says_so():

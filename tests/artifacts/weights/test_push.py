@@ -93,7 +93,7 @@ def test_files_that_are_no_model_are_not_pushed(model, tmp_path, auth):
 
 
 def test_a_registry_that_wants_another_password(model, files, tmp_path):
-    with pytest.raises(errors.ImageForbidden, match=r"refuses to pull and push, and there are no credentials.*log in"):
+    with pytest.raises(errors.ImageForbidden, match=r"IMAGE: registry .* asks for a password .*log in"):
         push.push(model, model.image, folder=files, auth=tmp_path / "none")
 
 

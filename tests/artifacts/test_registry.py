@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts import docker
-from artifacts.weights import errors, registry
+from artifacts import docker, errors, registry
 from tests.simulators.conftest import tls  # noqa: F401
 from tests.tuning import servers
 from tests.tuning.conftest import entry, write_secret
@@ -30,8 +29,8 @@ def tokens():
 def ask(tokens, tmp_path):
     def manifest(secret=None, *, push=False):
         auth = write_secret(tmp_path / "auth.json", secret) if secret else tmp_path / "none"
-        with registry.Registry(f"{tokens.host}/team/a:1", auth, field="IMAGE", push=push) as asked:
-            return json.loads(asked.manifest()[0])
+        with registry.of(f"{tokens.host}/team/a:1", auth, push=push) as asked:
+            return json.loads(asked.manifest())
 
     return manifest
 
@@ -59,14 +58,14 @@ def test_a_private_image_is_asked_for_with_the_password_then(tmp_path):
     with contextlib.closing(Private()) as server:
         server.manifests["1"] = {"layers": []}
         auth = write_secret(tmp_path / "auth.json", {server.host: entry()})
-        with registry.Registry(f"{server.host}/team/a:1", auth, field="IMAGE") as asked:
-            assert json.loads(asked.manifest()[0]) == {"layers": []}
+        with registry.of(f"{server.host}/team/a:1", auth) as asked:
+            assert json.loads(asked.manifest()) == {"layers": []}
             server.asked.clear()
             asked.manifest()
         assert sent(server) == ["Bearer good"], "and at once the next time"
         with (
-            registry.Registry(f"{server.host}/team/a:1", tmp_path / "none", field="IMAGE") as asked,
-            pytest.raises(errors.ImageForbidden, match="DENIED: not for you"),
+            registry.of(f"{server.host}/team/a:1", tmp_path / "none") as asked,
+            pytest.raises(errors.Denied, match="DENIED: not for you"),
         ):
             asked.manifest()
 
@@ -76,8 +75,8 @@ def test_the_password_goes_to_no_other_owner(tokens, tmp_path):
         private.realm = f"http://localhost:{tokens.port}/token"
         auth = write_secret(tmp_path / "auth.json", {private.host: entry()})
         with (
-            registry.Registry(f"{private.host}/team/a:1", auth, field="IMAGE") as asked,
-            pytest.raises(errors.ImageForbidden, match="wants the password sent to 'http://localhost"),
+            registry.of(f"{private.host}/team/a:1", auth) as asked,
+            pytest.raises(errors.HostRefused, match="wants the password sent to 'http://localhost"),
         ):
             asked.manifest()
         assert not any("Basic" in said for said in sent(tokens))
@@ -94,7 +93,7 @@ def test_a_blobs_redirect_gets_no_password(tmp_path):
     with contextlib.closing(servers.Files()) as store, contextlib.closing(Redirecting()) as server:
         store.files["/blob"] = b"content"
         auth = write_secret(tmp_path / "auth.json", {server.host: entry()})
-        with registry.Registry(f"{server.host}/team/a:1", auth, field="IMAGE") as asked:
+        with registry.of(f"{server.host}/team/a:1", auth) as asked:
             asked.blob(DIGEST, 7, tmp_path / "blob")
         assert (tmp_path / "blob").read_bytes() == b"content"
         assert sent(store) == [""]
@@ -138,8 +137,8 @@ def test_an_upload_that_goes_on_in_clear_text_gets_no_password(tls, tmp_path, mo
     with contextlib.closing(Both(tls)) as server:
         auth = write_secret(tmp_path / "auth.json", {server.host: entry()})
         with (
-            registry.Registry(f"{server.host}/team/a:1", auth, field="IMAGE", push=True) as asked,
-            pytest.raises(errors.ImageForbidden),
+            registry.of(f"{server.host}/team/a:1", auth, push=True) as asked,
+            pytest.raises(errors.Unauthorized),
         ):
             asked.upload(DIGEST, BODY)
         assert server.clear == [""]
@@ -163,10 +162,10 @@ class Elsewhere(servers.Server):
 def test_what_is_written_goes_along_no_redirect(tokens, tmp_path, moved):
     with contextlib.closing(Elsewhere(moved, tokens)) as server:
         auth = write_secret(tmp_path / "auth.json", {server.host: {"identitytoken": "a-refresh-token"}})
-        with registry.Registry(f"{server.host}/team/a:1", auth, field="IMAGE", push=True) as asked:
-            with pytest.raises((errors.ImageForbidden, errors.RegistryUnavailable)):
+        with registry.of(f"{server.host}/team/a:1", auth, push=True) as asked:
+            with pytest.raises(errors.ArtifactError):
                 asked.upload(DIGEST, BODY)
-            with pytest.raises((errors.ImageForbidden, errors.RegistryUnavailable)):
+            with pytest.raises(errors.ArtifactError):
                 asked.tag(b"{}")
     assert tokens.asked == []
 
@@ -189,19 +188,19 @@ class Refusing(servers.Server):
 @pytest.mark.parametrize(
     ("status", "challenge", "kind", "words"),
     [
-        pytest.param(503, "", errors.RegistryUnavailable, "answers 503", id="503"),
-        pytest.param(429, "", errors.RegistryUnavailable, "answers 429", id="429"),
-        pytest.param(404, "", errors.ModelNotFound, "no such image", id="404"),
-        pytest.param(401, "Bearer", errors.ImageForbidden, "names no server", id="no realm"),
-        pytest.param(401, 'Bearer realm="http://[/"', errors.ImageForbidden, "not its own", id="no address"),
-        pytest.param(401, 'Bearer realm="http://other.io/"', errors.ImageForbidden, "not its own", id="other"),
+        pytest.param(503, "", errors.Away, "answers 503", id="503"),
+        pytest.param(429, "", errors.Away, "answers 429", id="429"),
+        pytest.param(404, "", errors.NotFound, "has no image", id="404"),
+        pytest.param(401, "Bearer", errors.HostRefused, "names no server", id="no realm"),
+        pytest.param(401, 'Bearer realm="http://[/"', errors.HostRefused, "not its own", id="no address"),
+        pytest.param(401, 'Bearer realm="http://other.io/"', errors.HostRefused, "not its own", id="other"),
     ],
 )
 def test_a_refusal_leaves_no_connection_open(tmp_path, status, challenge, kind, words):
     with contextlib.closing(Refusing()) as server:
         server.status, server.challenge = status, challenge
         auth = write_secret(tmp_path / "auth.json", {server.host: entry()})
-        asked = registry.Registry(f"{server.host}/team/a:1", auth, field="IMAGE")
+        asked = registry.of(f"{server.host}/team/a:1", auth)
         asked._stage = registry._PASSWORD
         with asked, pytest.raises(kind, match=words) as held:
             asked.manifest()
@@ -230,7 +229,7 @@ def test_an_upload_through_a_narrow_line_is_patient(tmp_path):
             yield bytes(registry.SENT)
 
     with contextlib.closing(Slow()) as server:
-        with registry.Registry(f"{server.host}/team/a:1", tmp_path / "none", field="IMAGE", push=True) as asked:
+        with registry.of(f"{server.host}/team/a:1", tmp_path / "none", push=True) as asked:
             asked.upload(DIGEST, registry.Body(1024 * registry.SENT, pieces))
         assert len(sizes) == 1024
 

@@ -1,16 +1,14 @@
-"""A registry, as far as large files need it: manifests, blobs that go on where they were cut, blobs that are there.
+"""The one client of the distribution API: what an image is, its blobs in either direction, whether a push is let in.
 
-Other images go through skopeo, which begins a cut blob anew and wants the whole image on the disk once more. The
-password goes to the registry it was written for and that registry's own token server, never along a redirect, and never
-in clear text but to this machine.
+A blob goes on where it was cut; one that is there is not sent again. The password goes to the registry it was written
+for and that registry's own token server, never along a redirect, and never in clear text but to this machine. To pull,
+nobody in particular asks first: a public image must not fail for an expired Secret.
 """
 
-import contextlib
 import hashlib
 import json
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -18,15 +16,13 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from artifacts import addresses, docker, web
-from artifacts.weights import errors
+from artifacts import addresses, docker, errors, web
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _DOCKER = "application/vnd.docker.distribution.manifest"
 _MANIFESTS = f"{MANIFEST}, application/vnd.oci.image.index.v1+json, {_DOCKER}.v2+json, {_DOCKER}.list.v2+json"
 _MANIFEST_BYTES = 4 << 20
 _PIECE = 1 << 20
-_CONNECT_SECONDS = 5.0
 _SILENCE_SECONDS = 60.0
 _SEND_SECONDS = 60.0
 """To connect for an upload, since the time to connect is also that for each piece that is sent."""
@@ -36,7 +32,6 @@ _SAID = 64 << 10
 """The most bytes that are read of why not."""
 _READS = frozenset({"GET", "HEAD"})
 _ANONYMOUS, _PASSWORD = 1, 2
-"""How to be let in: a public image must not fail for an expired secret, so without a password first."""
 TRIES = 6
 """In a row without a byte of progress."""
 
@@ -59,19 +54,21 @@ class Registry:
     """One image's registry."""
 
     def __init__(
-        self, image: str, auth: Path | None, *, field: str, push: bool = False, silence: float = _SILENCE_SECONDS
+        self,
+        reference: docker.Reference,
+        credential: docker.Credential,
+        *,
+        push: bool = False,
+        silence: float = _SILENCE_SECONDS,
     ) -> None:
-        self.field = field
-        try:
-            self.reference = docker.parse(image)
-        except ValueError as error:
-            raise errors.ModelNotFound(f"{field}: {error}") from error
-        self._credential = docker.find(auth, self.reference)
-        self._base = f"https://{self.reference.api}"
+        self.reference = reference
+        self.credential = credential
+        self.base = f"https://{reference.api}"
+        """Plain HTTP only ever towards this machine, as docker does, once it was seen that it speaks no TLS."""
         self._actions = "pull,push" if push else "pull"
         self._silence = silence
         self._authorization = self._challenge = ""
-        self._stage = _ANONYMOUS
+        self._stage = _PASSWORD if push and credential else _ANONYMOUS
         self._turn = threading.Lock()
         self._session = web.Session(addresses.ANY_PRIVATE)
 
@@ -81,19 +78,20 @@ class Registry:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
-    def manifest(self, version: str = "") -> tuple[bytes, str]:
-        """A manifest and its digest."""
+    def cut(self) -> None:
+        """Break off what other threads have under way here."""
+        self._session.cut()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; raises Away when it was cut."""
+        if self._session.pause(seconds):
+            raise errors.Away(f"{self._host}: cut off at this end")
+
+    def manifest(self, version: str = "") -> bytes:
+        """A manifest, or as much of it as one may have."""
         path = f"/v2/{self.reference.repository}/manifests/{version or self.reference.version}"
-        with self._call("GET", path, headers={"Accept": _MANIFESTS}, stream=True) as answer:
-            body = b""
-            for piece in self._pieces(answer):
-                body += piece
-                if len(body) > _MANIFEST_BYTES:
-                    break
-        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
-        if version.startswith("sha256:") and digest != version:
-            raise errors.RegistryUnavailable(f"{self.field}: {self.reference}: the registry sent another manifest")
-        return body, digest
+        with self._call("GET", path, headers={"Accept": _MANIFESTS}, stream=True) as answer, web.asking(self._host):
+            return web.head(answer, _MANIFEST_BYTES)
 
     def blob(self, digest: str, size: int, file: Path) -> None:
         """The blob as `file`, its digest checked; what there is of it already is not fetched again."""
@@ -105,15 +103,15 @@ class Registry:
             before = have
             try:
                 have = self._append(digest, size, part, (have, read))
-            except errors.RegistryUnavailable:
+            except errors.Away:
                 have = part.stat().st_size if part.exists() else 0
                 tries = 0 if have > before else tries + 1
                 if tries >= TRIES:
                     raise
-                time.sleep(min(tries**2, 15))
+                self.pause(min(tries**2, 15))
         if have != size or f"sha256:{read.hexdigest()}" != digest:
             part.unlink(missing_ok=True)
-            raise errors.RegistryUnavailable(f"{self.field}: {self.reference}: blob {digest} came with other bytes")
+            raise errors.Away(f"{self.reference}: blob {digest} came with other bytes")
         part.replace(file)
 
     def _append(self, digest: str, size: int, part: Path, state: tuple[int, Any]) -> int:
@@ -123,14 +121,15 @@ class Registry:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with self._call("GET", path, headers=headers, stream=True) as answer, part.open("ab") as target:
             skip = have if answer.status_code == requests.codes.ok else 0  # a server without ranges sends all anew
-            for piece in self._pieces(answer):
-                new = piece[skip:]
-                skip = max(0, skip - len(piece))
-                have += len(new)
-                if have > size:
-                    raise errors.ModelUnusable(f"{self.field}: {self.reference}: blob {digest} is longer than it says")
-                target.write(new)
-                read.update(new)
+            with web.asking(self._host):
+                for piece in answer.iter_content(_PIECE):
+                    new = piece[skip:]
+                    skip = max(0, skip - len(piece))
+                    have += len(new)
+                    if have > size:
+                        raise errors.Unusable(f"{self.reference}: blob {digest} is longer than it says")
+                    target.write(new)
+                    read.update(new)
         return have
 
     def has(self, digest: str) -> bool:
@@ -138,28 +137,37 @@ class Registry:
         path = f"/v2/{self.reference.repository}/blobs/{digest}"
         return bool(self._call("HEAD", path, allow=(404,)).ok)
 
+    def may_push(self) -> None:
+        """Raise unless an upload would be let in: one is begun and cancelled."""
+        begun = self._begin()
+        if begun.startswith(f"{self.base}/"):  # never along to another host, port or without TLS
+            try:
+                self._send("DELETE", begun, headers=self._signature())
+            except errors.ArtifactError:
+                return  # not all can cancel; the session then expires by itself
+
     def upload(self, digest: str, body: Body) -> None:
         """Send a blob."""
-        begun = self._call("POST", f"/v2/{self.reference.repository}/blobs/uploads/")
-        target = urljoin(begun.url, begun.headers.get("Location", ""))
+        target = self._begin()
         mark = "&" if urlsplit(target).query else "?"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(len(body))}
-        if self._authorization and urlsplit(target)[:2] == urlsplit(self._base)[:2]:  # the host, and no less safe
-            headers["Authorization"] = self._authorization
+        if urlsplit(target)[:2] == urlsplit(self.base)[:2]:  # the host, and no less safe
+            headers |= self._signature()
         answer = self._send("PUT", f"{target}{mark}digest={digest}", headers=headers, data=body)
         if answer.status_code != requests.codes.created:
             raise self._refusal(answer)
+
+    def _begin(self) -> str:
+        """Where a blob may be sent to."""
+        begun = self._call("POST", f"/v2/{self.reference.repository}/blobs/uploads/")
+        if begun.status_code != requests.codes.accepted:
+            raise self._refusal(begun)
+        return urljoin(begun.url, begun.headers.get("Location", ""))
 
     def tag(self, manifest: bytes) -> None:
         """Give the reference's tag to a manifest whose blobs are all there."""
         path = f"/v2/{self.reference.repository}/manifests/{self.reference.version}"
         self._call("PUT", path, headers={"Content-Type": MANIFEST}, data=manifest)
-
-    def _pieces(self, answer: requests.Response) -> Iterator[bytes]:
-        try:
-            yield from answer.iter_content(_PIECE)
-        except requests.RequestException as error:
-            raise self._unreachable(error) from error
 
     def _call(self, method: str, path: str, *, allow: tuple[int, ...] = (), **more: Any) -> requests.Response:
         """The answer, after whatever authentication the registry asks for."""
@@ -183,25 +191,34 @@ class Registry:
             raise self._refusal(answer)
 
     def _signed(self, method: str, path: str, headers: Mapping[str, str], **more: Any) -> requests.Response:
-        signed = {"Authorization": self._authorization} if self._authorization else {}
-        return self._send(method, self._base + path, headers={**headers, **signed}, **more)
+        return self._send(method, self.base + path, headers={**headers, **self._signature()}, **more)
+
+    def _signature(self) -> dict[str, str]:
+        return {"Authorization": self._authorization} if self._authorization else {}
 
     def _send(self, method: str, url: str, *, allow_redirects: bool = False, **more: Any) -> requests.Response:
         """One request; answers that another try may change are raised. A redirect elsewhere goes without password."""
-        timeout = (_SEND_SECONDS if isinstance(more.get("data"), Body) else _CONNECT_SECONDS, self._silence)
+        timeout = (_SEND_SECONDS if isinstance(more.get("data"), Body) else web.CONNECT_SECONDS, self._silence)
         try:
-            answer = self._session.request(method, url, timeout=timeout, allow_redirects=allow_redirects, **more)
-        except requests.ConnectionError as error:
-            if not url.startswith(f"https://{self.reference.api}/") or not docker.is_this_machine(self.reference.host):
-                raise self._unreachable(error) from error
-            self._base = f"http://{self.reference.api}"
+            with web.asking(self._host):
+                answer = self._session.request(method, url, timeout=timeout, allow_redirects=allow_redirects, **more)
+        except (errors.Away, errors.HostRefused) as error:
+            if not self._may_be_plain(url, error):
+                raise
+            self.base = f"http://{self.reference.api}"
             return self._send(method, url.replace("https:", "http:", 1), allow_redirects=allow_redirects, **more)
-        except requests.RequestException as error:
-            raise self._unreachable(error) from error
-        if answer.status_code == requests.codes.too_many_requests or answer.status_code >= 500:
+        if errors.of_status(answer.status_code) is errors.Away:
             with answer:
-                raise errors.RegistryUnavailable(f"{self._where}: the registry answers {_said(answer)}")
+                raise errors.Away(f"{self._host} answers {_said(answer)}")
         return answer
+
+    def _may_be_plain(self, url: str, error: errors.ArtifactError) -> bool:
+        """Whether plain HTTP may be tried instead: on this machine, unless a certificate was seen."""
+        return (
+            url.startswith(f"https://{self.reference.api}/")
+            and docker.is_this_machine(self.reference.host)
+            and "CERTIFICATE_VERIFY_FAILED" not in str(error)
+        )
 
     def _authenticate(self, challenge: str, used: str, stage: int) -> bool:
         """Find something else to say than what was `used`; False when there is nothing. One thread at a time."""
@@ -210,8 +227,10 @@ class Registry:
                 return True  # another thread has found it
             self._challenge = challenge or self._challenge
             kind, _, rest = self._challenge.partition(" ")
-            given = self._credential if stage == _PASSWORD else docker.Credential()
+            given = self.credential if stage == _PASSWORD else docker.Credential()
             found = ""
+            if kind.lower() not in {"", "basic", "bearer"}:
+                raise errors.HostRefused(f"{self._host} asks for unknown authentication {self._challenge!r}")
             if kind.lower() == "basic" and given:
                 found = given.basic()
             elif kind.lower() == "bearer" and (given or stage == _ANONYMOUS):
@@ -222,59 +241,62 @@ class Registry:
             return bool(found)
 
     def _token(self, fields: Mapping[str, str], given: docker.Credential) -> str:
-        """A token from the registry's token server; empty when it gives none."""
+        """A token from the registry's token server; empty when it gives none to nobody in particular."""
         realm = fields.get("realm", "")
         if not realm:
-            raise errors.ImageForbidden(f"{self._where}: the registry wants a token and names no server (realm) for it")
-        if given and not docker.same_owner(realm, self._base):
-            raise errors.ImageForbidden(
-                f"{self._where}: the registry wants the password sent to {realm!r}, not its own"
+            raise errors.HostRefused(f"{self._host} wants a token and names no server (realm) for it")
+        if given and not docker.same_owner(realm, self.base):
+            raise errors.HostRefused(
+                f"{self._host} wants the password sent to {realm!r}, not its own host; "
+                "use a registry whose tokens come from its own domain"
             )
         scope = f"repository:{self.reference.repository}:{self._actions}"
         asked = {"service": fields.get("service", ""), "scope": scope}
-        if given.identity_token:
+        if given.identity_token:  # an OAuth2 refresh token, which `az acr login` leaves in place of a password
             form = {"grant_type": "refresh_token", "refresh_token": given.identity_token, "client_id": "kaito-hera"}
             answer = self._send("POST", realm, data=form | asked)
         else:
             headers = {"Authorization": given.basic()} if given else {}
             answer = self._send("GET", realm, headers=headers, params=asked)
         if answer.status_code != requests.codes.ok:
+            if given:
+                raise self._wrong_password(answer)
             return ""
-        with contextlib.suppress(ValueError, KeyError, AttributeError):
+        try:
             said = answer.json()
             return str(said.get("access_token") or said["token"])
-        return ""
+        except (ValueError, KeyError, AttributeError) as error:
+            raise errors.Away(f"{self._host}: its token server sent no token") from error
 
-    def _refusal(self, answer: requests.Response) -> errors.WeightsError:
-        if answer.status_code == requests.codes.not_found:
-            return errors.ModelNotFound(f"{self._where}: the registry has no such image; push it or correct the name")
-        if answer.status_code in {401, 403}:
-            tried = "with the credentials for it" if self._credential else "and there are no credentials for it"
-            return errors.ImageForbidden(
-                f"{self._where}: the registry refuses to {self._actions.replace(',', ' and ')}, {tried}"
-                f" ({_said(answer)}); {self._remedy}"
-            )
-        return errors.RegistryUnavailable(f"{self._where}: the registry answers {_said(answer)}")
+    def _refusal(self, answer: requests.Response) -> errors.ArtifactError:
+        """Why the last answer is none; a 401 in spite of a token is about the right, not about the password."""
+        kind, said = errors.of_status(answer.status_code), _said(answer)
+        if kind is errors.NotFound and answer.request.method in _READS:
+            return kind(f"the registry has no image {self.reference}: {said}; push it or correct the name")
+        if kind is errors.Unauthorized and not self.credential:
+            return kind(f"{self._host} asks for a password for {self.reference.repository} ({said})")
+        if kind is errors.Unauthorized and self._authorization.startswith("Basic"):
+            return self._wrong_password(answer)
+        who = self.credential.username or "the token's account" if self.credential else "anybody"
+        what = "push to" if "push" in self._actions else "pull from"
+        return errors.Denied(f"{self._host} does not let {who} {what} {self.reference.repository}: {said}")
+
+    def _wrong_password(self, answer: requests.Response) -> errors.Unauthorized:
+        who = f"user {self.credential.username!r}" if self.credential.username else "the token"
+        return errors.Unauthorized(f"{self._host} does not accept {who} and its password ({_said(answer)})")
 
     @property
-    def _where(self) -> str:
-        return f"{self.field}: {self.reference}"
-
-    @property
-    def _remedy(self) -> str:
-        if self._actions == "pull":
-            return f"name a Secret with a password for {self.reference.host} in {self.field}PullSecrets"
-        return f"log in to {self.reference.host} with an account that may push there (docker login, az acr login)"
-
-    def _unreachable(self, error: requests.RequestException) -> errors.WeightsError:
-        inner = error.args[0] if error.args else error
-        why = re.sub(r"^\w+\(host=[^)]*\): ", "", str(getattr(inner, "reason", inner)))[:300]
-        return errors.RegistryUnavailable(f"{self._where}: the registry does not answer ({why})")
+    def _host(self) -> str:
+        return f"registry {self.reference.host}"
 
 
-def is_digest(text: str) -> bool:
-    """Whether this is a sha256 digest: what is joined to a path must be nothing else."""
-    return re.fullmatch(r"sha256:[0-9a-f]{64}", text) is not None
+def of(image: str, auth: Path | None, *, push: bool = False, silence: float = _SILENCE_SECONDS) -> Registry:
+    """The registry of an image, and what a docker config has for it; None is where docker and podman keep theirs."""
+    try:
+        reference = docker.parse(image)
+    except ValueError as error:
+        raise errors.NotFound(str(error)) from error
+    return Registry(reference, docker.find(auth, reference), push=push, silence=silence)
 
 
 def _said(answer: requests.Response) -> str:

@@ -1,0 +1,116 @@
+"""What a registry says an image is: the manifest, or the one of an index that is for this machine, read with suspicion.
+
+How it is asked for is told by who asks: `registry` asks itself, `skopeo` through mirrors.
+"""
+
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from artifacts import errors
+
+MOST_LAYERS = 1000
+CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_TITLE = "org.opencontainers.image.title"
+
+Ask = Callable[[str], bytes]
+"""The manifest of a digest; of the image as it was named, where that is empty."""
+
+
+class Layer(NamedTuple):
+    """One layer as the manifest lists it."""
+
+    digest: str
+    size: int
+    annotations: Mapping[str, Any] = {}
+    title: str = ""
+    """The file that it is, where it is no archive."""
+
+
+class Manifest(NamedTuple):
+    """An image whose layers are known."""
+
+    digest: str
+    """Of the manifest, `sha256:...`."""
+    layers: tuple[Layer, ...]
+    config: str
+    """Media type of its config, which tells images from other things that registries keep."""
+
+    @property
+    def bytes(self) -> int:
+        """Of all layers, as they are stored."""
+        return sum(layer.size for layer in self.layers)
+
+
+def read(what: str, ask: Ask) -> Manifest:
+    """Ask for the manifest of the image that messages call `what`."""
+    body = ask("")
+    found = parsed(what, body)
+    try:
+        if "manifests" in found:
+            chosen = _chosen(what, found["manifests"])
+            body = ask(chosen)
+            found = parsed(what, body)
+            if _digest(body) != chosen:
+                raise errors.Away(f"{what}: the registry sent another manifest than {chosen}")
+        layers = tuple(_layer(what, entry) for entry in found["layers"])
+        config = str((found.get("config") or {}).get("mediaType") or "of no known kind")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise errors.Unusable(f"{what} has a manifest without readable layers") from error
+    if not 0 < len(layers) <= MOST_LAYERS:
+        raise errors.Unusable(f"{what} has {len(layers)} layers; an image has 1 to {MOST_LAYERS}")
+    return Manifest(_digest(body), layers, config)
+
+
+def parsed(what: str, body: bytes) -> dict[str, Any]:
+    """A JSON object of an image."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise errors.Unusable(f"{what} has a manifest or a config.json that is no JSON object")
+    return found
+
+
+def is_digest(text: str) -> bool:
+    """Whether this is a sha256 digest: what is joined to a path must be nothing else."""
+    return re.fullmatch(r"sha256:[0-9a-f]{64}", text) is not None
+
+
+def _digest(body: bytes) -> str:
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def _chosen(what: str, listed: object) -> str:
+    """The digest of the image for this machine, or of the first: files are the same on any."""
+    machine = platform.machine()
+    wanted = {"os": "linux", "architecture": _ARCHITECTURES.get(machine, machine)}
+    entries = [entry for entry in (listed if isinstance(listed, list) else []) if isinstance(entry, dict)]
+    real = [(_platform(entry), str(entry["digest"])) for entry in entries if is_digest(str(entry.get("digest")))]
+    for said, digest in sorted(real, key=lambda each: -sum(each[0].get(key) == wanted[key] for key in wanted)):
+        if "unknown" not in (said.get("os"), said.get("architecture")):  # of a builder's notes
+            return digest
+    raise errors.Unusable(f"{what} is an index without an image")
+
+
+def _platform(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    said = entry.get("platform")
+    return said if isinstance(said, dict) else {}
+
+
+def _layer(what: str, entry: Mapping[str, Any]) -> Layer:
+    digest, size, kind = str(entry["digest"]), int(entry["size"]), str(entry.get("mediaType", ""))
+    if not is_digest(digest) or size < 0:
+        raise errors.Unusable(f"{what} has a layer without a sha256 digest and a size")
+    told = dict(entry.get("annotations") or {})
+    is_file = "tar" not in kind and _TITLE in told
+    if kind.endswith("zstd") and not is_file:
+        raise errors.Unusable(
+            f"{what} has layers compressed with zstd, which are not read; build it with plain or gzip layers"
+        )
+    return Layer(digest, size, told, str(told[_TITLE]) if is_file else "")
