@@ -26,7 +26,8 @@ ENTRYPOINT = "main"
 _OUTPUTS = "/tmp/hera-outputs/parameters"  # noqa: S108 - Hera's own place, on the pod's emptyDir
 _CA_FOLDER = "/etc/kaito/ca"
 _AZURE_FOLDER = "/var/run/secrets/azure/tokens"
-_WEEK = 7 * 24 * 3600
+_LONGEST = 100 * 24 * 3600
+"""Seconds: more than nodes, tuning and server may be given together, each of which has a deadline of its own."""
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -145,7 +146,7 @@ def build(
         pod_spec_patch=json.dumps(_EXECUTOR),
         image_pull_secrets=[settings.pull_secret] if settings.pull_secret else [],
         pod_gc=argo.PodGC(strategy="OnPodSuccess", delete_delay_duration="600s"),
-        active_deadline_seconds=_WEEK,
+        active_deadline_seconds=_LONGEST,
         ttl_strategy=_KEPT,
         archive_logs=False,
     )

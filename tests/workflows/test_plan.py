@@ -222,3 +222,12 @@ def test_a_release_carries_no_more_than_who_it_is_for():
     assert (identity.key, identity.metadata.uid) == ("team/w", making.UID)
     whole = {p["name"]: p["value"] for p in planned(workspace, Parts(tune=True))["spec"]["arguments"]["parameters"]}
     assert len(whole["workspace"]) < 65_536, "an argument of a process holds twice as much"
+
+
+def test_an_attempt_may_last_as_long_as_all_that_may_be_asked_of_it():
+    longest = 30 * 24 * 3600
+    workspace = making.tuning()
+    workspace["resource"]["provisioningTimeoutSeconds"] = workspace["tuning"]["activeDeadlineSeconds"] = longest
+    workspace["inference"] = {**making.inference()["inference"], "progressDeadlineSeconds": longest}
+    manifest = planned(workspace, Parts(nodes=True, tune=True, serve=True))
+    assert manifest["spec"]["activeDeadlineSeconds"] > 3 * longest
