@@ -15,7 +15,7 @@ from kaito_hera.settings import Settings
 from kaito_hera.status import Condition, ModelStatus, Satisfied, Status, StepStatus, TuningStatus, WorkflowStatus
 
 _LATE = "edited since attempt"
-_NEXT = "deadlines of nodes and servers, and Secrets, count from the next attempt on"
+_NEXT = "deadlines of nodes and servers, checkpoints and Secrets count from the next attempt on"
 
 
 def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings) -> Status:

@@ -279,7 +279,7 @@ def test_an_edit_that_the_running_attempt_cannot_take_up_is_told_for_as_long_as_
     assert before.warnings == ("tight",)
     told = (
         "tight",
-        "edited since attempt 1 began: deadlines of nodes and servers, and Secrets, count from the next attempt on",
+        "edited since attempt 1 began: deadlines of nodes and servers, checkpoints and Secrets count from the next attempt on",
     )
     after = observed(longer, before, workflows=[flow])
     assert after.warnings == told
