@@ -277,10 +277,8 @@ def test_an_edit_that_the_running_attempt_cannot_take_up_is_told_for_as_long_as_
     flow = making.workflow(workspace, kind="tune", preflight="Running")
     before = observed(workspace, recorded(workspace, kind="tune", warnings=("tight",)), workflows=[flow])
     assert before.warnings == ("tight",)
-    told = (
-        "tight",
-        "edited since attempt 1 began: deadlines of nodes and servers, checkpoints and Secrets count from the next attempt on",
-    )
+    late = "deadlines of nodes and servers, checkpoints and Secrets count from the next attempt on"
+    told = ("tight", f"edited since attempt 1 began: {late}")
     after = observed(longer, before, workflows=[flow])
     assert after.warnings == told
     assert observed(longer, after, workflows=[flow]).warnings == told, "said once"
