@@ -13,7 +13,20 @@ import pydantic
 
 from artifacts.weights.config import Found
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, findings, inherited, jobs, models, ownpod, pods, refusals, rollout, sizing, volumes
+from kaito_hera import (
+    errors,
+    findings,
+    inherited,
+    jobs,
+    loads,
+    models,
+    ownpod,
+    pods,
+    refusals,
+    rollout,
+    sizing,
+    volumes,
+)
 from kaito_hera.api import Workspace
 from kaito_hera.nodes import fitting
 from kaito_hera.run import Run
@@ -27,7 +40,7 @@ class Wanted:
 
     objects: tuple[tuple[clusters.Kind, dict[str, Any]], ...]
     """What will be made in the user's namespace: pods by what will make them."""
-    demands: tuple[sizing.Demand, ...]
+    demands: tuple[loads.Demand, ...]
     """What one GPU must hold, to tune and to serve, whichever is asked for."""
     pull_secrets: tuple[tuple[str, str], ...]
     """Docker Secrets: the Workspace's field and the name in it."""
@@ -53,23 +66,22 @@ def pass_facts(workspace: Workspace, settings: Settings) -> tuple[str, ...]:
     """What follows from the Workspace alone; answers with what should be known though it stops nothing."""
     today = datetime.datetime.now(datetime.UTC).date()
     model = models.find(workspace)
-    usual = sizing.demands(workspace, model, sizing.Batch()) if model else ()
+    usual = loads.demands(workspace, model, loads.Batch()) if model else ()
     found = [*refusals.findings(workspace, settings, today), *_of_sizes(workspace, settings, usual)]
     return _told(fitting.mild(workspace, found))
 
 
 def pass_memory(
-    workspace: Workspace, settings: Settings, demands: tuple[sizing.Demand, ...]
+    workspace: Workspace, settings: Settings, demands: tuple[loads.Demand, ...]
 ) -> tuple[tuple[str, ...], tuple[Refusal, ...]]:
     """One GPU of some size holds what is to be done with the model; answers as `pass_facts`, and with the others."""
-    memory = sizing.memory_findings(workspace, demands, settings.region)
-    memory += fitting.partition_findings(workspace, settings, demands)
+    memory = fitting.findings(workspace, settings, demands, settings.region)
     found = [*_of_sizes(workspace, settings, demands), *memory]
     findings.settle(fitting.mild(workspace, found))  # each size may fail for another reason
     return _told(fitting.mild(workspace, memory)), fitting.left_out(workspace, settings, found)
 
 
-def _of_sizes(workspace: Workspace, settings: Settings, demands: tuple[sizing.Demand, ...]) -> list[findings.Finding]:
+def _of_sizes(workspace: Workspace, settings: Settings, demands: tuple[loads.Demand, ...]) -> list[findings.Finding]:
     today = datetime.datetime.now(datetime.UTC).date()
     return sizing.size_findings(workspace, settings, today, demands, settings.region)
 

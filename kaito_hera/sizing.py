@@ -1,63 +1,30 @@
-"""Which GPU sizes a Workspace may get, in order, what one of their GPUs must hold, and what speaks against it. Pure.
+"""Which GPU sizes a Workspace may get, in order, and what speaks against them, with what to do instead. Pure.
 
-The one place that judges sizes and memory: preflight raises what is found here, `kaito-hera plan` prints it. A
-training_config is known here by its numbers alone (`Batch`): whoever reads one is above.
+The one place that judges sizes and memory: preflight raises what is found here, `kaito-hera plan` prints it.
 """
 
 import dataclasses
 import datetime
-from typing import Literal
 
 import presets
-from kaito_hera import errors
+from kaito_hera import errors, loads, models
 from kaito_hera.api import Metadata, Workspace, annotations
 from kaito_hera.findings import Finding
+from kaito_hera.loads import Demand
 from kaito_hera.settings import Settings
 from presets import memory
+from presets.facts import NO_CUDA, Capability
 
 MINIMUM_CAPABILITY = (7, 5)
 """Lowest CUDA compute capability that the images' torch has kernels for."""
-MARGIN = memory.MARGIN
-"""What a need is multiplied with before it is held against a GPU."""
+
+BFLOAT16_CAPABILITY = (8, 0)
+"""Lowest that computes in bfloat16."""
 
 ON_DEMAND = "on-demand"
+_ADVISED = 3  # sizes in place of one that is too small
 MIG_USABLE = 0.95
 """Share of a slice's memory that a process gets, as of a card."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """The numbers of a training_config that memory follows from; by default those of an empty one."""
-
-    rows: int = 2
-    """Rows at once."""
-    length: int = 2048
-    """Tokens that a row is cut at."""
-    rank: int = 8
-    recompute: bool = True
-    """Activations are computed again for the backward pass."""
-    stored: str | None = None
-    """In how many bits qlora keeps the base model, as a key of memory.BYTES; None for its own default."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens at once, at most."""
-        return self.rows * self.length
-
-
-@dataclasses.dataclass(frozen=True)
-class Demand:
-    """What one GPU must hold to do one thing with the model."""
-
-    verb: Literal["tune", "serve"]
-    basis: str
-    """The numbers that it follows from, for people."""
-    need: memory.Need
-
-    @property
-    def gib(self) -> float:
-        """With the margin."""
-        return self.need.gib * MARGIN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,31 +86,6 @@ def unknown(workspace: Workspace) -> list[Finding]:
     return found
 
 
-def demands(workspace: Workspace, model: presets.Preset, batch: Batch | None, context: int = 0) -> tuple[Demand, ...]:
-    """What is asked of one GPU: to tune, if a batch says how, and to serve, with `context` tokens if they are given."""
-    found = []
-    if workspace.tuning and batch:
-        found.append(tune(model, workspace.tuning.method, batch))
-    if workspace.serves:
-        found.append(serve(model, context))
-    return tuple(found)
-
-
-def tune(model: presets.Preset, method: str, batch: Batch) -> Demand:
-    """The demand of a tuning run."""
-    stored = batch.stored if method == "qlora" else None
-    need = memory.tuning(model, method, tokens=batch.tokens, rank=batch.rank, recompute=batch.recompute, stored=stored)
-    rows = f"{batch.rows} row{'s' if batch.rows > 1 else ''} of {batch.length:,} tokens"
-    kept = "" if batch.recompute else ", activations kept"
-    return Demand("tune", f"{method}, rank {batch.rank}, {rows}{kept}", need)
-
-
-def serve(model: presets.Preset, context: int = 0) -> Demand:
-    """The demand of a server with a cache for `context` tokens, by default as many as KAITO's estimator takes."""
-    tokens = context or min(2048, model.context_limit)
-    return Demand("serve", f"cache for {tokens:,} tokens", memory.serving(model, context=tokens))
-
-
 def size_findings(
     workspace: Workspace,
     settings: Settings,
@@ -180,8 +122,30 @@ def memory_findings(workspace: Workspace, needs: tuple[Demand, ...], region: str
                     candidate.field,
                     f"{candidate.size.name} has {candidate.gpu_gib:.0f} GiB per GPU, {candidate.usable_gib:.1f} of them"
                     f" usable; to {demand.verb} {workspace.preset_name} ({demand.basis}) needs {demand.gib:.1f} GiB",
-                    _roomier(workspace, candidate, needs, demand.verb, region),
+                    _roomier(workspace, candidate, needs, demand, region),
                     not bypassed(workspace),
+                )
+    return list(found.values())
+
+
+def number_findings(
+    workspace: Workspace, settings: Settings, needs: tuple[Demand, ...], region: str | None = None
+) -> list[Finding]:
+    """Sizes whose GPUs have no bfloat16, where it is asked for: a server ends there, training takes float16."""
+    found: dict[tuple[str, str], Finding] = {}
+    for candidate in candidates(workspace):
+        size = candidate.size
+        for demand in needs:
+            if demand.bfloat16 and NO_CUDA < size.compute < BFLOAT16_CAPABILITY:
+                able = cheapest(_most(needs), region=region, cloud=size.cloud, minimum=BFLOAT16_CAPABILITY)
+                take = _take(workspace, candidate.field, able[:1], region)
+                tunes = demand.verb == "tune"
+                problem = f"{size.name} has {size.gpu}, capability {size.capability}, which does not compute bfloat16"
+                problem += f"; {demand.bfloat16}" + (", and training takes float16 in its place" if tunes else "")
+                remedy = "write auto or float16 there" + (f"; or {take}" if take else "")
+                used = settings.gpu_capability_check == "refuse" or not unusable(size)
+                found[candidate.field, demand.verb] = Finding(
+                    errors.UnsupportedGPUError, candidate.field, problem, remedy, used and not tunes
                 )
     return list(found.values())
 
@@ -202,9 +166,24 @@ def unusable(size: presets.Size) -> str:
     return "" if size.gpu_memory_gib else f"{size.name}: how much GPU memory it has is not known"
 
 
-def cheapest(gib: float, *, region: str | None = None, cloud: str = "azure") -> list[presets.Size]:
+def cheapest(
+    gib: float, *, region: str | None = None, cloud: str = "azure", minimum: Capability = MINIMUM_CAPABILITY
+) -> list[presets.Size]:
     """The sizes of a cloud of which one GPU holds that much and a margin, and which the images can use."""
-    return memory.cheapest(gib, region=region, minimum=MINIMUM_CAPABILITY, cloud=cloud)
+    return memory.cheapest(gib, region=region, minimum=minimum, cloud=cloud)
+
+
+def smaller(model: presets.Preset, *, tunable: bool = False) -> str:
+    """A smaller model of the same family that some size holds on one GPU, the largest; empty where there is none."""
+    kin = [other for other in presets.presets().values() if _family(other) == _family(model)]
+    able = [
+        other
+        for other in kin
+        if other.weights_gib < model.weights_gib and other.tunable >= tunable and other.upstream != "deprecated"
+        if "transformers" in other.runtimes and cheapest(loads.serve(other).need.gib)
+    ]
+    ending = model.name.rpartition("-")[2]
+    return max(able, key=lambda other: (other.name.endswith(ending), other.weights_gib)).name if able else ""
 
 
 def price(size: presets.Size, region: str | None = None) -> str:
@@ -252,14 +231,22 @@ def _about(
 
 
 def _roomier(
-    workspace: Workspace, candidate: Candidate, needs: tuple[Demand, ...], verb: str, region: str | None
+    workspace: Workspace, candidate: Candidate, needs: tuple[Demand, ...], demand: Demand, region: str | None
 ) -> str:
     able = cheapest(_most(needs), region=region, cloud=candidate.size.cloud)
-    advice = [_take(workspace, candidate.field, able[:1], region)] if able else []
-    advice += ["lower per_device_train_batch_size or max_length"] if verb == "tune" else []
+    cards = [size for at, size in enumerate(able) if size.gpu not in {other.gpu for other in able[:at]}]
+    advice = [_take(workspace, candidate.field, cards[:_ADVISED], region)] if able else []
+    advice += [less.advice for less in demand.less if less.gib * loads.MARGIN <= candidate.usable_gib]
     if not able:
-        advice.append("no size here holds it on one GPU, and one is all that is used; take a smaller model")
+        model = models.find(workspace)
+        other = smaller(model, tunable=demand.verb == "tune") if model else ""
+        such = f", such as {other}" if other else ""
+        advice.append(f"no size here holds it on one GPU, and one is all that is used: take a smaller model{such}")
     return "; or ".join(advice)
+
+
+def _family(model: presets.Preset) -> str:
+    return model.name.lower().rpartition("/")[2].partition("-")[0]
 
 
 def _take(workspace: Workspace, field: str, sizes: list[presets.Size], region: str | None) -> str:

@@ -1,7 +1,7 @@
 """From the images' configs to the numbers that GPU memory follows from, since `sizing` knows no image. Pure."""
 
 import presets
-from kaito_hera import sizing
+from kaito_hera import loads
 from kaito_hera.api import Workspace
 from serving.inference_config import InferenceConfig
 from tuning.training_config import TrainingConfig
@@ -9,22 +9,28 @@ from tuning.training_config import TrainingConfig
 
 def demands(
     workspace: Workspace, model: presets.Preset | None, training: TrainingConfig | None, server: InferenceConfig
-) -> tuple[sizing.Demand, ...]:
+) -> tuple[loads.Demand, ...]:
     """What is asked of one GPU; nothing of a model whose numbers are not known (yet)."""
     if model is None:
         return ()
-    rows = batch(training) if training else None
-    return sizing.demands(workspace, as_loaded(model, server), rows, server.max_model_len or 0)
+    config = workspace.tuning.config if workspace.tuning else None
+    rows = batch(training, "tuning.config" if config else "the operator's training_config") if training else None
+    asked = "inference.config asks for it (vllm.dtype: bfloat16)" if server.dtype == "bfloat16" else ""
+    return loads.demands(workspace, as_loaded(model, server), rows, loads.Server(server.max_model_len or 0, asked))
 
 
-def batch(training: TrainingConfig) -> sizing.Batch:
+def batch(training: TrainingConfig, where: str = "tuning.config") -> loads.Batch:
     """What a training_config puts on the GPU at once; of the rows no more is known than that `max_length` cuts them."""
+    compute = training.quantization.bnb_4bit_compute_dtype
+    key = "QuantizationConfig.bnb_4bit_compute_dtype" if compute else "ModelConfig.torch_dtype"
+    bfloat16 = (compute or training.model.torch_dtype) == "bfloat16"
     arguments, lora, quantised = training.arguments, training.lora, training.quantization
-    return sizing.Batch(
+    return loads.Batch(
         rows=arguments.per_device_train_batch_size,
         length=arguments.max_length,
         rank=max([lora.r, *lora.rank_pattern.values()]),
         recompute=arguments.activation_checkpointing is not False,
+        bfloat16=f"{where} asks for it ({key}: bfloat16)" if bfloat16 else "",
         stored="8 bits" if quantised.load_in_8bit else None if quantised.bnb_4bit_use_double_quant else "4 bits",
     )
 

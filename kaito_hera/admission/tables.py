@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable
 
 import presets
-from kaito_hera import sizing
+from kaito_hera import loads, sizing
 from presets import memory
 
 NAMES = "names"
 TUNABLE = "tunable"
-_FLOOR = sizing.Batch(rows=1, length=128, rank=1)
+_FLOOR = loads.Batch(rows=1, length=128, rank=1)
 """Less is not tuned: what training_config asks for is preflight's matter, this is what no config goes below."""
 _NEVER = datetime.date.max
 _NONE = "-"
@@ -107,8 +107,8 @@ def column(name: str) -> int:
 @functools.cache
 def _preset(name: str) -> Preset:
     model = presets.presets()[name]
-    serve = sizing.serve(model).gib
-    lora, qlora = (sizing.tune(model, method, _FLOOR).gib if model.tunable else 0.0 for method in ("lora", "qlora"))
+    serve = loads.serve(model).gib
+    lora, qlora = (loads.tune(model, method, _FLOOR).gib if model.tunable else 0.0 for method in ("lora", "qlora"))
     return Preset(
         access=model.access,
         runtime="own" if "transformers" in model.runtimes else "other",
@@ -124,7 +124,7 @@ def _preset(name: str) -> Preset:
 
 
 def _holder(gib: float) -> str:
-    able = memory.cheapest(gib / sizing.MARGIN, minimum=sizing.MINIMUM_CAPABILITY, on=_NEVER) if gib else []
+    able = memory.cheapest(gib / loads.MARGIN, minimum=sizing.MINIMUM_CAPABILITY, on=_NEVER) if gib else []
     return able[0].name if able else _NONE
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from kaito_hera import errors, sizing
+from kaito_hera import errors, loads, sizing
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.api.resource import Partition
 from kaito_hera.findings import Finding
@@ -31,9 +31,16 @@ def left_out(workspace: Workspace, settings: Settings, found: list[Finding]) -> 
     )
 
 
-def partition_findings(
-    workspace: Workspace, settings: Settings, needs: tuple[sizing.Demand, ...] = ()
+def findings(
+    workspace: Workspace, settings: Settings, needs: tuple[loads.Demand, ...], region: str | None = None
 ) -> list[Finding]:
+    """What speaks against the nodes for what is to be done on them."""
+    memory = sizing.memory_findings(workspace, needs, region)
+    numbers = sizing.number_findings(workspace, settings, needs, region)
+    return [*memory, *numbers, *_of_partition(workspace, settings, needs)]
+
+
+def _of_partition(workspace: Workspace, settings: Settings, needs: tuple[loads.Demand, ...]) -> list[Finding]:
     """What speaks against `resource.partition`, and what is said of nodes you bring that is for new ones only."""
     found: list[Finding] = []
     brought = settings.node_provider == "byo"
@@ -68,7 +75,7 @@ def _too_many(workspace: Workspace, count: int) -> list[Finding]:
     ]
 
 
-def _too_small(workspace: Workspace, partition: Partition, needs: tuple[sizing.Demand, ...]) -> list[Finding]:
+def _too_small(workspace: Workspace, partition: Partition, needs: tuple[loads.Demand, ...]) -> list[Finding]:
     """Where no size is named; else `sizing` measures by the slice."""
     gib = partition.gib
     assert gib is not None, "asked of slices only"

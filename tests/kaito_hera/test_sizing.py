@@ -5,14 +5,14 @@ import datetime
 import pytest
 
 import presets
-from kaito_hera import errors, findings, nodes, sizing
+from kaito_hera import errors, findings, loads, nodes, sizing
 from kaito_hera.settings import Settings
 from presets import memory
 from tests import making
 
 TODAY = datetime.date(2026, 11, 21)
 AKS = Settings(node_provider="aks")
-SMALL = sizing.Batch(rows=2, length=2048, rank=8)
+SMALL = loads.Batch(rows=2, length=2048, rank=8)
 
 
 def workspace(body=None, annotations=None, **resource):
@@ -27,7 +27,7 @@ def judged(made, settings=AKS, on=TODAY):
 
 
 def needed(made, preset="phi-3-mini-4k-instruct", batch=SMALL):
-    return sizing.demands(making.parsed(made), presets.preset(preset), batch)
+    return loads.demands(making.parsed(made), presets.preset(preset), batch)
 
 
 def test_candidates_are_tried_size_by_size_each_with_every_capacity():
@@ -127,7 +127,7 @@ def test_too_little_memory_is_said_of_each_size_and_each_use_with_one_that_holds
 def test_what_a_size_names_in_its_place_is_advised_only_if_it_holds_the_model():
     made = workspace(instanceType="Standard_NC6s_v3")
     assert "Standard_NC4as_T4_v3" in judged(made)[0].remedy
-    needs = (sizing.serve(presets.preset("phi-4")),)
+    needs = (loads.serve(presets.preset("phi-4")),)
     advised = sizing.size_findings(making.parsed(made), AKS, TODAY, needs)[0].remedy
     assert "Standard_NC24ads_A100_v4" in advised
     assert "Standard_NC4as_T4_v3" not in advised
@@ -136,18 +136,91 @@ def test_what_a_size_names_in_its_place_is_advised_only_if_it_holds_the_model():
 def test_prices_are_those_of_the_region():
     made = workspace(instanceType="Standard_NC6s_v3")
     for region, usd in ((None, "3.67"), ("westeurope", "4.78"), ("nowhere", "3.67")):
-        needs = (sizing.serve(presets.preset("phi-4")),)
+        needs = (loads.serve(presets.preset("phi-4")),)
         assert f"Standard_NC24ads_A100_v4 ({usd} USD/h)" in (
             sizing.size_findings(making.parsed(made), AKS, TODAY, needs, region)[0].remedy
         )
         assert "(" in sizing.memory_findings(making.parsed(made), needs, region)[0].remedy
 
 
-def test_a_model_that_no_single_gpu_holds_has_no_size_to_take():
+@pytest.mark.parametrize(
+    ("name", "smaller"),
+    [("deepseek-r1-0528", "deepseek-r1-distill-qwen-14b"), ("llama-2-70b-chat", "llama-2-13b-chat")],
+)
+def test_a_model_that_no_single_gpu_holds_has_no_size_to_take_but_smaller_kin(name, smaller):
     made = workspace(instanceType="Standard_NC24ads_A100_v4")
-    made["inference"]["preset"]["name"] = "deepseek-r1-0528"
-    [finding] = sizing.memory_findings(making.parsed(made), needed(made, "deepseek-r1-0528"))
-    assert "no size here holds it on one GPU" in finding.remedy
+    made["inference"]["preset"] = {"name": name, "presetOptions": {"image": "a.io/x:1"}}
+    [finding] = sizing.memory_findings(making.parsed(made), needed(made, name))
+    assert finding.remedy.startswith("no size here holds it on one GPU")
+    assert finding.remedy.endswith(f"take a smaller model, such as {smaller}")
+    assert sizing.cheapest(loads.serve(presets.preset(smaller)).need.gib)
+
+
+def test_sizes_that_hold_a_model_are_advised_one_for_each_kind_of_gpu():
+    made = workspace(instanceType="Standard_NC4as_T4_v3")
+    [finding] = sizing.memory_findings(making.parsed(made), needed(made, "phi-4"))
+    advised = [presets.size(word) for word in finding.remedy.split() if word.startswith("Standard_")]
+    assert len({size.gpu for size in advised}) == len(advised) == 3
+    assert all(memory.fits(needed(made, "phi-4")[0].need.gib, size) for size in advised)
+
+
+def remedies(made, preset, **batch):
+    return [f.remedy for f in sizing.memory_findings(making.parsed(made), needed(made, preset, loads.Batch(**batch)))]
+
+
+def test_where_only_the_server_does_not_fit_to_serve_nothing_is_a_way_out():
+    made = workspace("tuning", instanceType="Standard_NC6s_v3")
+    made["tuning"]["preset"]["name"] = "falcon-7b"
+    [remedy] = remedies(made, "falcon-7b")
+    assert remedy.endswith("; or set tuning.serve to false: the adapter is pushed, nothing is served")
+    made["tuning"]["serve"] = False
+    assert remedies(made, "falcon-7b") == []
+
+
+def test_what_a_config_could_ask_for_less_of_is_advised_only_if_it_helps():
+    made = workspace("tuning", instanceType="Standard_NC4as_T4_v3")
+    made["tuning"] |= {"method": "lora", "preset": {"name": "mistral-7b"}, "serve": False}
+    [remedy] = remedies(made, "mistral-7b")
+    assert remedy.endswith("; or set tuning.method to qlora")
+    made["tuning"]["method"] = "qlora"
+    [remedy] = remedies(made, "mistral-7b", rows=16)
+    assert remedy.endswith(
+        "(delete the Workspace and apply it anew); or lower per_device_train_batch_size or max_length"
+    )
+
+
+def test_a_context_that_is_too_long_may_be_lowered():
+    made = workspace(instanceType="Standard_NC4as_T4_v3")
+    needs = loads.demands(making.parsed(made), presets.preset("phi-3-mini-128k-instruct"), None, loads.Server(100_000))
+    [finding] = sizing.memory_findings(making.parsed(made), needs)
+    assert "cache for 100,000 tokens" in finding.problem
+    assert finding.remedy.endswith("; or lower vllm.max-model-len")
+
+
+def numbers(made, settings=AKS):
+    asked = loads.Server(bfloat16="here"), loads.Batch(bfloat16="there")
+    needs = loads.demands(making.parsed(made), presets.preset("phi-3-mini-4k-instruct"), asked[1], asked[0])
+    return sizing.number_findings(making.parsed(made), settings, needs)
+
+
+def test_a_gpu_without_bfloat16_is_refused_to_a_server_and_told_to_a_tuning_run():
+    found = numbers(workspace("tuning", instanceTypes=["Standard_NC4as_T4_v3", "Standard_NC24ads_A100_v4"]))
+    assert [(f.reason, f.field, f.fatal) for f in found] == [
+        ("UnsupportedGPU", "resource.instanceTypes[0]", False),
+        ("UnsupportedGPU", "resource.instanceTypes[0]", True),
+    ]
+    has = "Standard_NC4as_T4_v3 has NVIDIA T4 16GB, capability 7.5, which does not compute bfloat16"
+    assert [f.problem for f in found] == [f"{has}; there, and training takes float16 in its place", f"{has}; here"]
+    assert all(f.remedy.startswith("write auto or float16 there; or take Standard_") for f in found)
+    assert presets.size(found[1].remedy.split("take ")[1].split()[0]).compute >= (8, 0)
+
+
+def test_where_old_gpus_are_only_warned_of_a_server_may_run_on_the_cpu():
+    lenient = AKS.model_copy(update={"gpu_capability_check": "warn"})
+    for size, fatal in (("Standard_NC6s_v3", False), ("Standard_NC4as_T4_v3", True)):
+        made = workspace(instanceType=size)
+        assert [finding.fatal for finding in numbers(made, lenient)] == [fatal]
+        assert [finding.fatal for finding in numbers(made)] == [True]
 
 
 @pytest.mark.parametrize("value", ["", "true", "no"])
@@ -172,7 +245,7 @@ def test_a_slice_of_a_card_holds_what_the_slice_has():
 def test_what_holds_here_is_what_presets_say_holds():
     for size in presets.sizes().values():
         [candidate] = sizing.candidates(making.parsed(workspace(instanceType=size.name)))
-        demand = sizing.serve(presets.preset("phi-4"))
+        demand = loads.serve(presets.preset("phi-4"))
         assert candidate.holds(demand) == memory.fits(demand.need.gib, size)
 
 

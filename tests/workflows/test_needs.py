@@ -1,8 +1,13 @@
+import datetime
+
 import pytest
 
+from kaito_hera.settings import Settings
 from presets import memory
+from tests import making
 from tuning import training_config
 from workflows import needs
+from workflows.outlook import documents, judging
 
 
 @pytest.mark.parametrize(
@@ -17,3 +22,43 @@ def test_how_the_base_model_is_stored_is_what_the_config_says(said, stored):
     text = f"training_config:\n  QuantizationConfig:\n    {said}\n" if said else "training_config: {}"
     assert needs.batch(training_config.parse(text, "qlora")).stored == stored
     assert stored is None or stored in memory.BYTES
+
+
+def gpus(text, *, size, serve=True):
+    """What plan says of the size where the ConfigMap has this text."""
+    made = making.edited(making.inference() if serve else making.tuning_only(), instanceType=size)
+    made["inference" if serve else "tuning"]["config"] = "mine"
+    key = "inference_config.yaml" if serve else "training_config.yaml"
+    beside = documents.Documents((), {("team", "mine"): {key: text}})
+    return judging.judge(made, beside, Settings(node_provider="aks"), on=datetime.date(2026, 11, 21))
+
+
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [("bfloat16", True), ("auto", False), ("half", False)],
+)
+def test_a_server_in_bfloat16_is_refused_on_a_gpu_without_it(text, asks):
+    said = gpus(f"vllm: {{dtype: {text}}}", size="Standard_NC4as_T4_v3").errors
+    assert [one.reason for one in said] == ["UnsupportedGPU"] * asks
+    assert all("inference.config asks for it (vllm.dtype: bfloat16)" in one.problem for one in said)
+    assert gpus(f"vllm: {{dtype: {text}}}", size="Standard_NC24ads_A100_v4").works
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("ModelConfig: {dtype: bfloat16}", "ModelConfig.torch_dtype"),
+        ("QuantizationConfig: {bnb_4bit_compute_dtype: bfloat16}", "QuantizationConfig.bnb_4bit_compute_dtype"),
+        ("{ModelConfig: {torch_dtype: bfloat16}, QuantizationConfig: {bnb_4bit_compute_dtype: float16}}", ""),
+    ],
+)
+def test_training_in_bfloat16_is_told_to_become_float16_on_a_gpu_without_it(text, key):
+    told = gpus(
+        f"training_config: {text}" if text[0] == "{" else f"training_config: {{{text}}}",
+        size="Standard_NC4as_T4_v3",
+        serve=False,
+    )
+    said = [one.problem for one in told.warnings if "bfloat16" in one.problem and "capability" in one.problem]
+    assert told.works
+    assert len(said) == bool(key)
+    assert all(f"tuning.config asks for it ({key}: bfloat16), and training takes float16" in one for one in said)

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from kaito_hera import admission, checks, errors, models, sizing
+from kaito_hera import admission, checks, errors, loads, models
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Azure, Settings
 from tests import making
@@ -18,6 +18,7 @@ TODAY = datetime.date(2026, 11, 21)
 AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
 AKS = Settings(node_provider="aks", azure=AZURE)
 BESIDE = documents.Documents((), {})
+OF_A_VOLUME = {"preset": {"name": "phi-4"}, "adapters": [{"source": {"name": "a", "volume": {"emptyDir": {}}}}]}
 KINDS = {"serve": making.inference, "tune": making.tuning, "tune only": making.tuning_only}
 EITHER = (False, True)
 
@@ -60,7 +61,7 @@ REFUSED["too small"]["inference"]["preset"]["name"] = "phi-4"
 def preflight(workspace):
     """As its step does, but for what it asks the cluster."""
     checks.pass_facts(workspace, AKS)
-    checks.pass_memory(workspace, AKS, sizing.demands(workspace, models.find(workspace), sizing.Batch()))
+    checks.pass_memory(workspace, AKS, loads.demands(workspace, models.find(workspace), loads.Batch()))
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -74,7 +75,7 @@ def test_preflight_ends_with_what_plan_says_first(case):
 
 
 def test_the_usual_batch_is_that_of_an_empty_config():
-    assert needs.batch(training_config.parse("training_config: {}", "qlora")) == sizing.Batch()
+    assert needs.batch(training_config.parse("training_config: {}", "qlora")) == loads.Batch()
 
 
 def test_every_rule_of_the_admission_policies_speaks():
@@ -171,6 +172,7 @@ def test_rules_are_told_all_at_once_with_what_can_be_read_of_the_rest():
         ({"inferenze": {}}, "inferenze", "did you mean inference?"),
         ({"apiVersion": None}, "apiVersion", "'None' is no version"),
         ({"inference": {"preset": {"nam": "x"}}}, "inference.preset.name", "is missing"),
+        ({"inference": OF_A_VOLUME}, "inference.adapters[0].source.volume", "did you mean volumeSource?"),
         ({"inference": {"preset": {"name": "x" * 100_000}}}, "inference.preset.name", "..."),
     ],
 )

@@ -6,7 +6,7 @@ The only place that knows both sides: the operator's Workspace and the images' o
 from typing import Any
 
 import presets
-from kaito_hera import checks, jobs, ownpod, rollout, sizing, volumes
+from kaito_hera import checks, jobs, loads, ownpod, rollout, volumes
 from kaito_hera import cluster as clusters
 from kaito_hera.run import Run
 from workflows import needs
@@ -40,7 +40,7 @@ def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
     )
 
 
-def demands(run: Run, found: presets.Preset, *, adapter: str = "") -> tuple[sizing.Demand, ...]:
+def demands(run: Run, found: presets.Preset, *, adapter: str = "") -> tuple[loads.Demand, ...]:
     """What a GPU must hold for a model of the hub, now that its numbers are `found`; raises why it cannot be used."""
     models.judged(run.workspace, found)
     chosen = frames.inference(run, found).honoured

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 import presets
-from kaito_hera import sizing
+from kaito_hera import loads, sizing
 from kaito_hera.paper import Paper
 from workflows.commands import printing
 from workflows.outlook import Part, Use
@@ -117,15 +117,15 @@ def describe(model: presets.Preset, region: str | None) -> Model:
     )
 
 
-def demands(model: presets.Preset) -> dict[str, sizing.Demand]:
+def demands(model: presets.Preset) -> dict[str, loads.Demand]:
     """What is asked of one GPU by each use that the model has here: serve, qlora, lora."""
-    found = {"serve": sizing.serve(model)} if "transformers" in model.runtimes else {}
+    found = {"serve": loads.serve(model)} if "transformers" in model.runtimes else {}
     if model.tunable:
-        found |= {method: sizing.tune(model, method, sizing.Batch()) for method in ("qlora", "lora")}
+        found |= {method: loads.tune(model, method, loads.Batch()) for method in ("qlora", "lora")}
     return found
 
 
-def _need(name: str, demand: sizing.Demand, region: str | None) -> Need:
+def _need(name: str, demand: loads.Demand, region: str | None) -> Need:
     return Need(
         use=demand.verb,
         method="" if name == demand.verb else name,

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import presets
-from kaito_hera import sizing
+from kaito_hera import loads, sizing
 from kaito_hera.paper import Paper
 from workflows.commands import presets as models
 from workflows.commands import printing
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     gib = None
     if arguments.fits:
         gib = _gib(arguments.fits, arguments.use)
-        found = sizing.cheapest(gib / sizing.MARGIN, region=region, cloud=cloud or "azure")
+        found = sizing.cheapest(gib / loads.MARGIN, region=region, cloud=cloud or "azure")
     sizes = tuple(describe(size, region, gib) for size in found if cloud in {None, size.cloud})
     printing.show(Sizes(sizes=sizes), _lines(sizes, arguments, gib, Paper.of(sys.stdout)), arguments.output)
     if gib and not sizes:

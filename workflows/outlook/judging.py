@@ -39,8 +39,7 @@ def judge(
     demands = needs.demands(workspace, model, training, server)
     found += [*of_training, *of_server]
     found += sizing.size_findings(workspace, settings, on, demands, region)
-    found += [*sizing.memory_findings(workspace, demands, region), *_unsold(workspace, region)]
-    found += fitting.partition_findings(workspace, settings, demands)
+    found += [*fitting.findings(workspace, settings, demands, region), *_unsold(workspace, region)]
     tried = _tried(workspace, settings, found)
     found = fitting.mild(workspace, found)
     if parts is None:

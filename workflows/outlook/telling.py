@@ -1,6 +1,6 @@
 """From what was judged to the words and numbers of an Outlook: steps in running order, nodes, candidates, price."""
 
-from kaito_hera import findings, models, sizing
+from kaito_hera import findings, loads, models, sizing
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
@@ -14,7 +14,7 @@ def tell(
     settings: Settings,
     parts: Parts,
     *,
-    demands: tuple[sizing.Demand, ...],
+    demands: tuple[loads.Demand, ...],
     found: list[findings.Finding],
     candidates: tuple[Candidate, ...],
     region: str | None,
@@ -40,7 +40,7 @@ def tell(
 def candidates(
     workspace: Workspace,
     settings: Settings,
-    demands: tuple[sizing.Demand, ...],
+    demands: tuple[loads.Demand, ...],
     *,
     tried: tuple[sizing.Candidate, ...],
     region: str | None,
@@ -145,22 +145,22 @@ def meaning(workspace: Workspace) -> str:
     return f"a server on each, with {whole}, behind one Service{spread}"
 
 
-def _fit(one: sizing.Candidate, demand: sizing.Demand) -> Fit:
+def _fit(one: sizing.Candidate, demand: loads.Demand) -> Fit:
     share = demand.gib / one.usable_gib if one.usable_gib else 0.0
     return Fit(use=demand.verb, share=round(share, 3), fits=one.holds(demand))
 
 
-def _memory(demand: sizing.Demand) -> Memory:
+def _memory(demand: loads.Demand) -> Memory:
     return Memory(
         use=demand.verb,
-        basis=demand.basis,
+        basis="; ".join(part for part in (demand.basis, demand.note) if part),
         parts=tuple(MemoryPart(name=name, gib=round(gib, 3)) for name, gib in demand.need.parts.items() if gib),
         gib=round(demand.need.gib, 2),
         gib_with_margin=round(demand.gib, 2),
     )
 
 
-def _holders(demands: tuple[sizing.Demand, ...], region: str | None) -> tuple[Holder, ...]:
+def _holders(demands: tuple[loads.Demand, ...], region: str | None) -> tuple[Holder, ...]:
     if not demands:
         return ()
     able = sizing.cheapest(max(demand.need.gib for demand in demands), region=region)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kaito_hera import checks, errors, nodes, sizing
+from kaito_hera import checks, errors, loads, nodes
 from kaito_hera.settings import Settings
 from presets import memory
 from tests import making
@@ -12,8 +12,8 @@ SMALL, OLD, LARGE = "Standard_NC4as_T4_v3", "Standard_NC6s_v3", "Standard_NC24ad
 AKS = Settings(node_provider="aks", azure=AZURE)
 
 
-def demand(gib):
-    return sizing.Demand("serve", "what it takes", memory.Need({"weights": gib}))
+def demand(gib, **more):
+    return loads.Demand("serve", "what it takes", memory.Need({"weights": gib}), **more)
 
 
 def asking(*, sizes=(), capacity=(), partition=None, annotations=None):
@@ -35,6 +35,17 @@ def test_a_size_that_is_too_small_is_left_out_with_every_kind_of_capacity():
     assert [refusal.candidate for refusal in out] == [f"{SMALL}/spot", f"{SMALL}/on-demand"]
     assert all("resource.instanceTypes[0]: Standard_NC4as_T4_v3 has 16 GiB per GPU" in r.reason for r in out)
     assert [text for text in warnings if "instanceTypes[0]" in text]
+
+
+def test_a_size_without_the_number_type_that_is_asked_for_is_left_out_or_refused():
+    asked = (demand(1, bfloat16="inference.config asks for it"),)
+    _, out = checks.pass_memory(asking(sizes=[SMALL, LARGE]), AKS, asked)
+    assert [refusal.candidate for refusal in out] == [f"{SMALL}/on-demand"]
+    assert "does not compute bfloat16" in out[0].reason
+    with pytest.raises(
+        errors.UnsupportedGPUError, match=r"instanceTypes\[0\].*bfloat16; inference\.config asks.*write auto"
+    ):
+        checks.pass_memory(asking(sizes=[SMALL]), AKS, asked)
 
 
 def test_where_every_size_is_too_small_it_is_an_error():
