@@ -23,8 +23,7 @@ from kaito_hera.settings import Settings
 log = logging.getLogger(__name__)
 
 _WORKERS = 8
-RIVALS = 10.0
-"""Seconds between looks for KAITO's own controller."""
+_RIVALS = 10.0  # seconds between looks for KAITO's own controller
 _RESYNC = 300.0  # seconds between looks at every Workspace, whatever was heard
 _BROUGHT = 60.0  # seconds between looks at nodes that were brought: they carry no label to watch by
 _LEASE_ANSWER = 3.0  # seconds to wait for one: the Lease runs out meanwhile
@@ -91,7 +90,7 @@ class Watcher:
                     self._alone.clear()
                 else:
                     self._alone.set()
-            time.sleep(RIVALS)
+            time.sleep(_RIVALS)
 
     def _work(self) -> None:
         while True:

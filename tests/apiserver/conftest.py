@@ -13,7 +13,7 @@ from kaito_hera import api
 from kaito_hera import cluster as clusters
 from kaito_hera.settings import Azure, Settings
 from tests import making
-from tests.apiserver.kaito import BETA, CLAIM, CRD, MACHINE, POOL, Cloud, Kaito, answers, crd, give_back
+from tests.apiserver.kaito import BETA, CLAIM, CRD, MACHINE, POOL, Cloud, Kaito, answers, crd
 from tests.cluster import build, testing
 from tests.wire import Wire
 
@@ -45,6 +45,19 @@ def kubeconfig():
     with testing.apiserver() as path:
         testing.install(path, argo=True)
         yield path
+
+
+@pytest.fixture(scope="session")
+def spare():
+    """The kubeconfig of an API server on which tests change what is installed; each begins with what it needs."""
+    with testing.apiserver() as path:
+        yield path
+
+
+def connected(kubeconfig):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(kubeconfig))
+        return clusters.Cluster.connect()
 
 
 @pytest.fixture(scope="session")
@@ -99,8 +112,12 @@ def apply(cluster, namespace):
 
 
 @pytest.fixture
-def watcher(kubeconfig, cluster, tmp_path):
+def watcher(kubeconfig, cluster, namespace, tmp_path):
     """Starts `kaito-hera watch` as a process that need not wait for a dead one's lead; all end with the test."""
+    for kind in (clusters.WORKSPACE, clusters.WORKFLOW):
+        for left in cluster.items(kind):
+            if left["metadata"]["namespace"] != namespace:  # an earlier test's, which would keep it busy
+                remove(cluster, kind, left)
     folder = tmp_path / "settings"
     folder.mkdir()
     azure = "{tenantId: t, clientId: c, subscriptionId: s, resourceGroup: g, clusterName: a, location: l}"
@@ -124,6 +141,14 @@ def watcher(kubeconfig, cluster, tmp_path):
         process.wait()
 
 
+def remove(cluster, kind, obj):
+    """Delete it and whatever it waits for."""
+    name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace")
+    if obj["metadata"].get("finalizers"):
+        cluster.patch(kind, name, namespace, {"metadata": {"finalizers": None}})
+    cluster.delete(kind, name, namespace)
+
+
 def until(look, *, what, seconds=30):
     """Wait until `look()` is true; its value."""
     deadline = time.monotonic() + seconds
@@ -134,22 +159,29 @@ def until(look, *, what, seconds=30):
         time.sleep(0.05)
 
 
-@pytest.fixture
-def karpenter(cluster):
-    """Karpenter's kinds, as far as KAITO of both eras uses them."""
+@pytest.fixture(scope="module")
+def karpenter_s_kinds(kubeconfig):
+    """For a module, not for each test: the first write of a new kind takes the API server two seconds."""
+    cluster = connected(kubeconfig)
     made = [crd(POOL, "v1"), crd(CLAIM, "v1", "v1beta1"), crd(MACHINE, "v1alpha5")]
     for each in made:
         cluster.create(CRD, each)
     for kind in (POOL, CLAIM, BETA, MACHINE):
         until(lambda kind=kind: answers(cluster, kind), what=f"an answer for {kind.name}")
     yield
-    for kind in (POOL, CLAIM, MACHINE):
-        for obj in cluster.items(kind):
-            give_back(cluster, kind, obj["metadata"]["name"])
     for each in made:
         cluster.delete(CRD, each["metadata"]["name"])
     for kind in (POOL, CLAIM, MACHINE):
         until(lambda kind=kind: not answers(cluster, kind), what=f"no {kind.name} any more")
+
+
+@pytest.fixture
+def karpenter(cluster, karpenter_s_kinds):
+    """Karpenter's kinds, as far as KAITO of both eras uses them; no object of them stays."""
+    yield
+    for kind in (POOL, CLAIM, MACHINE):
+        for obj in cluster.items(kind):
+            remove(cluster, kind, obj)
 
 
 @pytest.fixture

@@ -166,13 +166,6 @@ class Cloud:
         return nodes.Placement(nodes.owner_labels(want) | {nodes.SIZE: want.size.name}, absent=(nodes.POOL,))
 
 
-def give_back(cluster, kind, name):
-    """What gpu-provisioner does when the machine is gone; and deletes it, if nobody did."""
-    cluster.delete(kind, name)
-    if cluster.get(kind, name):
-        cluster.patch(kind, name, None, {"metadata": {"finalizers": None}})
-
-
 def order(provider, want):
     return provider.order(want, still_wanted=lambda: None, any_ready=lambda: False)
 

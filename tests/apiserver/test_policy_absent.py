@@ -1,12 +1,11 @@
-"""Tables or settings that are missing or other ones, on an API server of its own: nothing that is there gets stuck."""
-
-import json
+"""Tables or settings that are missing or other ones: nothing that is there gets stuck."""
 
 import pytest
 
 from kaito_hera import cluster as clusters
 from tests import making
-from tests.apiserver.conftest import NAMESPACE, ROOT, Kubectl, until
+from tests.apiserver import asking
+from tests.apiserver.conftest import NAMESPACE, ROOT, connected, until
 from tests.cluster import testing
 
 TABLE = clusters.Kind("PresetTable", "presettables", "v1", "hera.kaito.sh", namespaced=False)
@@ -14,32 +13,24 @@ NAME = "kaito-hera-presets"
 
 
 @pytest.fixture(scope="module")
-def own():
-    """The kubeconfig of an API server that only these tests use, one after the other."""
-    with testing.apiserver() as path:
-        testing.install(path)
-        yield path
+def own(spare):
+    """The kubeconfig of an API server with all of ours."""
+    testing.install(spare)
+    return spare
 
 
 @pytest.fixture
-def cluster(own, monkeypatch):
-    monkeypatch.setenv("KUBECONFIG", str(own))
-    return clusters.Cluster.connect()
+def cluster(own):
+    return connected(own)
 
 
 @pytest.fixture
-def kubectl(own):
-    return Kubectl(own)
-
-
-@pytest.fixture
-def refused(kubectl, namespace):
-    """What `kubectl create` says of a Workspace; empty if it would take it."""
+def refused(cluster, namespace):
+    """What the API server says to a Workspace; empty if it would take it."""
 
     def said(workspace):
-        body = json.dumps({**workspace, "metadata": {"name": "new"}})
-        end = kubectl("create", "-n", namespace, "--dry-run=server", "-f", "-", stdin=body, check=False)
-        return end.stderr if end.returncode else ""
+        answer = asking.create(cluster, {**workspace, "metadata": {"name": "new"}}, namespace)
+        return "" if answer.taken else answer.message
 
     return said
 
@@ -98,8 +89,8 @@ def test_so_it_can_with_its_tables_gone(cluster, namespace, old, without_table):
     _finalized_and_deleted(cluster, namespace)
 
 
-def test_so_it_can_with_the_kind_of_its_tables_gone(cluster, namespace, kubectl, old, own, refused):
-    kubectl("delete", "-f", ROOT / "argo" / "policy-kind.yaml")
+def test_so_it_can_with_the_kind_of_its_tables_gone(cluster, namespace, old, own, refused):
+    testing.kubectl(own, "delete", "-f", str(ROOT / "argo" / "policy-kind.yaml"))
     settle(refused, "kaito-hera-tables")
     _finalized_and_deleted(cluster, namespace)
     testing.install(own)
@@ -172,13 +163,13 @@ def namespace(cluster):
     return name
 
 
-def test_what_was_uninstalled_and_installed_again_judges_again(kubectl, own, refused):
+def test_what_was_uninstalled_and_installed_again_judges_again(own, refused):
     """With a ConfigMap for the tables the API server would find none until a restart: as the settings' rules then.
 
     Therefore this is the last.
     """
-    argo = ROOT / "argo"
-    kubectl("delete", "--ignore-not-found", "-f", argo / "policy.yaml", "-f", argo / "policy-kind.yaml")
+    for file in ("policy.yaml", "policy-kind.yaml"):
+        testing.kubectl(own, "delete", "--ignore-not-found", "-f", str(ROOT / "argo" / file))
     settle(refused, "", {**making.inference(), "inference": {"preset": {"name": "made-up"}}})
     testing.install(own)
     settle(refused, "")

@@ -4,20 +4,20 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.apiserver.conftest import ROOT, until
 from tests.cluster import build, layout, standing
 
-ROOT = Path(__file__).parents[2]
 
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("KAITO_HERA_STATE", str(tmp_path))
-    yield layout.standing()
-    standing.down()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where it stands: one for all tests here, each of which takes it as it finds it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KAITO_HERA_STATE", str(tmp_path_factory.mktemp("standing")))
+        yield layout.standing()
+        standing.down()
 
 
 def command(*arguments):
@@ -31,7 +31,8 @@ def kubectl(kubeconfig, *arguments):
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
-def test_it_stays_judges_and_goes(folder):
+def test_it_stays_and_judges(folder):
+    standing.down()
     first = command()
     kubeconfig = first.stdout.strip()
     assert "make apiserver-down" in first.stderr
@@ -41,24 +42,30 @@ def test_it_stays_judges_and_goes(folder):
     assert command().stdout.strip() == kubeconfig
     assert standing.processes(folder) == before
 
+
+@pytest.mark.parametrize("killed", [["apiserver"], ["etcd"], ["apiserver", "etcd"]])
+def test_it_recovers_from_a_kill_with_what_it_stored(folder, killed):
+    kubeconfig = str(standing.up())
+    name = f"kept-{'-'.join(killed)}"
+    kubectl(kubeconfig, "create", "secret", "generic", name, "--from-literal=a=b")
+    for process in killed:
+        os.kill(standing.processes(folder)[process], signal.SIGKILL)
+    until(lambda: not standing.processes(folder).keys() & set(killed), what="their end")
+
+    assert str(standing.up()) == kubeconfig
+    assert len(standing.processes(folder)) == 2
+    kubectl(kubeconfig, "get", "secret", name)
+
+
+def test_it_goes(folder):
+    standing.up()
     command("--down")
     assert standing.processes(folder) == {}
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("killed", [["apiserver"], ["etcd"], ["apiserver", "etcd"]])
-def test_it_recovers_from_a_kill_with_what_it_stored(folder, killed):
-    kubeconfig = str(standing.up())
-    kubectl(kubeconfig, "create", "secret", "generic", "kept", "--from-literal=a=b")
-    for name in killed:
-        os.kill(standing.processes(folder)[name], signal.SIGKILL)
-
-    assert str(standing.up()) == kubeconfig
-    assert len(standing.processes(folder)) == 2
-    kubectl(kubeconfig, "get", "secret", "kept")
-
-
 def test_a_number_that_the_kernel_gave_to_another_process_is_left_alone(folder):
+    standing.down()
     folder.mkdir(parents=True)
     (folder / "etcd.pid").write_text(str(os.getpid()))
     standing.down()
@@ -66,5 +73,6 @@ def test_a_number_that_the_kernel_gave_to_another_process_is_left_alone(folder):
 
 
 def test_down_finds_nothing_to_do(folder):
+    standing.down()
     assert command("--down").stderr == ""
     assert not folder.exists()

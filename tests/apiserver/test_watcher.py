@@ -10,7 +10,6 @@ import pytest
 
 from kaito_hera import api, names, rival
 from kaito_hera import cluster as clusters
-from kaito_hera import watcher as watchers
 from tests import making
 from tests.apiserver.conftest import until
 
@@ -139,12 +138,15 @@ def test_killed_at_any_time_the_next_one_goes_on(cluster, apply, namespace, watc
 def test_of_two_one_leads_and_the_other_takes_over(cluster, apply, namespace, watcher):
     first = watcher()
     holder = until(lambda: _holder(cluster), what="a leader")
-    watcher(leads=False)
+    until_it_waits(watcher(leads=False))
     time.sleep(3)
     assert _holder(cluster) == holder
     first.kill()
+    first.wait()
+    short = {"spec": {"leaseDurationSeconds": 1}}  # that a lead runs out is the Lease's own test
+    cluster.patch(clusters.LEASE, "kaito-hera", OPERATOR, short)
     apply(making.inference())
-    until(lambda: workflows(cluster, namespace), what="a Workflow by the second", seconds=40)
+    until(lambda: workflows(cluster, namespace), what="a Workflow by the second")
     assert _holder(cluster) != holder
 
 
@@ -229,8 +231,18 @@ def _kaito(namespace, **spec):
     return {"metadata": metadata, "spec": {"selector": {"matchLabels": labels}, "template": template, **spec}}
 
 
+@pytest.fixture
+def logged(tmp_path):
+    """Waits until a watcher has said it."""
+
+    def wait(words):
+        until(lambda: any(words in log.read_text() for log in tmp_path.glob("watcher-*.log")), what=words)
+
+    return wait
+
+
 @pytest.mark.parametrize("sign", ["webhook", "controller"])
-def test_beside_kaito_s_own_controller_ours_acts_on_nothing(cluster, apply, namespace, watcher, sign):
+def test_beside_kaito_s_own_controller_ours_acts_on_nothing(cluster, apply, namespace, watcher, logged, sign):
     if sign == "webhook":
         kind, obj = WEBHOOK, {"metadata": {"name": "validation.workspace.kaito.sh"}}
     else:
@@ -238,8 +250,9 @@ def test_beside_kaito_s_own_controller_ours_acts_on_nothing(cluster, apply, name
     cluster.create(kind, obj)
     try:
         watcher()
+        logged("acting on nothing")
         apply(making.inference())
-        time.sleep(4)
+        time.sleep(1)
         assert workspace(cluster, namespace)["metadata"].get("finalizers") is None
         assert not workflows(cluster, namespace)
     finally:
@@ -255,15 +268,15 @@ def test_neither_a_stopped_kaito_nor_something_of_its_name_is_in_the_way(cluster
     assert not rival.found(cluster)
 
 
-def test_when_kaito_comes_later_no_hand_acts_any_more(cluster, apply, namespace, watcher):
+def test_when_kaito_comes_later_no_hand_acts_any_more(cluster, apply, namespace, watcher, logged):
     watcher()
-    until(lambda: _holder(cluster), what="a leader")
-    time.sleep(3)  # all hands wait for work
+    logged("watching 0 Workspaces")
+    time.sleep(1)  # all hands wait for work
     cluster.create(clusters.DEPLOYMENT, _kaito(namespace))
     try:
-        time.sleep(watchers.RIVALS + 2)
+        logged("acting on nothing")
         apply(making.inference())
-        time.sleep(2)
+        time.sleep(1)
         assert workspace(cluster, namespace)["metadata"].get("finalizers") is None
     finally:
         cluster.delete(clusters.DEPLOYMENT, "kaito-workspace", namespace)
@@ -279,7 +292,7 @@ def test_at_rest_nothing_is_written_but_the_lease(cluster, apply, namespace, wat
     )
     time.sleep(1)
     before = _versions(cluster, namespace)
-    time.sleep(5)
+    time.sleep(3)
     assert _versions(cluster, namespace) == before
 
 
