@@ -119,7 +119,7 @@ def _unpacked(source: registry.Registry, image: Manifest, own: Path, limit: int)
                 for ahead in range(number, min(number + _AHEAD, len(image.layers))):
                     if ahead not in under_way:
                         under_way[ahead] = pool.submit(_download, source, image.layers[ahead], own / f"blob-{ahead}")
-                under_way[number].result()
+                _await(under_way, number)
                 blob = own / f"blob-{number}"
                 files.add(blob, image.layers[number])
                 blob.unlink(missing_ok=True)
@@ -129,6 +129,15 @@ def _unpacked(source: registry.Registry, image: Manifest, own: Path, limit: int)
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return files.model()
+
+
+def _await(under_way: dict[int, concurrent.futures.Future[None]], number: int) -> None:
+    """Wait for one; raise what any of them raised."""
+    while not under_way[number].done():
+        waiting = [future for future in under_way.values() if not future.done()]
+        for ended in concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED).done:
+            ended.result()
+    under_way[number].result()
 
 
 def _download(source: registry.Registry, layer: Layer, file: Path) -> None:

@@ -57,7 +57,8 @@ def _pushed(model: Model, to: registry.Registry, folder: Path | None, out: TextI
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         doing = [pool.submit(_layer, to, name, file, progress) for name, file in files.items()]
         try:
-            made = [future.result() for future in doing]
+            concurrent.futures.wait(doing, return_when=concurrent.futures.FIRST_EXCEPTION)
+            made = [future.result() for future in doing if future.done()]
         except BaseException:
             to.cut()  # or the pool would wait for what nobody wants any more
             pool.shutdown(wait=False, cancel_futures=True)
