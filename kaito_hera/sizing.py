@@ -173,14 +173,18 @@ def cheapest(
     return memory.cheapest(gib, region=region, minimum=minimum, cloud=cloud)
 
 
-def smaller(model: presets.Preset, *, tunable: bool = False) -> str:
-    """A smaller model of the same family that some size holds on one GPU, the largest; empty where there is none."""
+def smaller(model: presets.Preset) -> str:
+    """The largest of the smaller models of the same family that some size holds on one GPU; empty where there is none.
+
+    Of those for the same use first, which names end with. Sizes that will be retired do not count.
+    """
     kin = [other for other in presets.presets().values() if _family(other) == _family(model)]
     able = [
         other
         for other in kin
-        if other.weights_gib < model.weights_gib and other.tunable >= tunable and other.upstream != "deprecated"
-        if "transformers" in other.runtimes and cheapest(loads.serve(other).need.gib)
+        if other.weights_gib < model.weights_gib and other.tunable >= model.tunable and other.upstream != "deprecated"
+        if "transformers" in other.runtimes
+        if memory.cheapest(loads.serve(other).need.gib, minimum=MINIMUM_CAPABILITY, on=datetime.date.max)
     ]
     ending = model.name.rpartition("-")[2]
     return max(able, key=lambda other: (other.name.endswith(ending), other.weights_gib)).name if able else ""
@@ -239,7 +243,7 @@ def _roomier(
     advice += [less.advice for less in demand.less if less.gib * loads.MARGIN <= candidate.usable_gib]
     if not able:
         model = models.find(workspace)
-        other = smaller(model, tunable=demand.verb == "tune") if model else ""
+        other = smaller(model) if model else ""
         such = f", such as {other}" if other else ""
         advice.append(f"no size here holds it on one GPU, and one is all that is used: take a smaller model{such}")
     return "; or ".join(advice)

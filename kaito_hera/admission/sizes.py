@@ -14,6 +14,9 @@ _BYPASS = f"metadata.annotations[{annotations.BYPASS}]"
 _BYPASSED = f"('{annotations.BYPASS}' in object.metadata.?annotations.orValue({{}}))"
 
 _UNKNOWN = "is no GPU size that kaito-hera knows (`kaito-hera sizes` lists them); on nodes that you bring leave it out"
+_HELD_BY_NONE = "no size holds it on one GPU: take a smaller model"
+_UNSERVED = "set tuning.serve to false, or "
+_QUANTISED = "set tuning.method to qlora, or "
 _REMEDY = f"annotate the Workspace with {annotations.BYPASS} if you know better"
 
 
@@ -37,6 +40,9 @@ class _Need:
     verb: str
     gib: str
     holder: str
+    smaller: str
+    less: str
+    """How the Workspace could ask for less."""
 
 
 def _needs(case: Case) -> list[_Need]:
@@ -47,9 +53,11 @@ def _needs(case: Case) -> list[_Need]:
     found = []
     if workspace.tuning:
         lora = workspace.tuning.method == "lora"
-        found.append(_Need("tune", row.lora if lora else row.qlora, row.for_lora if lora else row.for_qlora))
+        gib, holder = (row.lora, row.for_lora) if lora else (row.qlora, row.for_qlora)
+        fits = any(float(case.tables.usable(size) or 0) >= float(row.qlora) for size in workspace.resource.sizes)
+        found.append(_Need("tune", gib, holder, row.smaller, _QUANTISED if lora and fits else ""))
     if workspace.serves:
-        found.append(_Need("serve", row.serve, row.for_serve))
+        found.append(_Need("serve", row.serve, row.for_serve, row.smaller, _UNSERVED if workspace.tuning else ""))
     return found
 
 
@@ -62,14 +70,16 @@ def _too_small(case: Case) -> list[str]:
     has = ", ".join(f"{size} has {usable} GiB" for size, usable in zip(sizes, gib, strict=True))
     return [
         f"{_field(case)}: {has} of usable memory per GPU, to {need.verb} {case.workspace.preset_name} needs {need.gib}"
-        f" GiB; {_advice(need.holder)}{_REMEDY}"
+        f" GiB; {_advice(need)}{need.less}{_REMEDY}"
         for need in _needs(case)
         if all(float(usable) < float(need.gib) for usable in gib)
     ]
 
 
-def _advice(holder: str) -> str:
-    return "no size holds it on one GPU: take a smaller model, or " if holder == "-" else f"take {holder}, or "
+def _advice(need: _Need) -> str:
+    if need.holder != "-":
+        return f"take {need.holder}, or "
+    return f"{_HELD_BY_NONE}{'' if need.smaller == '-' else f', such as {need.smaller}'}, or "
 
 
 def _column(name: str) -> str:
@@ -83,7 +93,12 @@ def variables() -> dict[str, str]:
     serve = f"[['serve', {_column('serve')}, {_column('for_serve')}]]"
     usable = _data("size", "s")
     known = f"variables.sizes.all(s, !({usable} in ['', '0.0']))"
-    advice = "(n[2] == '-' ? 'no size holds it on one GPU: take a smaller model, or ' : 'take ' + n[2] + ', or ')"
+    smaller = _column("smaller")
+    advice = (
+        f"(n[2] == '-' ? '{_HELD_BY_NONE}' + ({smaller} == '-' ? '' : ', such as ' + {smaller}) : 'take ' + n[2])"
+        f" + ', or ' + (n[0] == 'serve' ? (has(object.tuning) ? '{_UNSERVED}' : '') : {lora}"
+        f" && variables.sizes.exists(s, double({usable}) >= double({_column('qlora')})) ? '{_QUANTISED}' : '')"
+    )
     return {
         "needs": "variables.found == '' || object.resource.?partition.?profile.hasValue() ? []"
         f" : (has(object.tuning) ? [['tune', {tune}]] : []) + (variables.serves ? {serve} : [])",

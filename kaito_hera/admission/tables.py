@@ -38,6 +38,8 @@ class Preset:
     """A size that holds it, the cheapest; likewise for the methods of tuning."""
     for_lora: str
     for_qlora: str
+    smaller: str
+    """Where no size holds it for one of these: a model of its family that is held."""
 
 
 class Tables:
@@ -109,6 +111,8 @@ def _preset(name: str) -> Preset:
     model = presets.presets()[name]
     serve = loads.serve(model).gib
     lora, qlora = (loads.tune(model, method, _FLOOR).gib if model.tunable else 0.0 for method in ("lora", "qlora"))
+    holders = [_holder(gib) for gib in (serve, lora, qlora)]
+    needed = any(gib and holder == _NONE for gib, holder in zip((serve, lora, qlora), holders, strict=True))
     return Preset(
         access=model.access,
         runtime="own" if "transformers" in model.runtimes else "other",
@@ -117,9 +121,10 @@ def _preset(name: str) -> Preset:
         serve=_down(serve),
         lora=_down(lora),
         qlora=_down(qlora),
-        for_serve=_holder(serve),
-        for_lora=_holder(lora),
-        for_qlora=_holder(qlora),
+        for_serve=holders[0],
+        for_lora=holders[1],
+        for_qlora=holders[2],
+        smaller=(sizing.smaller(model) if needed else "") or _NONE,
     )
 
 
