@@ -63,7 +63,7 @@ class Checkpoints:
         return self._clock() - self._last >= max(self._seconds, _SHARE * self._cost)
 
     def fits(self, seconds: float) -> bool:
-        """Whether one can be written in so many seconds, by what the slowest took; the first is tried in any case."""
+        """Whether one can be written in so many seconds, by what the last took; the first is tried in any case."""
         return 2 * self._cost < seconds
 
     def write(self, step: int, fill: Callable[[Path], None]) -> bool:
@@ -81,7 +81,7 @@ class Checkpoints:
             return False
         finally:
             self._last = self._clock()
-            self._cost = max(self._cost, self._last - began)
+            self._cost = self._last - began
         return True
 
     def remove(self, checkpoint: Checkpoint) -> None:

@@ -180,6 +180,9 @@ def test_one_is_due_by_time_and_takes_a_twentieth_of_it_at_most(kept, clock):
     assert not writing.due()
     clock.now += 1
     assert writing.due()
+    writing.write(30, fill("30"))
+    clock.now += 300
+    assert writing.due()  # the volume was slow once, and is not any more
 
 
 def test_one_that_fails_is_not_tried_at_each_step(kept, clock):
@@ -198,6 +201,8 @@ def test_before_the_pod_goes_one_is_taken_if_there_is_time(kept, clock):
     writing.write(10, fill("10", clock=clock, seconds=20))
     assert writing.fits(41)
     assert not writing.fits(39)
+    writing.write(20, fill("20", clock=clock, seconds=5))
+    assert writing.fits(39)
 
 
 def test_they_give_way_to_the_adapter_one_by_one(folder, kept):
