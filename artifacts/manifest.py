@@ -1,19 +1,21 @@
-"""What a registry says an image is: the manifest, or the one of an index that is for this machine, read with suspicion.
+"""What an image is: what a registry says of one, read with suspicion; what is said of those that are made here.
 
-How it is asked for is told by who asks: `registry` asks itself, `skopeo` through mirrors.
+How a registry is asked is told by who asks: `registry` asks itself, `skopeo` through mirrors.
 """
 
 import hashlib
 import json
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from artifacts import errors
 
+TYPE = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+CONFIG_TYPES = frozenset({CONFIG, "application/vnd.docker.container.image.v1+json"})
 MOST_LAYERS = 1000
-CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _TITLE = "org.opencontainers.image.title"
 
@@ -46,6 +48,13 @@ class Manifest(NamedTuple):
         return sum(layer.size for layer in self.layers)
 
 
+class Made(NamedTuple):
+    """An image that is made here: its two documents."""
+
+    config: bytes
+    manifest: bytes
+
+
 def read(what: str, ask: Ask) -> Manifest:
     """Ask for the manifest of the image that messages call `what`."""
     body = ask("")
@@ -55,7 +64,7 @@ def read(what: str, ask: Ask) -> Manifest:
             chosen = _chosen(what, found["manifests"])
             body = ask(chosen)
             found = parsed(what, body)
-            if _digest(body) != chosen:
+            if digest(body) != chosen:
                 raise errors.Away(f"{what}: the registry sent another manifest than {chosen}")
         layers = tuple(_layer(what, entry) for entry in found["layers"])
         config = str((found.get("config") or {}).get("mediaType") or "of no known kind")
@@ -63,7 +72,7 @@ def read(what: str, ask: Ask) -> Manifest:
         raise errors.Unusable(f"{what} has a manifest without readable layers") from error
     if not 0 < len(layers) <= MOST_LAYERS:
         raise errors.Unusable(f"{what} has {len(layers)} layers; an image has 1 to {MOST_LAYERS}")
-    return Manifest(_digest(body), layers, config)
+    return Manifest(digest(body), layers, config)
 
 
 def parsed(what: str, body: bytes) -> dict[str, Any]:
@@ -82,19 +91,15 @@ def is_digest(text: str) -> bool:
     return re.fullmatch(r"sha256:[0-9a-f]{64}", text) is not None
 
 
-def _digest(body: bytes) -> str:
-    return f"sha256:{hashlib.sha256(body).hexdigest()}"
-
-
 def _chosen(what: str, listed: object) -> str:
     """The digest of the image for this machine, or of the first: files are the same on any."""
     machine = platform.machine()
     wanted = {"os": "linux", "architecture": _ARCHITECTURES.get(machine, machine)}
     entries = [entry for entry in (listed if isinstance(listed, list) else []) if isinstance(entry, dict)]
     real = [(_platform(entry), str(entry["digest"])) for entry in entries if is_digest(str(entry.get("digest")))]
-    for said, digest in sorted(real, key=lambda each: -sum(each[0].get(key) == wanted[key] for key in wanted)):
+    for said, found in sorted(real, key=lambda each: -sum(each[0].get(key) == wanted[key] for key in wanted)):
         if "unknown" not in (said.get("os"), said.get("architecture")):  # of a builder's notes
-            return digest
+            return found
     raise errors.Unusable(f"{what} is an index without an image")
 
 
@@ -104,8 +109,8 @@ def _platform(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _layer(what: str, entry: Mapping[str, Any]) -> Layer:
-    digest, size, kind = str(entry["digest"]), int(entry["size"]), str(entry.get("mediaType", ""))
-    if not is_digest(digest) or size < 0:
+    named, size, kind = str(entry["digest"]), int(entry["size"]), str(entry.get("mediaType", ""))
+    if not is_digest(named) or size < 0:
         raise errors.Unusable(f"{what} has a layer without a sha256 digest and a size")
     told = dict(entry.get("annotations") or {})
     is_file = "tar" not in kind and _TITLE in told
@@ -113,4 +118,28 @@ def _layer(what: str, entry: Mapping[str, Any]) -> Layer:
         raise errors.Unusable(
             f"{what} has layers compressed with zstd, which are not read; build it with plain or gzip layers"
         )
-    return Layer(digest, size, told, str(told[_TITLE]) if is_file else "")
+    return Layer(named, size, told, str(told[_TITLE]) if is_file else "")
+
+
+def made(diffs: Sequence[str], layers: Sequence[Mapping[str, Any]], annotations: Mapping[str, str], *, by: str) -> Made:
+    """An image of these layers, the same bytes whoever makes it and when; `diffs` are the digests of their tars."""
+    history = [{"created": "1970-01-01T00:00:00Z", "created_by": by}] * len(diffs)
+    rootfs = {"type": "layers", "diff_ids": list(diffs)}
+    config = dumped({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs, "history": history})
+    body = {"schemaVersion": 2, "mediaType": TYPE, "config": described(CONFIG, config), "layers": list(layers)}
+    return Made(config, dumped(body | {"annotations": dict(annotations)}))
+
+
+def described(kind: str, content: bytes) -> dict[str, Any]:
+    """What refers to a blob."""
+    return {"mediaType": kind, "digest": digest(content), "size": len(content)}
+
+
+def dumped(content: Mapping[str, Any]) -> bytes:
+    """As JSON, the same bytes each time."""
+    return json.dumps(content, separators=(",", ":"), sort_keys=True).encode()
+
+
+def digest(content: bytes) -> str:
+    """What names these bytes in a registry."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -17,10 +17,10 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from artifacts import addresses, docker, errors, web
+from artifacts import manifest as manifests
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _DOCKER = "application/vnd.docker.distribution.manifest"
-_MANIFESTS = f"{MANIFEST}, application/vnd.oci.image.index.v1+json, {_DOCKER}.v2+json, {_DOCKER}.list.v2+json"
+_MANIFESTS = f"{manifests.TYPE}, application/vnd.oci.image.index.v1+json, {_DOCKER}.v2+json, {_DOCKER}.list.v2+json"
 _MANIFEST_BYTES = 4 << 20
 _PIECE = 1 << 20
 _SILENCE_SECONDS = 60.0
@@ -167,7 +167,7 @@ class Registry:
     def tag(self, manifest: bytes) -> None:
         """Give the reference's tag to a manifest whose blobs are all there."""
         path = f"/v2/{self.reference.repository}/manifests/{self.reference.version}"
-        self._call("PUT", path, headers={"Content-Type": MANIFEST}, data=manifest)
+        self._call("PUT", path, headers={"Content-Type": manifests.TYPE}, data=manifest)
 
     def _call(self, method: str, path: str, *, allow: tuple[int, ...] = (), **more: Any) -> requests.Response:
         """The answer, after whatever authentication the registry asks for."""

@@ -7,15 +7,14 @@ an image, not an artifact, since containerd and skopeo refuse artifacts where an
 import gzip
 import hashlib
 import io
-import json
 import shutil
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-CONFIG = "application/vnd.oci.image.config.v1+json"
+from artifacts import manifest
+
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 TAG = "adapter"
@@ -37,24 +36,15 @@ def write(layout: Path, files: Mapping[str, Path], annotations: Mapping[str, str
     shutil.rmtree(layout, ignore_errors=True)
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    layer, diff_id = _layer(files, blobs)
-    config = _blob(
-        blobs,
-        CONFIG,
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-            "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "kaito-hera tuning"}],
-        },
-    )
-    body = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]}
-    manifest = _blob(blobs, MANIFEST, body | {"annotations": dict(annotations)})
-    named = manifest | {"annotations": {"org.opencontainers.image.ref.name": TAG}}
-    (layout / "index.json").write_bytes(_json({"schemaVersion": 2, "manifests": [named]}))
-    (layout / "oci-layout").write_bytes(_json({"imageLayoutVersion": "1.0.0"}))
-    return Image(layout, manifest["digest"])
+    layer, diff = _layer(files, blobs)
+    made = manifest.made([diff], [layer], annotations, by="kaito-hera tuning")
+    for content in made:
+        (blobs / manifest.digest(content).removeprefix("sha256:")).write_bytes(content)
+    described = manifest.described(manifest.TYPE, made.manifest)
+    named = described | {"annotations": {"org.opencontainers.image.ref.name": TAG}}
+    (layout / "index.json").write_bytes(manifest.dumped({"schemaVersion": 2, "manifests": [named]}))
+    (layout / "oci-layout").write_bytes(manifest.dumped({"imageLayoutVersion": "1.0.0"}))
+    return Image(layout, described["digest"])
 
 
 def _layer(files: Mapping[str, Path], blobs: Path) -> tuple[dict[str, Any], str]:
@@ -100,14 +90,3 @@ class _Hashed(io.RawIOBase):
         self.digest.update(data)
         self.size += len(data)
         return len(data)
-
-
-def _blob(blobs: Path, media_type: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    data = _json(content)
-    digest = hashlib.sha256(data).hexdigest()
-    (blobs / digest).write_bytes(data)
-    return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, separators=(",", ":"), sort_keys=True).encode()

@@ -7,7 +7,6 @@ again, so a push that was cut is begun anew without loss. The files lie in /mode
 import concurrent.futures
 import hashlib
 import importlib.util
-import json
 import sys
 import threading
 import time
@@ -17,11 +16,10 @@ from typing import Any, NamedTuple, TextIO
 
 import presets
 from artifacts import errors as kinds
-from artifacts import registry
+from artifacts import manifest, registry
 from artifacts.weights import errors, hub, image, layers
 from artifacts.weights.config import Model
 
-CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 _FOLDER = "models"
 _AT_ONCE = 3
@@ -64,11 +62,15 @@ def _pushed(model: Model, to: registry.Registry, folder: Path | None, out: TextI
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     revision = {} if folder else {image.REVISION: model.revision}
-    manifest = _manifest(to, made, {image.MODEL: model.id, **revision}, progress)
-    to.tag(manifest)
+    diffs = [layer["digest"] for layer in made]  # the layers are not compressed
+    whole = manifest.made(diffs, made, {image.MODEL: model.id, **revision}, by="kaito-hera model push")
+    digest = manifest.digest(whole.config)
+    if not to.has(digest):
+        _send(to, digest, registry.Body(len(whole.config), lambda: iter([whole.config])), progress)
+    to.tag(whole.manifest)
     progress.end()
-    digest = hashlib.sha256(manifest).hexdigest()
-    return Pushed(f"{to.reference.name}@sha256:{digest}", sum(layer["size"] for layer in made), progress.sent)
+    pushed = f"{to.reference.name}@{manifest.digest(whole.manifest)}"
+    return Pushed(pushed, sum(layer["size"] for layer in made), progress.sent)
 
 
 def model(name: str, revision: str | None, *, local: bool = False) -> Model:
@@ -147,31 +149,6 @@ def _read(file: Path, told: Callable[[int], None]) -> Iterator[bytes]:
         while piece := source.read(registry.SENT):
             yield piece
             told(len(piece))
-
-
-def _manifest(
-    to: registry.Registry, made: list[dict[str, Any]], annotations: dict[str, str], progress: "_Progress"
-) -> bytes:
-    """The image's manifest; its config is pushed."""
-    diffs = [layer["digest"] for layer in made]  # the layers are not compressed
-    settings = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {},
-        "rootfs": {"type": "layers", "diff_ids": diffs},
-        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "kaito-hera model push"}] * len(made),
-    }
-    data = _json(settings)
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    if not to.has(digest):
-        _send(to, digest, registry.Body(len(data), lambda: iter([data])), progress)
-    config = {"mediaType": CONFIG, "digest": digest, "size": len(data)}
-    body = {"schemaVersion": 2, "mediaType": registry.MANIFEST, "config": config, "layers": made}
-    return _json(body | {"annotations": annotations})
-
-
-def _json(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, separators=(",", ":"), sort_keys=True).encode()
 
 
 class _Progress:
