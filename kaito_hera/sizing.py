@@ -13,7 +13,7 @@ from kaito_hera.findings import Finding
 from kaito_hera.loads import Demand
 from kaito_hera.settings import Settings
 from presets import memory
-from presets.facts import NO_CUDA, Capability
+from presets.facts import NO_CUDA
 
 MINIMUM_CAPABILITY = (7, 5)
 """Lowest CUDA compute capability that the images' torch has kernels for."""
@@ -103,9 +103,9 @@ def size_findings(
         return [Finding(errors.InvalidWorkspaceError, "resource.instanceType", "is missing", example)]
     found = unknown(workspace)
     for field, size in {one.field: one.size for one in candidates(workspace)}.items():
-        able = [other for other in map(presets.size, size.instead) if memory.fits(_most(needs), other)]
-        able = able or cheapest(_most(needs), region=region, cloud=size.cloud)[:1]
-        instead = _take(workspace, field, able, region)
+        fits = able(needs, region=region, cloud=size.cloud)
+        nearest = [one for name in size.instead for one in fits if one.name == name]
+        instead = _take(workspace, field, nearest or fits[:1], region)
         ours = workspace.preset is not None  # a pod of the user's own has none of our images
         found += _about(settings, size, field=field, instead=instead, on=on, ours=ours)
     return found
@@ -137,8 +137,10 @@ def number_findings(
         size = candidate.size
         for demand in needs:
             if demand.bfloat16 and NO_CUDA < size.compute < BFLOAT16_CAPABILITY:
-                able = cheapest(_most(needs), region=region, cloud=size.cloud, minimum=BFLOAT16_CAPABILITY)
-                take = _take(workspace, candidate.field, able[:1], region)
+                fits = [
+                    one for one in able(needs, region=region, cloud=size.cloud) if one.compute >= BFLOAT16_CAPABILITY
+                ]
+                take = _take(workspace, candidate.field, fits[:1], region)
                 tunes = demand.verb == "tune"
                 problem = f"{size.name} has {size.gpu}, capability {size.capability}, which does not compute bfloat16"
                 problem += f"; {demand.bfloat16}" + (", and training takes float16 in its place" if tunes else "")
@@ -166,11 +168,17 @@ def unusable(size: presets.Size) -> str:
     return "" if size.gpu_memory_gib else f"{size.name}: how much GPU memory it has is not known"
 
 
-def cheapest(
-    gib: float, *, region: str | None = None, cloud: str = "azure", minimum: Capability = MINIMUM_CAPABILITY
-) -> list[presets.Size]:
+def cheapest(gib: float, *, region: str | None = None, cloud: str = "azure") -> list[presets.Size]:
     """The sizes of a cloud of which one GPU holds that much and a margin, and which the images can use."""
-    return memory.cheapest(gib, region=region, minimum=minimum, cloud=cloud)
+    return memory.cheapest(gib, region=region, minimum=MINIMUM_CAPABILITY, cloud=cloud)
+
+
+def able(needs: tuple[Demand, ...], *, region: str | None = None, cloud: str = "azure") -> list[presets.Size]:
+    """Those that meet all that is asked of one GPU."""
+    bfloat16 = any(demand.bfloat16 and demand.verb == "serve" for demand in needs)
+    lowest = BFLOAT16_CAPABILITY if bfloat16 else MINIMUM_CAPABILITY
+    most = max((demand.need.gib for demand in needs), default=0.0)
+    return [size for size in cheapest(most, region=region, cloud=cloud) if size.compute >= lowest]
 
 
 def smaller(model: presets.Preset) -> str:
@@ -179,7 +187,7 @@ def smaller(model: presets.Preset) -> str:
     Of those for the same use first, which names end with. Sizes that will be retired do not count.
     """
     kin = [other for other in presets.presets().values() if _family(other) == _family(model)]
-    able = [
+    held = [
         other
         for other in kin
         if other.weights_gib < model.weights_gib and other.tunable >= model.tunable and other.upstream != "deprecated"
@@ -187,7 +195,7 @@ def smaller(model: presets.Preset) -> str:
         if memory.cheapest(loads.serve(other).need.gib, minimum=MINIMUM_CAPABILITY, on=datetime.date.max)
     ]
     ending = model.name.rpartition("-")[2]
-    return max(able, key=lambda other: (other.name.endswith(ending), other.weights_gib)).name if able else ""
+    return max(held, key=lambda other: (other.name.endswith(ending), other.weights_gib)).name if held else ""
 
 
 def price(size: presets.Size, region: str | None = None) -> str:
@@ -212,11 +220,6 @@ def _device(workspace: Workspace, size: presets.Size) -> tuple[float, float]:
     return size.gib_per_gpu, size.gib_per_gpu * size.usable
 
 
-def _most(needs: tuple[Demand, ...]) -> float:
-    """GiB of the largest, without the margin."""
-    return max((demand.need.gib for demand in needs), default=0.0)
-
-
 def _about(
     settings: Settings, size: presets.Size, *, field: str, instead: str, on: datetime.date, ours: bool
 ) -> list[Finding]:
@@ -237,11 +240,11 @@ def _about(
 def _roomier(
     workspace: Workspace, candidate: Candidate, needs: tuple[Demand, ...], demand: Demand, region: str | None
 ) -> str:
-    able = cheapest(_most(needs), region=region, cloud=candidate.size.cloud)
-    cards = [size for at, size in enumerate(able) if size.gpu not in {other.gpu for other in able[:at]}]
-    advice = [_take(workspace, candidate.field, cards[:_ADVISED], region)] if able else []
+    fits = able(needs, region=region, cloud=candidate.size.cloud)
+    cards = [size for at, size in enumerate(fits) if size.gpu not in {other.gpu for other in fits[:at]}]
+    advice = [_take(workspace, candidate.field, cards[:_ADVISED], region)] if fits else []
     advice += [less.advice for less in demand.less if less.gib * loads.MARGIN <= candidate.usable_gib]
-    if not able:
+    if not fits:
         model = models.find(workspace)
         other = smaller(model) if model else ""
         such = f", such as {other}" if other else ""

@@ -1,11 +1,12 @@
 """inference.config from the ConfigMap to the server's own config, against a real API server."""
 
+import contextlib
 import json
 
 import pytest
 
+from kaito_hera import checks, errors, nodes, rollout
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, nodes, rollout
 from kaito_hera import run as runs
 from kaito_hera.api import Workspace
 from kaito_hera.run import Run
@@ -30,9 +31,9 @@ def written(cluster, namespace):
 
 @pytest.fixture
 def opened(cluster, apply, settings):
-    def open_run(**inference):
+    def open_run(size="Standard_NC24ads_A100_v4", **inference):
         body = {"preset": PRESET, "config": "params", **inference}
-        stored = apply({**making.inference(), "inference": body})
+        stored = apply({**making.edited(making.inference(), instanceType=size), "inference": body})
         return Run(cluster, Workspace.parse(stored), settings, runs.provider(cluster, settings))
 
     return open_run
@@ -115,6 +116,16 @@ def test_what_cannot_be_is_told_before_anything_is_bought(opened, written, names
         asks.wanted(opened(**inference), 1)
     assert str(raised.value).startswith(f"inference.config: ConfigMap {namespace}/params: inference_config.yaml: ")
     assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(("size", "refused"), [("Standard_NC24ads_A100_v4", False), ("Standard_NC4as_T4_v3", True)])
+def test_bfloat16_is_refused_on_a_gpu_that_has_none(opened, written, settings, size, refused):
+    written("vllm: {dtype: bfloat16}")
+    run = opened(size)
+    said = r"Standard_NC4as_T4_v3 has NVIDIA T4.* does not compute bfloat16; inference\.config asks for it"
+    expected = pytest.raises(errors.UnsupportedGPUError, match=said) if refused else contextlib.nullcontext()
+    with expected:
+        checks.pass_memory(run.workspace, settings, asks.wanted(run, 1).demands)
 
 
 def test_a_config_map_that_is_not_there_yet_is_waited_for(opened, namespace):

@@ -215,6 +215,15 @@ def test_a_gpu_without_bfloat16_is_refused_to_a_server_and_told_to_a_tuning_run(
     assert presets.size(found[1].remedy.split("take ")[1].split()[0]).compute >= (8, 0)
 
 
+def test_what_is_advised_computes_in_bfloat16_where_a_server_is_to():
+    made = workspace(instanceType="Standard_NC6s_v3")
+    asked = (loads.serve(presets.preset("phi-3-mini-4k-instruct"), loads.Server(bfloat16="here")),)
+    advised = sizing.size_findings(making.parsed(made), AKS, TODAY, asked)[0].remedy
+    assert "Standard_NC4as_T4_v3" in judged(made)[0].remedy
+    assert "Standard_NC4as_T4_v3" not in advised
+    assert "Standard_NV36ads_A10_v5" in advised
+
+
 def test_where_old_gpus_are_only_warned_of_a_server_may_run_on_the_cpu():
     lenient = AKS.model_copy(update={"gpu_capability_check": "warn"})
     for size, fatal in (("Standard_NC6s_v3", False), ("Standard_NC4as_T4_v3", True)):

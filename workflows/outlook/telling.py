@@ -163,7 +163,7 @@ def _memory(demand: loads.Demand) -> Memory:
 def _holders(demands: tuple[loads.Demand, ...], region: str | None) -> tuple[Holder, ...]:
     if not demands:
         return ()
-    able = sizing.cheapest(max(demand.need.gib for demand in demands), region=region)
+    able = sizing.able(demands, region=region)
     return tuple(Holder(size=size.name, usd_per_hour=size.usd(region)) for size in able[:_HOLDERS])
 
 
