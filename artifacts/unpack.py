@@ -105,6 +105,7 @@ class Tree:
                 stored.drain()
                 stored.check(layer)
         self._new[name] = blob.rename(self._part(name, layer.size, most))
+        self.odd.discard(name)
 
     def _unpack(self, blob: Path, layer: Layer, *, hashed: bool) -> None:
         with blob.open("rb") as file:
@@ -238,7 +239,7 @@ def _pieces(name: str) -> list[str]:
 
 def _is_long(name: str) -> bool:
     """Whether no file system takes such a path."""
-    return len(name) > 1024 or any(len(piece.encode(errors="replace")) > 255 for piece in name.split("/"))
+    return len(os.fsencode(name)) > 2048 or any(len(os.fsencode(piece)) > 255 for piece in name.split("/"))
 
 
 def _above(name: str) -> list[str]:

@@ -159,7 +159,7 @@ class NotAnAdapter(Fatal):
 
 
 class RegistryAuthFailed(Fatal):
-    """The registry wants other credentials."""
+    """The registry wants other credentials, or must not be spoken to: nobody trusts its certificate."""
 
     exit = Exit.REGISTRY_AUTH
 

@@ -1,6 +1,7 @@
 """What the library's errors mean, and sessions that are cut off."""
 
 import contextlib
+import socket
 import threading
 
 import pytest
@@ -90,6 +91,39 @@ def test_a_server_of_plain_http_is_told_from_a_bad_certificate(session):
         web.asking("the server"),
     ):
         session.get(f"https://{server.host}/")
+
+
+def tunnel(listener):
+    """One connection through a proxy, to wherever it asks for."""
+    near, _ = listener.accept()
+    wanted = near.recv(4096).split()[1].decode()
+    with near, socket.create_connection(wanted.rsplit(":", 1)) as far:
+        near.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        back = threading.Thread(target=pump, args=(far, near))
+        back.start()
+        pump(near, far)
+        back.join()
+
+
+def pump(source, target):
+    with contextlib.suppress(OSError):
+        while data := source.recv(4096):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def test_tls_goes_through_a_proxy_and_its_certificate_is_the_servers(session, certificate, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate[0]))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with contextlib.closing(servers.Files(tls=certificate)) as server, socket.create_server(("", 0)) as listener:
+        server.files["/a"] = b"content"
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        through = threading.Thread(target=tunnel, args=(listener,))
+        through.start()
+        assert session.get(f"https://localhost:{server.port}/a").content == b"content"
+        session.close()
+        through.join()
 
 
 @pytest.mark.parametrize(
