@@ -15,6 +15,17 @@ CONFIG_MAP = "kaito-hera-settings"
 FOLDER = Path("/etc/kaito-hera/settings")
 
 
+def _yaml(value: Any) -> Any:
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError as error:
+        raise ValueError(f"is not YAML: {error}") from error
+
+
+Yaml = pydantic.BeforeValidator(_yaml)
+"""Of a setting with a structure of its own; all others are text as it stands."""
+
+
 class Azure(pydantic.BaseModel):
     """The AKS cluster whose agent pools are made (provider aks)."""
 
@@ -50,7 +61,7 @@ class Settings(pydantic.BaseModel):
     """ConfigMap in the operator's namespace whose ca.crt replaces the system's certificate authorities in all pods."""
     node_provider: Literal["aks", "byo"] = "byo"
     """Who makes GPU nodes: aks makes AKS agent pools, byo uses the nodes that are there."""
-    azure: Azure | None = None
+    azure: Annotated[Azure | None, Yaml] = None
     """Needed by provider aks."""
     gpu_capability_check: Literal["refuse", "warn"] = "refuse"
     """What to do with a GPU size that the images have no kernels for.
@@ -59,7 +70,7 @@ class Settings(pydantic.BaseModel):
     """
     retired_sizes: Literal["refuse", "warn"] = "warn"
     """What to do with a GPU size that the cloud has retired: it may be left over somewhere."""
-    allowed_private_cidrs: tuple[str, ...] = pydantic.Field((), alias="allowedPrivateCIDRs")
+    allowed_private_cidrs: Annotated[tuple[str, ...], Yaml] = pydantic.Field((), alias="allowedPrivateCIDRs")
     """Private ranges that data sets may be fetched from."""
     hf_endpoint: Annotated[str, pydantic.StringConstraints(pattern=r"^(https?://[^\s/]+(/[^\s]*)?)?$")] = ""
     """Address of the Hugging Face hub that pods ask for models, for example a mirror's; default: the public one."""
@@ -84,14 +95,14 @@ class Settings(pydantic.BaseModel):
 
     @classmethod
     def load(cls, folder: Path = FOLDER) -> Self:
-        """Read a mounted ConfigMap: a file per key, its content a YAML value; raises pydantic.ValidationError."""
+        """Read a mounted ConfigMap, a file per key; raises pydantic.ValidationError."""
         files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
         return cls.of({file.name: file.read_text(encoding="utf-8") for file in files})
 
     @classmethod
     def of(cls, data: Mapping[str, str]) -> Self:
         """Read a ConfigMap's data; raises pydantic.ValidationError."""
-        return cls.model_validate({key: _value(text) for key, text in data.items()})
+        return cls.model_validate({key: text.strip() for key, text in data.items()})
 
     @property
     def region(self) -> str | None:
@@ -105,7 +116,3 @@ class Settings(pydantic.BaseModel):
     def dump(self) -> str:
         """JSON without defaults: what a Workflow carries."""
         return self.model_dump_json(by_alias=True, exclude_defaults=True)
-
-
-def _value(text: str) -> Any:
-    return yaml.safe_load(text) if text.lstrip().startswith(("[", "{")) else text.strip()

@@ -153,13 +153,12 @@ def test_a_setting_with_a_slip_is_named(tmp_path):
 
 def test_the_readme_shows_what_is_printed(kaito_hera, tmp_path):
     text = (ROOT / "README.md").read_text()
-    (tmp_path / "first.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
-    azure = "{tenantId: t, clientId: c, subscriptionId: s, resourceGroup: g, clusterName: a, location: eastus}"
-    for name, value in {"nodeProvider": "aks", "azure": azure}.items():
-        (tmp_path / "settings").mkdir(exist_ok=True)
-        (tmp_path / "settings" / name).write_text(value)
-    _, shown, _ = kaito_hera("plan", tmp_path / "first.yaml", "--settings", tmp_path / "settings")
-    kept = text.split("## Ask before you apply")[1].split("```\n")[1].split("...\n")
+    (tmp_path / "workspace.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    command, _, sample = text.split("## Ask before you apply")[1].split("```\n")[1].partition("\n")
+    prompt, _, *arguments, name = command.split()
+    assert prompt == "$"
+    _, shown, _ = kaito_hera(*arguments, tmp_path / name)
+    kept = sample.split("...\n")
     assert len(kept) == 3
     assert all(part in shown for part in kept)
 
