@@ -65,6 +65,9 @@ def up(cluster: layout.Cluster) -> None:
 
 def down(cluster: layout.Cluster) -> None:
     """Nothing of the cluster is left when this returns; the cache stays."""
+    if not cluster.state.exists():
+        others = ", ".join(other.name for other in layout.clusters()) or "none"
+        print(f"no cluster is called {cluster.name}; there are: {others} (make down CLUSTER=NAME)", flush=True)
     with cluster.lock("lifecycle"):
         with part("processes and mounts"):
             machines.Machine(cluster).power_off()

@@ -15,7 +15,7 @@ import time
 from kaito_hera import cluster as clusters
 from tests.cluster import build
 from tests.cluster.simulators.content import facts
-from tests.e2e.world import ROOT, World
+from tests.e2e.world import PUSH_SECRET, REPOSITORY, ROOT, World
 
 NAMESPACE = "default"
 IMAGE = "my-adapter"
@@ -33,14 +33,21 @@ def demo(world: World) -> bool:
     before = world.chat(NAMESPACE, served, QUESTION.question)
     print(f"  > {QUESTION.question}\n  < {before}\n")
 
-    _say("2. Fine-tune phi-3-mini-128k-instruct, then serve it", "kubectl apply -f examples/fine-tuning-phi-3.yaml")
-    secret = world.push_secret(NAMESPACE, world.machine.registry_auth.read_text())
+    auth = world.machine.registry_auth
+    _say(
+        "2. Fine-tune phi-3-mini-128k-instruct, then serve it",
+        f"kubectl create secret generic {PUSH_SECRET} --type kubernetes.io/dockerconfigjson"
+        f" --from-file .dockerconfigjson={auth}",
+        f"sed 's#ACR_REPO_HERE.azurecr.io/IMAGE_NAME_HERE#{REPOSITORY}/{IMAGE}#; "
+        f"s/ACR_REGISTRY_SECRET_HERE/{PUSH_SECRET}/' examples/fine-tuning-phi-3.yaml | kubectl apply -f -",
+    )
+    secret = world.push_secret(NAMESPACE, auth.read_text())
     world.kubectl("apply", "-f", "-", stdin=json.dumps(secret))
     tuned = world.apply(NAMESPACE, world.manifest("fine-tuning-phi-3", image=IMAGE))
     _show(world, tuned)
     after = world.chat(NAMESPACE, tuned, QUESTION.question)
 
-    _say("3. The same question to both", QUESTION.question)
+    _say(f"3. The same question to both: {QUESTION.question}")
     _side_by_side(f"{served}\nnot tuned", before, f"{tuned}\ntuned", after)
     right = after == QUESTION.answer and before != QUESTION.answer
     print(f"  taught: {QUESTION.answer}  {'The tuned model is right.' if right else 'THE TUNED MODEL IS WRONG.'}")
@@ -49,8 +56,8 @@ def demo(world: World) -> bool:
     return right
 
 
-def _say(title: str, what: str) -> None:
-    print(f"\n{title}\n{'-' * len(title)}\n  $ {what}\n" if what.startswith("kubectl") else f"\n{title}: {what}\n")
+def _say(title: str, *commands: str) -> None:
+    print(f"\n{title}\n{'-' * len(title)}", *(f"  $ {command}" for command in commands), "", sep="\n")
 
 
 def _show(world: World, name: str) -> None:
