@@ -1,14 +1,18 @@
 """What a user's inference_config.yaml changes of the real server: context, number type, name and chat template."""
 
 import asyncio
+import contextlib
+import dataclasses
 import json
+import resource
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
 
 from serving.config import parse_termination
-from serving.engine.protocol import Request, RequestRefused, Sampling
+from serving.engine.protocol import Request, RequestFailed, RequestRefused, Sampling
 from serving.engine.sequential import SequentialEngine
 from serving.inference_config import parse
 from tests.serving import modelhub, tiny
@@ -47,9 +51,9 @@ def config(text):
     }
 
 
-def answered(engine, prompt, count):
+def answered(engine, prompt, count, sampling=GREEDY):
     async def collect():
-        return [delta async for delta in engine.generate(Request(tuple(prompt), count, sampling=GREEDY))]
+        return [delta async for delta in engine.generate(Request(tuple(prompt), count, sampling=sampling))]
 
     return [token for delta in asyncio.run(collect()) for token in delta.tokens]
 
@@ -62,6 +66,30 @@ def test_a_context_is_lowered_never_raised(base, asked, context):
         assert len(answered(engine, [5] * (context - 4), 4)) == 4
         with pytest.raises(RequestRefused, match=f"exceed the model's context of {context}"):
             answered(engine, [5] * (context - 3), 4)
+    finally:
+        asyncio.run(engine.stop())
+
+
+@contextlib.contextmanager
+def memory_left(megabytes):
+    """A process that gets so much more memory and no more."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_request_that_the_memory_does_not_hold_fails_and_no_other(base):
+    engine = SequentialEngine.load(base, threads=1)
+    whole = answered(engine, [5, 6, 7], 4)
+    try:
+        with memory_left(256):
+            with pytest.raises(RequestFailed, match="can't allocate memory"):
+                answered(engine, [5, 6, 7], 4, dataclasses.replace(GREEDY, num_beams=200_000))
+            assert answered(engine, [5, 6, 7], 4) == whole
     finally:
         asyncio.run(engine.stop())
 
