@@ -46,7 +46,8 @@ def await_answering(run: Run, server: Server | None, *, look: float = 2.0, patie
         page = cluster.page(clusters.POD, metadata.namespace, labels=labels)
         deployment = cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace)
         pods = [pod for pod in page["items"] if _counts(pod, metadata.name)]
-        unloaded, words = _hear(cluster, pods, server, deployment, patience) if server else (_kept(pods), Words())
+        kept = "" if server else _kept(pods, deployment)
+        unloaded, words = _hear(cluster, pods, server, deployment, patience) if server else (kept, Words())
         # What was said before this roll-out is about what it replaces: if it still holds, it will be said again.
         earlier = frozenset(words) if earlier is None else earlier
         if new := words.keys() - earlier:
@@ -77,12 +78,20 @@ def _hear(
     return unloaded, _final_words(pods) | refusals
 
 
-def _kept(pods: list[dict[str, Any]]) -> str:
-    """What keeps a pod from running, in the scheduler's or the kubelet's words."""
+def _kept(pods: list[dict[str, Any]], deployment: dict[str, Any] | None) -> str:
+    """What keeps a pod from running, in the scheduler's or the kubelet's words; raises what never gets better."""
+    wanted = _images(deployment["spec"]["template"]["spec"]) if deployment else []
     for pod in pods:
         if why := live.waiting(pod):
-            return f"pod {pod['metadata']['name']}: {why.reason}: {why.message}"
+            text = f"pod {pod['metadata']['name']}: {why.reason}: {why.message}"
+            if not why.retryable and _images(pod["spec"]) == wanted:  # another one is about to be replaced
+                raise errors.reported(why.reason, text, retryable=False)
+            return text
     return ""
+
+
+def _images(spec: dict[str, Any]) -> list[str]:
+    return [container["image"] for container in (*spec.get("initContainers", []), *spec["containers"])]
 
 
 def _counts(pod: dict[str, Any], deployment: str) -> bool:

@@ -16,6 +16,9 @@ DONE = frozenset({"Succeeded", "Failed", "Error"})
 _JOB = "batch.kubernetes.io/job-name"
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 _ATTEMPT = re.compile(r"[0-9]{1,6}")
+_NO_IMAGE = "InvalidImageName"
+"""What the kubelet says of an image that no registry could ever have, and says for ever."""
+_RENAME = "; write HOST/REPOSITORY:TAG, a repository in lower-case letters"
 _STEP_TYPES = frozenset({"Pod", "Retry", "Skipped"})
 
 
@@ -144,7 +147,9 @@ def waiting(pod: Object) -> Reason | None:
         said = reason(last) if last else Reason("", state.get("message", "") + _ending(end), retryable=True)
         if said.known and said.reason:
             return said
-        return Reason(_image_reason(state["reason"]), said.message or state["reason"], retryable=True)
+        final = state["reason"] == _NO_IMAGE
+        text = (said.message or state["reason"]) + (_RENAME if final else "")
+        return Reason(_image_reason(state["reason"]), text, retryable=not final)
     return None
 
 
@@ -172,7 +177,7 @@ def _ending(end: Object) -> str:
 
 def _image_reason(reason: str) -> str:
     """KAITO's reasons for what the kubelet says."""
-    if reason in {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}:
+    if reason in {"ImagePullBackOff", "ErrImagePull", _NO_IMAGE, "ErrImageNeverPull", "RegistryUnavailable"}:
         return "ImagePullError"
     if reason == "CrashLoopBackOff":
         return "ContainerCrashLoopBackOff"

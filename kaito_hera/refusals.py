@@ -6,7 +6,7 @@ Sizes and memory are left to `sizing`, which knows more of them: the config, and
 import datetime
 
 from kaito_hera import admission, errors, models
-from kaito_hera.admission import sizes
+from kaito_hera.admission import images, sizes
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.findings import Finding
 from kaito_hera.settings import Settings
@@ -21,7 +21,8 @@ def findings(workspace: Workspace, settings: Settings, on: datetime.date) -> lis
     for problem in admission.problems(workspace, settings, on):
         if problem.rule.name not in _OF_SIZES:
             field, _, text = problem.message.partition(": ")
-            found.append(Finding(problem.error, field, text, fatal=problem.severity == "error"))
+            fatal = problem.severity == "error" or problem.rule.name == images.UNREPLACED
+            found.append(Finding(problem.error, field, text, fatal=fatal))
     return [*found, *_strange(workspace), *models.notes(workspace), *_of_serving(workspace)]
 
 

@@ -145,14 +145,15 @@ _BAD_LABELS = (
 )
 
 _TEMPLATE = "object.?inference.?template.orValue({})"
-_POD = f"[dyn({_TEMPLATE})].map(t, type(t.?spec.orValue(0)) == map ? t.spec : {{}})[0]"
+POD = f"[dyn({_TEMPLATE})].map(t, type(t.?spec.orValue(0)) == map ? t.spec : {{}})[0]"
 _NO_CONTAINER = (
     "inference.template.spec.containers: there is none: a pod of your own needs at least one, which serves on port 5000"
 )
 _FOLDER = "is a hostPath: a folder of the node is never mounted; take another kind of volume"
 
 
-def _pod(case: Case) -> dict[str, Any] | None:
+def pod(case: Case) -> dict[str, Any] | None:
+    """The spec of the user's own pod, empty where it is not written as one."""
     template = case.workspace.inference.template if case.workspace.inference else None
     if template is None:
         return None
@@ -161,16 +162,16 @@ def _pod(case: Case) -> dict[str, Any] | None:
 
 
 def _containers(case: Case) -> list[str]:
-    pod = _pod(case)
-    if pod is None:
+    spec = pod(case)
+    if spec is None:
         return []
-    listed = pod.get("containers")
+    listed = spec.get("containers")
     right = isinstance(listed, list) and listed and all(isinstance(one, dict) for one in listed)
     return [] if right else [_NO_CONTAINER]
 
 
 def _host_paths(case: Case) -> list[str]:
-    volumes = (_pod(case) or {}).get("volumes")
+    volumes = (pod(case) or {}).get("volumes")
     listed = volumes if isinstance(volumes, list) else []
     bad = [one for one in listed if isinstance(one, dict) and one.get("hostPath") is not None]
     return [f"inference.template.spec.volumes[{listed.index(one)}]: {_FOLDER}" for one in bad[:1]]
@@ -178,10 +179,10 @@ def _host_paths(case: Case) -> list[str]:
 
 _THERE = "has(object.inference) && has(object.inference.template)"
 _CONTAINERS = (
-    f"{_THERE} && !{_POD.removesuffix('[0]')}.all(p, type(p.?containers.orValue(0)) == list"
+    f"{_THERE} && !{POD.removesuffix('[0]')}.all(p, type(p.?containers.orValue(0)) == list"
     " && size(p.containers) > 0 && p.containers.all(c, type(c) == map))"
 )
-_VOLUMES = f"{_POD.removesuffix('[0]')}.map(p, type(p.?volumes.orValue(0)) == list ? p.volumes : [])[0]"
+_VOLUMES = f"{POD.removesuffix('[0]')}.map(p, type(p.?volumes.orValue(0)) == list ? p.volumes : [])[0]"
 
 RULES = (
     *_annotation_rules(),

@@ -12,7 +12,18 @@ IMAGES = [
     "ACR_REPO_HERE.azurecr.io/NAME_HERE:0.0.1",
     "localhost:80/a",
 ]
-BAD_IMAGES = ["a.io/Upper:1", "a//b", "a.io/b:", "a.io/b@sha256:12", "a.io/-b", "UPPER", "a:b:c", "a.io/b_", "a..b/c"]
+BAD_IMAGES = [
+    "a.io/Upper:1",
+    "a//b",
+    "a.io/b:",
+    "a.io/b@sha256:12",
+    "a.io/-b",
+    "UPPER",
+    "a:b:c",
+    "a.io/b_",
+    "a..b/c",
+    "https://a/B",
+]
 URLS = [
     "https://example.com/a.parquet?download=true",
     "HTTP://user@host.example.com:8443/x#y",
@@ -179,6 +190,8 @@ POLICY = {
         "no spec": ("inference.template", [{}, {"spec": None}, {"spec": "x"}, {"metadata": {"a": None}}]),
         "hostPath": ("inference.template", [pod(volumes=[{"name": "a", "hostPath": value}]) for value in ({}, "", 0)]),
         "second": ("inference.template", [pod(volumes=[{"emptyDir": {}}, {"hostPath": {"path": "/"}}])]),
+        "V37": ("inference.template", [pod(containers=[{"image": image}, {}]) for image in (*BAD_IMAGES, "x" * 801)]),
+        "V37 init": ("inference.template", [pod(initContainers=[{"image": a}]) for a in (*BAD_IMAGES, *IMAGES, 1)]),
         "none": ("inference.template", [pod(volumes=value) for value in (None, {}, [1], [{"hostPath": None}])]),
     },
     "tuning": {

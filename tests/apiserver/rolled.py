@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import copy
 import dataclasses
 import json
 import threading
@@ -93,14 +94,19 @@ class Rollout:
         run = Run(self.cluster, self._run.workspace, settings, None)
         return self._pool.submit(answering.await_answering, run, self._server, look=0.2, patience=patience)
 
-    def pod(self, name="p", address="127.0.0.1", owner="w-5d5f", **annotations):
+    def pod(self, name="p", address="127.0.0.1", owner="w-5d5f", image="", **annotations):
         metadata = {"name": name, "namespace": self.namespace, **self._template["metadata"]}
         made_by = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": making.UID, "controller": True}
         metadata["ownerReferences"] = [made_by] if owner else []
-        spec = {**self._template["spec"], "nodeName": "somewhere"}
+        spec = {**copy.deepcopy(self._template["spec"]), "nodeName": "somewhere"}
+        spec["containers"][0]["image"] = image or spec["containers"][0]["image"]
         metadata["annotations"] = {**metadata.get("annotations", {}), **annotations}
         self.cluster.create(clusters.POD, {"metadata": metadata, "spec": spec})
         self.report(name, podIP=address, podIPs=[{"ip": address}], phase="Running")
+
+    def drop(self, name):
+        """Its ReplicaSet lets it end."""
+        self.cluster.delete(clusters.POD, name, self.namespace)
 
     def report(self, name="p", **status):
         self.cluster.patch(clusters.POD, name, self.namespace, {"status": status}, subresource="status")

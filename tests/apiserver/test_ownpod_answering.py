@@ -64,6 +64,21 @@ def test_what_keeps_it_is_told_and_is_the_error_at_the_end(rolled, capsys):
     assert "0 of 1 replicas are ready; pod p: ImagePullError: Back-off pulling image after 3 s" in str(error)
 
 
+def test_an_image_that_can_never_be_pulled_ends_it_unless_it_is_being_replaced(rolled, capsys):
+    never = {"waiting": {"reason": "InvalidImageName", "message": "couldn't parse image reference"}}
+    rolled.pod("old", image="team.azurecr.io/own:0")
+    rolled.report("old", containerStatuses=state(state=never))
+    rolled.settle(ready=0)
+    waiting = rolled.wait()
+    pending(waiting, capsys, "0 of 1 replicas are ready; pod old: ImagePullError: couldn't parse image reference")
+    rolled.pod()
+    rolled.drop("old")
+    rolled.report(containerStatuses=state(state=never))
+    error = waiting.exception(timeout=10)
+    assert (error.reason, error.retryable) == ("ImagePullError", False)
+    assert str(error).startswith("pod p: ImagePullError: couldn't parse image reference; write HOST/REPOSITORY:TAG")
+
+
 def test_what_it_says_as_it_ends_is_no_word_of_ours(rolled, capsys):
     rolled.pod()
     rolled.settle(ready=0)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import presets
-from kaito_hera import admission
+from kaito_hera import admission, checks, errors
 from kaito_hera.admission import sizes, tables
 from kaito_hera.settings import Settings
 from tests import making
@@ -54,3 +54,24 @@ def test_warnings_are_what_stops_nothing():
     told = " ".join(problem.message for problem in found)
     assert [word in told for word in ("retired", "capability 7.0", "Standard_NC24ads_A100_v4")] == [True] * 3
     assert {problem.severity for problem in found} == {"warning"}
+
+
+POD = {"spec": {"containers": [{"name": "own", "image": "ACR_REPO_HERE.azurecr.io/IMAGE_NAME_HERE:0.0.1"}]}}
+ADAPTERS = [{"source": {"name": "mine", "image": "ACR_REPO_HERE.azurecr.io/ADAPTER_HERE:1"}}]
+
+
+@pytest.mark.parametrize(
+    ("inference", "field"),
+    [
+        ({"template": POD}, "inference.template.spec.containers[0].image"),
+        ({**making.inference()["inference"], "adapters": ADAPTERS}, "inference.adapters[0].source.image"),
+    ],
+)
+def test_a_placeholder_ends_the_preflight_where_an_apply_warns(inference, field):
+    workspace = making.parsed(making.edited(making.inference(), inference=inference))
+    (problem,) = admission.problems(workspace, Settings())
+    assert problem.severity == "warning"
+    with pytest.raises(errors.InvalidWorkspaceError) as raised:
+        checks.pass_facts(workspace, Settings())
+    assert str(raised.value).startswith(f"{field}: ")
+    assert "is a placeholder: replace it" in str(raised.value)

@@ -87,3 +87,11 @@ def test_a_container_without_last_words_is_told_by_its_end():
     kept = live.waiting(pod)
     assert kept.reason == "ContainerCrashLoopBackOff"
     assert kept.message == "back-off 10s restarting failed container=c; it ended with exit code 137 (OOMKilled)"
+
+
+@pytest.mark.parametrize(("seen", "again"), [("InvalidImageName", False), ("ErrImagePull", True)])
+def test_an_image_that_no_registry_can_have_never_comes(seen, again):
+    waiting = {"state": {"waiting": {"reason": seen, "message": 'couldn\'t parse image reference "a/B:1"'}}}
+    kept = live.waiting(making.pod(making.inference(), "serving", phase="Pending", statuses=[waiting]))
+    assert (kept.reason, kept.retryable) == ("ImagePullError", again)
+    assert ("lower-case" in kept.message) is not again
