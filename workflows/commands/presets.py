@@ -185,7 +185,9 @@ def _holders(need: Need, model: str, paper: Paper) -> list[str]:
     lines += paper.wrap(f"{parts}; and a margin", first="    ", indent="    ")
     shown = [f"{one.size}{_usd(one)}" for one in need.sizes[:_SHOWN]]
     if not shown:
-        return [*lines, "    no size that is known holds it on one GPU"]
+        other = sizing.smaller(presets.preset(model))
+        such = f"; a smaller one of its family is {other}" if other else ""
+        return [*lines, f"    no size that is known holds it on one GPU{such}"]
     if more := len(need.sizes) - len(shown):
         shown.append(f"{more} more (kaito-hera sizes --fits {model} --for {need.name})")
     return lines + paper.wrap(f"fits on {', '.join(shown)}", first="    ", indent="    ")
