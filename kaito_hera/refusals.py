@@ -5,11 +5,12 @@ Sizes and memory are left to `sizing`, which knows more of them: the config, and
 
 import datetime
 
+from artifacts.addresses import AddressRefused, Policy, split
 from kaito_hera import admission, errors, models
-from kaito_hera.admission import images, sizes
+from kaito_hera.admission import addresses, images, sizes
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.findings import Finding
-from kaito_hera.settings import Settings
+from kaito_hera.settings import NO_AZURE, Settings
 
 _OF_SIZES = frozenset(rule.name for rule in (*sizes.WITH_TABLES, *sizes.WITH_SETTINGS))
 """Rules about sizes, parts of a GPU and memory."""
@@ -23,7 +24,32 @@ def findings(workspace: Workspace, settings: Settings, on: datetime.date) -> lis
             field, _, text = problem.message.partition(": ")
             fatal = problem.severity == "error" or problem.rule.name == images.UNREPLACED
             found.append(Finding(problem.error, field, text, fatal=fatal))
-    return [*found, *_strange(workspace), *models.notes(workspace), *_of_serving(workspace)]
+    found += [*_strange(workspace), *models.notes(workspace), *_of_serving(workspace)]
+    return [*found, *_of_settings(settings)]
+
+
+def _of_settings(settings: Settings) -> list[Finding]:
+    """What no Workspace can mend."""
+    if settings.node_provider == "byo" or settings.azure:
+        return []
+    return [Finding(errors.ConfigInvalidError, "setting azure", NO_AZURE)]
+
+
+def private(workspace: Workspace, settings: Settings) -> list[Finding]:
+    """Data at a private address that the settings do not allow, as far as its text says so.
+
+    The look at the data, which a preflight has made where there is something to tune, says it of all.
+    """
+    found, policy = [], Policy(settings.allowed_private_cidrs)
+    urls = workspace.tuning.input.urls if workspace.tuning else ()
+    for at, url in enumerate(urls):
+        try:
+            if not addresses.reason(url):
+                split(url, policy)
+        except AddressRefused as cause:
+            problem, _, remedy = str(cause).partition("; ")
+            found.append(Finding(errors.InvalidWorkspaceError, f"tuning.input.urls[{at}]", problem, remedy))
+    return found
 
 
 def _of_serving(workspace: Workspace) -> list[Finding]:

@@ -9,7 +9,7 @@ from kaito_hera import errors, intent, lease, nodes, sizing
 from kaito_hera.api import Workspace
 from kaito_hera.nodes import claims
 from kaito_hera.nodes.byo import ByoProvider
-from kaito_hera.settings import Azure, Settings
+from kaito_hera.settings import NO_AZURE, Azure, Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +67,7 @@ def provider(cluster: clusters.Cluster, settings: Settings) -> nodes.Provider:
     if settings.node_provider == "byo":
         return ByoProvider(cluster)
     if settings.azure is None:
-        raise errors.ConfigInvalidError(
-            "setting azure: is missing, provider aks needs tenantId, clientId and the cluster's place"
-        )
+        raise errors.ConfigInvalidError(f"setting azure: {NO_AZURE}")
     from kaito_hera.nodes.aks import AksProvider  # noqa: PLC0415 - half a second that other providers need not pay
 
     holder = os.environ.get("HOSTNAME", str(os.getpid()))

@@ -3,6 +3,7 @@
 The values travel into each Workflow as a parameter, so a run keeps the settings that it began with.
 """
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -24,6 +25,9 @@ def _yaml(value: Any) -> Any:
 
 Yaml = pydantic.BeforeValidator(_yaml)
 """Of a setting with a structure of its own; all others are text as it stands."""
+
+
+NO_AZURE = "is missing, nodeProvider aks needs it: tenantId, clientId and the cluster's place"
 
 
 class Azure(pydantic.BaseModel):
@@ -92,6 +96,13 @@ class Settings(pydantic.BaseModel):
     """How long a tuning Job's pod may wait for one and the same thing, such as a GPU or its image, on paid nodes."""
     tuning_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 259200
     """How long a tuning Job may take."""
+
+    @pydantic.field_validator("allowed_private_cidrs")
+    @classmethod
+    def _are_ranges(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for cidr in value:
+            ipaddress.ip_network(cidr, strict=False)
+        return value
 
     @classmethod
     def load(cls, folder: Path = FOLDER) -> Self:

@@ -45,7 +45,8 @@ _PLACE = (
 )
 
 
-def _reason(url: str) -> str:
+def reason(url: str) -> str:
+    """Why it can never be fetched; empty when its text says nothing against it."""
     if matches(_PASSWORD, url):
         return _TELLS
     if not matches(_ADDRESS, url):
@@ -78,10 +79,10 @@ def _allowed_6(text: str) -> bool:
 
 def _found(case: Case) -> list[str]:
     urls = case.workspace.tuning.input.urls if case.workspace.tuning else ()
-    bad = [url for url in urls if _reason(url)]
+    bad = [url for url in urls if reason(url)]
     if not bad:
         return []
-    why = _reason(bad[0])
+    why = reason(bad[0])
     seen = "" if why == _TELLS else quoted(bad[0]) + " "
     more = f"; {len(bad) - 1} more of them are no better" if len(bad) > 1 else ""
     return [f"tuning.input.urls[{urls.index(bad[0])}]: {seen}{why}{more}"]

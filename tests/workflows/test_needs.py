@@ -2,12 +2,14 @@ import datetime
 
 import pytest
 
-from kaito_hera.settings import Settings
+from kaito_hera.settings import Azure, Settings
 from presets import memory
 from tests import making
 from tuning import training_config
 from workflows import needs
 from workflows.outlook import documents, judging
+
+AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,7 @@ def gpus(text, *, size, serve=True):
     made["inference" if serve else "tuning"]["config"] = "mine"
     key = "inference_config.yaml" if serve else "training_config.yaml"
     beside = documents.Documents((), {("team", "mine"): {key: text}})
-    return judging.judge(made, beside, Settings(node_provider="aks"), on=datetime.date(2026, 11, 21))
+    return judging.judge(made, beside, Settings(node_provider="aks", azure=AZURE), on=datetime.date(2026, 11, 21))
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,47 @@ def test_every_rule_of_the_admission_policies_speaks():
     }
 
 
+@pytest.mark.parametrize(
+    ("url", "settings", "parts", "refused"),
+    [
+        ("http://10.0.0.5/d.parquet", AKS, None, True),
+        ("http://[fd00::5]/d.parquet", AKS, None, True),
+        ("http://10.0.0.5/d.parquet", AKS, Parts(nodes=True, tune=False, serve=True), False),
+        ("http://10.0.0.5/d.parquet", AKS.model_copy(update={"allowed_private_cidrs": ("10.0.0.0/8",)}), None, False),
+        ("http://52.1.2.3/d.parquet", AKS, None, False),
+    ],
+)
+def test_data_at_a_private_address_is_refused_where_it_is_written_so(url, settings, parts, refused):
+    made = making.tuning()
+    made["tuning"]["input"]["urls"] = ["https://example.com/a.parquet", url]
+    told = judged(made, settings, parts=parts).errors
+    assert [(one.field, "is a private address" in one.problem) for one in told] == [
+        ("tuning.input.urls[1]", True)
+    ] * refused
+    assert ["allowedPrivateCIDRs" in one.remedy for one in told] == [True] * refused
+
+
+def test_new_nodes_need_to_know_whose():
+    [error] = judged(making.inference(), Settings(node_provider="aks")).errors
+    assert (error.reason, error.field) == ("ConfigInvalid", "setting azure")
+    with pytest.raises(errors.ConfigInvalidError, match="setting azure: is missing, nodeProvider aks needs it"):
+        checks.pass_facts(making.parsed(making.inference()), Settings(node_provider="aks"))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "field", "remedy"),
+    [
+        ({"lables": {"a": "b"}}, "metadata.lables", "did you mean labels?"),
+        ({"spec": 1}, "metadata.spec", "take it out; there are name, labels"),
+        ({"labels": {"a": 1}}, "metadata.labels", "each label is text: quote it"),
+    ],
+)
+def test_what_a_strict_apply_refuses_of_metadata_is_an_error(metadata, field, remedy):
+    [error] = judged(making.inference(**metadata)).errors
+    assert error.field == field
+    assert error.remedy.startswith(remedy)
+
+
 def test_an_annotation_that_nobody_knows_is_said():
     [warning] = judged(making.inference(annotations={"kaito.sh/runtim": "vllm"})).warnings
     assert warning.field == "metadata.annotations[kaito.sh/runtim]"

@@ -146,11 +146,13 @@ def test_a_file_that_cannot_be_read_is_a_usage_error_in_one_line(arguments, word
     assert len(end.stderr.splitlines()) == 1
 
 
-def test_a_setting_with_a_slip_is_named(tmp_path):
-    (tmp_path / "nodeProvider").write_text("aws")
+@pytest.mark.parametrize(("name", "text"), [("nodeProvider", "aws"), ("allowedPrivateCIDRs", "[10.0.0.0/33]")])
+def test_a_setting_with_a_slip_is_named(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
     end = process(PLANS / "too-small.yaml", "--settings", tmp_path)
     assert end.returncode == 2
-    assert "setting nodeProvider: 'aws'" in end.stderr
+    assert f"setting {name}: " in end.stderr
+    assert text.strip("[]") in end.stderr
 
 
 def test_the_readme_shows_what_is_printed(kaito_hera, tmp_path):

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 import pydantic
@@ -14,6 +15,12 @@ from kaito_hera.findings import Finding
 
 _TRIES = 5
 _VERSIONS = ("kaito.sh/v1alpha1", "kaito.sh/v1beta1")
+_OBJECT_META = (
+    *("name", "labels", "annotations", "namespace", "finalizers", "ownerReferences", "generateName", "managedFields"),
+    *("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"),
+    "selfLink",
+)
+"""Kubernetes' own, those that people write first."""
 Location = tuple[str | int, ...]
 
 
@@ -22,7 +29,7 @@ def parse(obj: dict[str, Any]) -> tuple[Workspace | None, list[Finding]]:
 
     What follows from a part that was left out is not said: the part is.
     """
-    found, left_out = _version(obj), set[Location]()
+    found, left_out = [*_version(obj), *_metadata(obj)], set[Location]()
     for _ in range(_TRIES):
         try:
             Workspace.parse(_anew(obj))
@@ -51,6 +58,18 @@ def _version(obj: dict[str, Any]) -> list[Finding]:
     if seen in _VERSIONS:
         return []
     return [_finding("apiVersion", f"{str(seen)[:60]!r} is no version of Workspace", f"write {' or '.join(_VERSIONS)}")]
+
+
+def _metadata(obj: dict[str, Any]) -> list[Finding]:
+    """What kubectl's strict apply refuses there; the API reads the rest of it."""
+    metadata = obj.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    strange = [key for key in metadata if key not in _OBJECT_META]
+    found = [_finding(f"metadata.{key}", "there is no such field", _close(str(key), _OBJECT_META)) for key in strange]
+    labels = metadata.get("labels")
+    if labels is None or (isinstance(labels, dict) and all(isinstance(value, str) for value in labels.values())):
+        return found
+    return [*found, _finding("metadata.labels", f"{_shown(labels)} cannot be used", "each label is text: quote it")]
 
 
 def _follows(location: Location, left_out: set[Location]) -> bool:
@@ -118,7 +137,11 @@ def _shown(value: object) -> str:
 def _meant(location: Location) -> str:
     owner = _model(location[:-1])
     known = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
-    close = difflib.get_close_matches(str(location[-1]), known, 1)
+    return _close(str(location[-1]), known)
+
+
+def _close(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, known, 1)
     return f"did you mean {close[0]}?" if close else f"take it out; there are {', '.join(known)}"
 
 
