@@ -133,10 +133,9 @@ ANNOTATIONS = {
     ),
     "lb": (
         "metadata.annotations",
-        _annotation(
-            "enablelb", "1", "True ", "true", "True", "TRU\u00ca", "tRUE", "  TRUE", "FALSE", "x" * 100, 'a"b\\c\n\t\a'
-        ),
+        _annotation("enablelb", "True ", "true", "True", "TRU\u00ca", "tRUE", "  TRUE", "FALSE"),
     ),
+    "lb value": ("metadata.annotations", _annotation("enablelb", "1", "yes", "x" * 100, 'a"b\\c\n\t\a')),
     "family": ("metadata.annotations", _annotation("node-image-family", "windows", " AzureLinux ", "ubunt\u212a")),
     "idle": ("metadata.annotations", _annotation("runtime", "vllm", "")),
     "idle run": ("metadata.annotations", _annotation("run-benchmark", "true")),

@@ -9,7 +9,7 @@ from tests import making
 from tests.apiserver import edges
 
 LONG = "x" * 100_000
-_ODD = [None, "", 0, -1, 1.0, 1.5, True, [], {}, "1", [None], {"a": None}, LONG, "\u0430bc", "a\u0000b", [[]], 2**63]
+_ODD = [None, "", 0, -1, 1.0, 1.5, True, [], {}, "1", [None], {"a": 1}, LONG, "\u0430bc", "a\u0000b", [[]], 2**63]
 
 
 def _set(body, path, value):
@@ -78,13 +78,16 @@ _MORE = [
     ("tuning", "serve"),
     ("tuning", "checkpoint"),
     ("tuning", "checkpoint", "intervalSeconds"),
-    ("status",),
+    ("status", "state"),
 ]
 
 
 def _chaos(draw, body):
     paths = [path for path in _paths(body) if path not in _KEPT]
-    _set(body, draw(st.sampled_from([*paths, *_MORE])), draw(st.sampled_from([*_ODD, edges.GONE])))
+    path, value = draw(st.sampled_from([*paths, *_MORE])), draw(st.sampled_from([*_ODD, edges.GONE]))
+    # only kubectl minds a null of no known name, and only Python what is too large for a Workflow
+    if not (path[-1] == "bogus" and value is None) and not ("template" in path and value is LONG):
+        _set(body, path, value)
     if isinstance(body.get("inference"), dict) and draw(st.integers(0, 4)) == 0:
         number = draw(st.sampled_from([11, 500]))
         body["inference"]["adapters"] = [edges.adapter(each) for each in range(number)]
@@ -118,7 +121,7 @@ def workspaces(draw):
     sound = {kind: draw(_sound(kind)) for kind in ("inference", "tuning", "template")}
     # hypothesis likes the first and the same of all: which edge it is follows evenly from all that it chose
     chance = random.Random(f"{draw(st.integers())} {sound}")
-    what = chance.choices(["sound", "policies", "rules", "chaos"], [39, 25, 28, 8])[0]
+    what = chance.choices(["sound", "policies", "rules", "chaos"], [38, 26, 29, 7])[0]
     if what in {"policies", "rules"}:
         kind, entries = _edges(edges.POLICY if what == "policies" else edges.RULES, chance)
     else:
