@@ -53,7 +53,29 @@ class Frame:
 def template(workspace: Workspace, settings: Settings, frame: Frame) -> dict[str, Any]:
     """A pod template (metadata and spec)."""
     mounts = [_scratch("tmp", "/tmp"), *frame.mounts, *_ca_mount(workspace, settings)]  # noqa: S108 - the pod's own
-    container = {
+    labels = {**names.lasting(workspace), names.ROLE: frame.role}
+    return {
+        "metadata": {"labels": labels, "annotations": frame.annotations},
+        "spec": {
+            "containers": [_container(settings, frame, mounts)],
+            "volumes": [{"name": mount.name, **mount.source} for mount in mounts],
+            "imagePullSecrets": [{"name": _pull_secret(workspace)}] if settings.pull_secret else [],
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "fsGroup": USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            **frame.spec,
+        },
+    }
+
+
+def _container(settings: Settings, frame: Frame, mounts: list[Mount]) -> dict[str, Any]:
+    return {
         "name": frame.role,
         "image": frame.image,
         "imagePullPolicy": "IfNotPresent",
@@ -69,27 +91,6 @@ def template(workspace: Workspace, settings: Settings, frame: Frame) -> dict[str
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **frame.container,
-    }
-    return {
-        "metadata": {
-            "labels": {**names.lasting(workspace), names.ROLE: frame.role},
-            "annotations": frame.annotations,
-        },
-        "spec": {
-            "containers": [container],
-            "volumes": [{"name": mount.name, **mount.source} for mount in mounts],
-            "imagePullSecrets": [{"name": _pull_secret(workspace)}] if settings.pull_secret else [],
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": USER,
-                "runAsGroup": USER,
-                "fsGroup": USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            **frame.spec,
-        },
     }
 
 

@@ -142,7 +142,6 @@ def pod_template(
     """The server's pod."""
     cold = {name: text for name, text in server.files.items() if name not in server.hot}
     digest = hashlib.sha256(json.dumps(cold, sort_keys=True).encode()).hexdigest()[:16]
-    health = {"httpGet": {"path": "/health", "port": "http"}}
     # Only a longer deadline than usual is in the pod: to shorten one must restart nobody.
     patience = max(settings.server_timeout_seconds, deadline(workspace, settings))
     token = {"secretKeyRef": {"name": _token_name(workspace), "key": "token"}}
@@ -150,32 +149,37 @@ def pod_template(
         role=ROLE,
         image=settings.image("serving"),
         args=("serving", f"{_FOLDER}/{next(iter(cold))}"),
-        mounts=(
-            pods.Mount(_FOLDER, "config", {"configMap": {"name": config_name(workspace)}}),
-            pods.secret_file("registry", registry_name(workspace), server.registry_auth, optional=True),
-            *server.mounts,
-            pods.scratch(server.scratch),
-            pods.Mount("/dev/shm", "shm", {"emptyDir": {"medium": "Memory", "sizeLimit": "256Mi"}}, read_only=False),  # noqa: S108
-            *server.volumes,
-        ),
+        mounts=_mounts(workspace, server),
         env=({"name": "RAY_AUTH_TOKEN", "valueFrom": token}, *server.env),
         limits=placement.limits,
-        container={
-            "ports": [{"name": "http", "containerPort": server.port}],
-            # Weights may take half an hour; a short period shows a quick start quickly.
-            "startupProbe": {**health, "periodSeconds": 2, "failureThreshold": patience // 2},
-            "readinessProbe": {**health, "periodSeconds": 5, "timeoutSeconds": 5},
-            "livenessProbe": {
-                "httpGet": {**health["httpGet"], "path": "/livez"},
-                "periodSeconds": 20,
-                "timeoutSeconds": 10,
-            },
-        },
+        container={"ports": [{"name": "http", "containerPort": server.port}], **_probes(patience)},
         # The server drains for a minute, then Ray takes some seconds to end.
         spec={**placement.pod_fields(), "terminationGracePeriodSeconds": 80},
         annotations={"kaito.sh/config-hash": digest},
     )
     return pods.template(workspace, settings, frame)
+
+
+def _mounts(workspace: Workspace, server: Server) -> tuple[pods.Mount, ...]:
+    return (
+        pods.Mount(_FOLDER, "config", {"configMap": {"name": config_name(workspace)}}),
+        pods.secret_file("registry", registry_name(workspace), server.registry_auth, optional=True),
+        *server.mounts,
+        pods.scratch(server.scratch),
+        pods.Mount("/dev/shm", "shm", {"emptyDir": {"medium": "Memory", "sizeLimit": "256Mi"}}, read_only=False),  # noqa: S108
+        *server.volumes,
+    )
+
+
+def _probes(patience: int) -> dict[str, Any]:
+    health = {"httpGet": {"path": "/health", "port": "http"}}
+    living = {"httpGet": {"path": "/livez", "port": "http"}}
+    return {
+        # Weights may take half an hour; a short period shows a quick start quickly.
+        "startupProbe": {**health, "periodSeconds": 2, "failureThreshold": patience // 2},
+        "readinessProbe": {**health, "periodSeconds": 5, "timeoutSeconds": 5},
+        "livenessProbe": {**living, "periodSeconds": 20, "timeoutSeconds": 10},
+    }
 
 
 def _service(workspace: Workspace, port: int) -> dict[str, Any]:

@@ -54,6 +54,25 @@ _KEPT = argo.TTLStrategy.model_validate(
 )
 """As good as for ever: `reconcile` deletes what it has read the end of. Three, as a default may be any of them."""
 
+_SAME: dict[str, Any] = {
+    "entrypoint": ENTRYPOINT,
+    "service_account_name": SERVICE_ACCOUNT,
+    "automount_service_account_token": True,
+    "security_context": argo.PodSecurityContext(
+        run_as_non_root=True,
+        run_as_user=USER,
+        run_as_group=USER,
+        fs_group=USER,
+        seccomp_profile=argo.SeccompProfile(type="RuntimeDefault"),
+    ),
+    "pod_spec_patch": json.dumps(_EXECUTOR),
+    "pod_gc": argo.PodGC(strategy="OnPodSuccess", delete_delay_duration="600s"),
+    "active_deadline_seconds": _LONGEST,
+    "ttl_strategy": _KEPT,
+    "archive_logs": False,
+}
+"""What every Workflow has, whatever it is for."""
+
 
 def output(name: str, *, default: str) -> Parameter:
     """An output parameter; the default stands in when the step fails or is skipped, or Argo calls it an error."""
@@ -132,23 +151,9 @@ def build(
             "attempt": str(attempt),
             "operator-image": settings.image("operator"),
         },
-        entrypoint=ENTRYPOINT,
-        service_account_name=SERVICE_ACCOUNT,
-        automount_service_account_token=True,
         pod_metadata=argo.Metadata(labels={**names.labels(workspace), names.ROLE: "step"}, annotations={}),
-        security_context=argo.PodSecurityContext(
-            run_as_non_root=True,
-            run_as_user=USER,
-            run_as_group=USER,
-            fs_group=USER,
-            seccomp_profile=argo.SeccompProfile(type="RuntimeDefault"),
-        ),
-        pod_spec_patch=json.dumps(_EXECUTOR),
         image_pull_secrets=[settings.pull_secret] if settings.pull_secret else [],
-        pod_gc=argo.PodGC(strategy="OnPodSuccess", delete_delay_duration="600s"),
-        active_deadline_seconds=_LONGEST,
-        ttl_strategy=_KEPT,
-        archive_logs=False,
+        **_SAME,
     )
     contextvars.Context().run(_fill, workflow, fill)
     return _with_volumes(workflow.to_dict(), settings)
