@@ -118,7 +118,7 @@ class Settings(pydantic.BaseModel):
     @property
     def region(self) -> str | None:
         """Where nodes are made, as prices name it; None where none are."""
-        return self.azure.location if self.azure else None
+        return self.azure.location.replace(" ", "").lower() if self.azure else None
 
     def image(self, role: Literal["operator", "tuning", "serving"]) -> str:
         """The image of one role."""

@@ -1,10 +1,11 @@
-"""Finds a model or a GPU size by name. The files are read when they are asked for, each once.
+"""Finds a model, a GPU size or a region by name. The files are read when they are asked for, each once.
 
 A model's file is called as the preset; `--` stands for the slash of a hub id.
 """
 
 import difflib
 import functools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,16 +72,41 @@ def preset(name: str) -> Preset:
     canonical = _names().get(name.lower()) or (_hub_ids().get(name.lower()) if "/" in name else None)
     if canonical is None:
         known = [model.hub_id for model in presets().values()] if "/" in name else list(presets())
-        raise _unknown(name, known, "name one of `kaito-hera presets`, or a model of the hub as organisation/model")
+        raise _unknown(name, known, _OF_HUB if "/" in name else _ANY_MODEL, begins=True)
     return presets()[canonical]
+
+
+_OF_HUB = "a Workspace may name it all the same: preflight asks the hub, which nothing else does"
+_ANY_MODEL = "name one of `kaito-hera presets`, or a model of the hub as organisation/model"
 
 
 def size(name: str) -> Size:
     """The size of that name, whatever the case of its letters; raises `UnknownNameError`."""
     canonical = _size_names().get(name.lower())
     if canonical is None:
-        raise _unknown(name, sizes(), "name one with NVIDIA GPUs, for example Standard_NC24ads_A100_v4")
+        family = _family(name)
+        kin = [one for one in sizes() if _family(one) == family]
+        raise _unknown(name, kin, "it has no GPU, or is new: `kaito-hera sizes` lists those that are")
     return sizes()[canonical]
+
+
+def region(name: str) -> str:
+    """Azure's short name of that region, also for "West Europe"; raises `UnknownNameError`."""
+    canonical = re.sub("[ _-]", "", name).lower()
+    if canonical not in _regions():
+        raise _unknown(name, _regions(), "name one of Azure's, for example westeurope")
+    return canonical
+
+
+def _family(name: str) -> str:
+    """The letters that a size's name begins with: sizes of another kind are no slip of the pen."""
+    found = re.match("(?:standard_)?([a-z]+)", name.lower())
+    return found[1] if found else ""
+
+
+@functools.cache
+def _regions() -> tuple[str, ...]:
+    return tuple(load(_FOLDER / "regions-azure.yaml"))
 
 
 @functools.cache
@@ -98,14 +124,20 @@ def _size_names() -> dict[str, str]:
     return {name.lower(): name for name in sizes()}
 
 
-def _unknown(name: str, known: Iterable[str], remedy: str) -> UnknownNameError:
+_FEW = 3
+_SOME = 8
+
+
+def _unknown(name: str, known: Iterable[str], remedy: str, *, begins: bool = False) -> UnknownNameError:
+    """With names that are close, or first of all with those that begin so."""
     by_case = {one.lower(): one for one in known}
-    close = [by_case[one] for one in difflib.get_close_matches(name[:100].lower(), by_case, n=3)]
-    hint = f"did you mean one of: {', '.join(close)}?" if close else remedy
+    text = name[:100].lower()
+    close = [one for one in by_case if one.startswith(text)][:_SOME] if begins else []
+    close = close or difflib.get_close_matches(text, by_case, n=_FEW)
+    hint = f"did you mean one of: {', '.join(by_case[one] for one in close)}?" if close else remedy
     return UnknownNameError(f"{name[:100]!r} is not known; {hint}")
 
 
-def load(file: Path) -> dict[str, Any]:
+def load(file: Path) -> Any:
     """What a YAML file of this folder says."""
-    data: dict[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506  # both are safe
-    return data
+    return yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506  # both are safe

@@ -155,7 +155,7 @@ class Size(Facts):
         return self.prices.get("lowest")
 
     def usd(self, region: str | None = None) -> float | None:
-        """Dollars per hour in a region; of a region that was not looked up, the lowest of all.
+        """Dollars per hour in a region, as `catalogue.region` names it; of one not looked up, the lowest of all.
 
         None where it is not sold or no price is known.
         """

@@ -90,7 +90,10 @@ def test_the_region_is_that_of_the_price(kaito_hera):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["presets", "phi-5"], "'phi-5' is not known"),
+        (["presets", "phi-5"], "'phi-5' is not known; did you mean one of: phi-4"),
+        (["presets", "Phi-3"], "did you mean one of: phi-3-medium-128k-instruct, phi-3-medium-4k-instruct, phi-3-mini"),
+        (["presets", "llama-3"], "did you mean one of: llama-3.1-8b-instruct"),
+        (["presets", "acme/none"], "'acme/none' is not known; a Workspace may name it all the same: preflight asks"),
         (["sizes", "--fits", "phi-5"], "'phi-5' is not known"),
         (["sizes", "--fits", "gemma-3-4b-instruct", "--for", "lora"], "is not made for it here, it is for serve"),
         (["sizes", "--fits", "deepseek-r1-0528"], "it is for nothing"),

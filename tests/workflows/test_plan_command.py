@@ -103,9 +103,21 @@ def test_a_region_has_prices_of_its_own(kaito_hera):
     manifest = PLANS / "too-small.yaml"
     usd = [
         json.loads(kaito_hera("plan", manifest, "-o", "json", *region)[1])["plans"][0]["candidates"][0]["usdPerHour"]
-        for region in ([], ["--region", "eastus"], ["--region", "nowhere"])
+        for region in ([], ["--region", "eastus"], ["--region", "northeurope"], ["--region", "West Europe"])
     ]
-    assert usd == [0.658, 0.526, 0.526]
+    assert usd == [0.658, 0.526, 0.526, 0.658]
+
+
+@pytest.mark.parametrize(
+    ("region", "words"),
+    [("mars", "name one of Azure's, for example westeurope"), ("westeuropa", "did you mean one of: westeurope")],
+)
+@pytest.mark.parametrize("command", [["plan", "-"], ["sizes"], ["presets"]], ids=lambda command: command[0])
+def test_a_region_that_nobody_knows_is_a_usage_error(kaito_hera, capsys, command, region, words):
+    with pytest.raises(SystemExit) as end:
+        kaito_hera(*command, "--region", region)
+    assert end.value.code == 2
+    assert f"argument --region: '{region}' is not known; {words}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

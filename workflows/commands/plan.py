@@ -57,7 +57,7 @@ def _of_file(arguments: argparse.Namespace) -> Outlooks:
 
 
 def _judged(beside: Documents, settings: Settings, region: str | None, parts: Parts | None = None) -> Outlooks:
-    where = region or (settings.azure.location if settings.azure else None)
+    where = region or settings.region
     today = datetime.datetime.now(datetime.UTC).date()
     judged = [judging.judge(obj, beside, settings, region=where, on=today, parts=parts) for obj in beside.workspaces]
     return Outlooks(plans=tuple(judged))

@@ -7,13 +7,22 @@ from collections.abc import Sequence
 
 import yaml
 
+import presets
 from workflows.outlook import Part
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """`--region` and `-o`."""
-    command.add_argument("--region", help="of the cloud, for prices (default: that of the settings, else the cheapest)")
+    prices = "of Azure, for prices (default: that of the settings, else the cheapest)"
+    command.add_argument("--region", type=_region, help=prices)
     command.add_argument("-o", "--output", choices=["text", "json", "yaml"], default="text")
+
+
+def _region(name: str) -> str:
+    try:
+        return presets.region(name)
+    except presets.UnknownNameError as cause:
+        raise argparse.ArgumentTypeError(str(cause)) from cause
 
 
 def show(body: Part, lines: Sequence[str], output: str) -> None:
