@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import fastapi
-from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import errors
-from serving.api import chat, health, models, openai
+from serving.api import chat, health, models, openai, refusals
 from serving.service import Service
 
 MAX_BODY = 4 << 20
@@ -49,21 +49,9 @@ async def _request_error(request: fastapi.Request, error: Exception) -> fastapi.
 
 
 async def _validation_error(request: fastapi.Request, error: Exception) -> fastapi.Response:
-    """FastAPI's 422 on /chat, as KAITO; a 400 that names the field on OpenAI's paths."""
+    """What the models of the bodies refuse, in place of FastAPI's 422."""
     assert isinstance(error, RequestValidationError)
-    if not request.url.path.startswith("/v1/"):
-        try:
-            return await request_validation_exception_handler(request, error)
-        except ValueError:  # an input such as NaN, which JSON cannot say back
-            detail = [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]
-            return JSONResponse({"detail": detail}, 422)
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        refused = errors.BadRequest(f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}")
-        return JSONResponse(_shape(request.url.path, refused), 400)
-    field = ".".join(str(part) for part in first["loc"] if part != "body")
-    refused = errors.BadRequest(f"{field}: {first['msg']}" if field else str(first["msg"]), param=field or None)
-    return JSONResponse(_shape(request.url.path, refused), 400)
+    return await _request_error(request, refusals.of_body(error.errors(), error.body))
 
 
 async def _http_error(request: fastapi.Request, error: Exception) -> fastapi.Response:

@@ -2,7 +2,7 @@
 
 ```
 RequestError            status and OpenAI's type; /chat shows the message as `detail`
-├── BadRequest     400  names the parameter
+├── BadRequest     400  names the parameter; ContextExceeded is one
 ├── ModelNotFound  404
 ├── TooBusy        429  with Retry-After
 ├── ClientGone     499  nobody reads it
@@ -41,8 +41,8 @@ class RequestError(Exception):
     code: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
-        super().__init__(message)
-        self.param = param
+        super().__init__(_sayable(message))
+        self.param = param and _sayable(param)
         self.retry_after = retry_after
 
 
@@ -51,6 +51,12 @@ class BadRequest(RequestError):
 
     status = 400
     type = "invalid_request_error"
+
+
+class ContextExceeded(BadRequest):
+    """More tokens than the model takes; clients look for the code and shorten what they send."""
+
+    code = "context_length_exceeded"
 
 
 class ModelNotFound(BadRequest):
@@ -183,6 +189,11 @@ class EngineDied(Fatal):
 
     exit = Exit.ENGINE_DIED
     retryable = True
+
+
+def _sayable(text: str) -> str:
+    """JSON can bring half of a surrogate pair, in names too, and no answer can be encoded with it."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def leave(failure: Failure, termination_log: Path) -> None:

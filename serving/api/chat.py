@@ -11,19 +11,21 @@ import fastapi
 import pydantic
 
 from serving import errors
+from serving.api import refusals
 from serving.api.clients import while_connected
 from serving.engine.protocol import ModelInfo, Request, Sampling
 from serving.service import Loaded, Mix, Service
 from serving.text import tokens
 from serving.text.chat import Message, TextRefused
 
+ROLES = ("system", "user", "assistant", "tool")
 MAX_SEQUENCES = 8
 IGNORED = frozenset({"pad_token_id", "use_cache", "return_dict_in_generate", "bos_token_id"})
-"""Keywords of `generate` that change nothing in what /chat answers."""
+"""Keywords of `generate` that change nothing in what /chat answers, as does null for any other."""
 
 
 class Options(pydantic.BaseModel):
-    """`generate_kwargs`: KAITO's defaults hold even over the model's own."""
+    """`generate_kwargs`: KAITO's defaults hold even over the model's own, then the further ones that are honoured."""
 
     model_config = pydantic.ConfigDict(extra="allow", allow_inf_nan=False)
 
@@ -39,12 +41,6 @@ class Options(pydantic.BaseModel):
     typical_p: float = 1.0
     repetition_penalty: float = 1.0
     eos_token_id: int | list[int] | None = None
-
-
-class More(pydantic.BaseModel):
-    """The further keywords of `generate` that are honoured."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     max_new_tokens: int | None = None
     min_new_tokens: int = 0
@@ -82,15 +78,15 @@ def router(service: Service) -> fastapi.APIRouter:
     @routes.post("/chat")
     async def chat(body: Body, request: fastapi.Request) -> dict[str, str]:
         options = body.generate_kwargs or Options()
-        more = _more(options)
+        _check(options)
         loaded = service.require()
         mix = service.mix(None)
-        wanted = _request(options, more, _prompt(loaded, body, mix), loaded.engine.info, whole=_keeps_whole(body))
+        wanted = _request(options, _prompt(loaded, body, mix), loaded.engine.info, whole=_keeps_whole(body))
         wanted = wanted.with_adapters(mix.strengths)
-        stops = (more.stop_strings,) if isinstance(more.stop_strings, str) else tuple(more.stop_strings or ())
+        stops = (options.stop_strings,) if isinstance(options.stop_strings, str) else tuple(options.stop_strings or ())
         with service.admission.enter(loaded.engine.info.concurrency), service.adapters.lease(mix.strengths):
             texts = []
-            for number in range(more.num_return_sequences):
+            for number in range(options.num_return_sequences):
                 answer = service.answer(_numbered(wanted, number), stops=stops)
                 texts.append(_shown(body, (await while_connected(request, answer)).text))
         result = "".join(texts)
@@ -99,34 +95,39 @@ def router(service: Service) -> fastapi.APIRouter:
     return routes
 
 
-def _more(options: Options) -> More:
-    given = {key: value for key, value in (options.model_extra or {}).items() if key not in IGNORED}
-    try:
-        more = More.model_validate(given)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0])
-        if first["type"] != "extra_forbidden":
-            raise _bad(field, given[field], first["msg"]) from error
-        known = ", ".join(sorted((Options.model_fields | More.model_fields).keys()))
-        raise _bad(field, given[field], f"it is not supported; there are {known}") from error
-    if not 1 <= more.num_return_sequences <= MAX_SEQUENCES:
-        raise _bad("num_return_sequences", more.num_return_sequences, f"it must be 1 to {MAX_SEQUENCES}")
-    if more.max_new_tokens is not None and more.max_new_tokens < 1:
-        raise _bad("max_new_tokens", more.max_new_tokens, "it must be at least 1")
-    return more
+def _check(options: Options) -> None:
+    """Refuse keywords that are not honoured, and values without a meaning."""
+    for key, value in (options.model_extra or {}).items():
+        if value is not None and key not in IGNORED:
+            raise _bad(key, value, f"it is not supported; there are {', '.join(sorted(Options.model_fields))}")
+    for field, fits, range_ in (
+        ("temperature", options.temperature > 0 or not options.do_sample, "above 0; or set do_sample to false"),
+        ("top_k", options.top_k >= 0, "0 (off) or above"),
+        ("top_p", 0 < options.top_p <= 1, "above 0 and at most 1"),
+        ("typical_p", 0 < options.typical_p <= 1, "above 0 and at most 1"),
+        ("repetition_penalty", options.repetition_penalty > 0, "above 0"),
+        ("num_beams", 1 <= options.num_beams <= MAX_SEQUENCES, f"1 to {MAX_SEQUENCES}"),
+        ("num_return_sequences", 1 <= options.num_return_sequences <= MAX_SEQUENCES, f"1 to {MAX_SEQUENCES}"),
+        ("max_new_tokens", options.max_new_tokens is None or options.max_new_tokens >= 1, "at least 1"),
+        ("min_p", options.min_p is None or 0 <= options.min_p <= 1, "0 to 1"),
+        ("no_repeat_ngram_size", (options.no_repeat_ngram_size or 0) >= 0, "0 or above"),
+        ("seed", options.seed is None or 0 <= options.seed < 1 << 63, "0 to 2^63 - 1"),
+    ):
+        if not fits:
+            raise _bad(field, getattr(options, field), f"it must be {range_}")
 
 
 def _prompt(loaded: Loaded, body: Body, mix: Mix) -> list[int]:
     """What the model is to continue."""
+    turns: list[Message] = [{"role": turn.role, "content": turn.content} for turn in body.messages or ()]
     try:
         if body.prompt:
             return loaded.chat.prompt(_text(body), mix.template)
-        if body.messages:
-            turns: list[Message] = [{"role": turn.role, "content": turn.content} for turn in body.messages]
+        if turns:
+            refusals.check_roles([turn["role"] for turn in turns], ROLES)
             return loaded.chat.conversation(turns, mix.template)
     except TextRefused as error:
-        raise errors.BadRequest(str(error)) from error
+        raise refusals.of_text(error, turns) from error
     if body.messages is not None and body.prompt is None:
         raise errors.BadRequest("Conversational parameter messages required")
     raise errors.BadRequest("Text generation parameter prompt required")
@@ -146,12 +147,12 @@ def _is_answer(loaded: Loaded, body: Body, mix: Mix) -> bool:
 def _keeps_whole(body: Body) -> bool:
     """Whether a prompt that is too long must be refused, and not cut from the left."""
     if body.handle_long_generation not in (None, "hole"):
-        raise errors.BadRequest(f'handle_long_generation is {body.handle_long_generation!r}; it must be null or "hole"')
+        raise refusals.of_field("handle_long_generation", body.handle_long_generation, 'it must be null or "hole"')
     return body.handle_long_generation is None
 
 
-def _request(options: Options, more: More, prompt: list[int], info: ModelInfo, *, whole: bool) -> Request:
-    new = options.max_length - len(prompt) if more.max_new_tokens is None else more.max_new_tokens
+def _request(options: Options, prompt: list[int], info: ModelInfo, *, whole: bool) -> Request:
+    new = options.max_length - len(prompt) if options.max_new_tokens is None else options.max_new_tokens
     if new < 1:
         raise _bad(
             "max_length",
@@ -163,49 +164,18 @@ def _request(options: Options, more: More, prompt: list[int], info: ModelInfo, *
     if len(prompt) >= info.context:
         raise errors.BadRequest(f"the prompt has {len(prompt)} tokens; the model takes {info.context} with its answer")
     new = min(new, info.context - len(prompt))
-    least = max(0, more.min_new_tokens, options.min_length - len(prompt))
+    least = max(0, options.min_new_tokens, options.min_length - len(prompt))
     stop = [options.eos_token_id] if isinstance(options.eos_token_id, int) else options.eos_token_id
     if not all(0 <= token < info.vocabulary for token in stop or ()):
         raise _bad("eos_token_id", options.eos_token_id, f"it must be a token of the vocabulary of {info.vocabulary}")
+    sampling = Sampling(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Sampling)})
     return Request(
         prompt=tuple(prompt),
         max_new_tokens=new,
         min_new_tokens=min(least, new),
-        sampling=_sampling(options, more, info),
+        sampling=supported(sampling, info, "generate_kwargs."),
         stop_ids=None if stop is None else frozenset(stop),
     )
-
-
-def _sampling(options: Options, more: More, info: ModelInfo) -> Sampling:
-    for field, value, fits, range_ in (
-        ("temperature", options.temperature, options.temperature > 0 or not options.do_sample, "above 0"),
-        ("top_k", options.top_k, options.top_k >= 0, "0 (off) or above"),
-        ("top_p", options.top_p, 0 < options.top_p <= 1, "above 0 and at most 1"),
-        ("typical_p", options.typical_p, 0 < options.typical_p <= 1, "above 0 and at most 1"),
-        ("repetition_penalty", options.repetition_penalty, options.repetition_penalty > 0, "above 0"),
-        ("num_beams", options.num_beams, 1 <= options.num_beams <= MAX_SEQUENCES, f"1 to {MAX_SEQUENCES}"),
-        ("min_p", more.min_p, more.min_p is None or 0 <= more.min_p <= 1, "0 to 1"),
-        ("no_repeat_ngram_size", more.no_repeat_ngram_size, (more.no_repeat_ngram_size or 0) >= 0, "0 or above"),
-        ("seed", more.seed, more.seed is None or 0 <= more.seed < 1 << 63, "0 to 2^63 - 1"),
-    ):
-        if not fits:
-            hint = "; for greedy decoding set do_sample to false" if field == "temperature" else ""
-            raise _bad(field, value, f"it must be {range_}{hint}")
-    sampling = Sampling(
-        do_sample=options.do_sample,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        typical_p=options.typical_p,
-        min_p=more.min_p,
-        repetition_penalty=options.repetition_penalty,
-        no_repeat_ngram_size=more.no_repeat_ngram_size,
-        num_beams=options.num_beams,
-        early_stopping=options.early_stopping,
-        length_penalty=more.length_penalty,
-        seed=more.seed,
-    )
-    return supported(sampling, info, "generate_kwargs.")
 
 
 def supported(sampling: Sampling, info: ModelInfo, prefix: str = "") -> Sampling:
@@ -215,9 +185,8 @@ def supported(sampling: Sampling, info: ModelInfo, prefix: str = "") -> Sampling
         value = getattr(sampling, field.name)
         optional = field.name not in ("do_sample", "temperature", "top_k", "top_p", "seed")
         if optional and value not in (None, 0, neutral.get(field.name)) and field.name not in info.features:
-            raise errors.BadRequest(
-                f"{prefix}{field.name} is {value!r}; this engine ({info.kind}) does not support it", param=field.name
-            )
+            unsupported = f"this engine ({info.kind}) does not support it; leave it out"
+            raise refusals.of_field(f"{prefix}{field.name}", value, unsupported)
     return sampling
 
 
@@ -238,4 +207,4 @@ def _shown(body: Body, text: str) -> str:
 
 
 def _bad(field: str, value: object, remedy: str) -> errors.BadRequest:
-    return errors.BadRequest(f"generate_kwargs.{field} is {value!r}: {remedy}", param=field)
+    return refusals.of_field(f"generate_kwargs.{field}", value, remedy)

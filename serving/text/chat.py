@@ -17,12 +17,16 @@ MARK = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Z_]{2,20}\]")
 """What the turns of templates are marked with: `<|user|>`, `<start_of_turn>`, `[INST]`."""
 
 PROBE = "a few words of a user"
-SYSTEM_PROBE = "Zanzibar-7351"
-"""No template writes this by itself."""
+WITNESS = "Zanzibar-7351-{}."
+"""What stands in a message's place to see whether it comes through; no template writes this by itself."""
 
 
 class TextRefused(ValueError):
-    """The text cannot be turned into tokens; the message says why."""
+    """The text cannot be turned into tokens; the message says why, and `at` which of the messages is to blame."""
+
+    def __init__(self, message: str, *, at: int | None = None) -> None:
+        super().__init__(message)
+        self.at = at
 
 
 class Tokenizer(Protocol):
@@ -60,7 +64,7 @@ class Chat:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._marks = functools.lru_cache(maxsize=64)(self._find_marks)
-        self._takes_system = functools.lru_cache(maxsize=64)(self._try_system)
+        self._folds = functools.lru_cache(maxsize=256)(self._try_folding)
 
     def raw(self, text: str) -> list[int]:
         """Text as it is."""
@@ -78,11 +82,17 @@ class Chat:
         return not template or any(mark in text for mark in self._marks(template))
 
     def conversation(self, messages: Sequence[Message], template: str | None) -> list[int]:
-        """`messages` as the template writes them; the system's are folded, as in tuning, if it takes none."""
+        """`messages` as the template writes them; raises TextRefused for one that it would drop in silence.
+
+        A developer's are the system's unless the template knows developers; the system's are folded, as in tuning, if
+        the template has no place for them.
+        """
         if not template:
             raise TextRefused("messages need a chat template and this model has none; send a prompt instead")
-        _refuse_half_characters("".join(message["role"] + message["content"] for message in messages))
-        if any(message["role"] == "system" for message in messages) and not self._takes_system(template):
+        _refuse_half_characters("".join(message["content"] for message in messages))
+        if "developer" not in template:
+            messages = [{**each, "role": "system"} if each["role"] == "developer" else each for each in messages]
+        if self._folds(tuple(message["role"] for message in messages), template):
             messages = _without_system(messages)
         return self.tokenizer.encode_chat(messages, template)
 
@@ -91,13 +101,24 @@ class Chat:
         rendered = self.tokenizer.render([{"role": "user", "content": PROBE}], template)
         return self.tokenizer.special_tokens | frozenset(MARK.findall(rendered.replace(PROBE, "\n")))
 
-    def _try_system(self, template: str) -> bool:
-        """Whether a system message reaches the model: some templates refuse it, some drop it in silence."""
-        probe = [{"role": "system", "content": SYSTEM_PROBE}, {"role": "user", "content": PROBE}]
-        try:
-            return SYSTEM_PROBE in self.tokenizer.render(probe, template)
-        except TextRefused:
+    def _try_folding(self, roles: tuple[str, ...], template: str) -> bool:
+        """Whether the system's words must stand in a user's turn: templates refuse them, or drop them in silence."""
+        witnesses: list[Message] = [{"role": role, "content": WITNESS.format(at)} for at, role in enumerate(roles)]
+        if "system" in roles:
+            try:
+                self._refuse_lost(roles, witnesses, template)
+            except TextRefused:
+                self._refuse_lost(roles, _without_system(witnesses), template)
+                return True
             return False
+        self._refuse_lost(roles, witnesses, template)
+        return False
+
+    def _refuse_lost(self, roles: tuple[str, ...], witnesses: Sequence[Message], template: str) -> None:
+        rendered = self.tokenizer.render(witnesses, template)
+        for at, role in enumerate(roles):
+            if WITNESS.format(at) not in rendered:
+                raise TextRefused(f"this model's chat template leaves messages of the role {role} out", at=at)
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:
