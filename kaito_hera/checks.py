@@ -7,6 +7,7 @@ quotas, Pod Security and admission policies speak.
 import contextlib
 import dataclasses
 import datetime
+import functools
 from typing import Any
 
 import pydantic
@@ -88,9 +89,7 @@ def _of_sizes(workspace: Workspace, settings: Settings, demands: tuple[loads.Dem
 
 def pass_cluster(run: Run, wanted: Wanted) -> Learned:
     """What only the cluster, the data's host, registries and the hub can say."""
-    for field, name in wanted.pull_secrets:
-        pods.secret(run.cluster, run.workspace.metadata.namespace, name, field=field)
-    volumes.pass_claims(run.cluster, run.workspace, wanted.volumes)
+    _pass_named(run, wanted)
     for kind, obj in wanted.objects:
         dry_run(run.cluster, run.workspace, kind, obj)
     if not wanted.checks:
@@ -99,6 +98,16 @@ def pass_cluster(run: Run, wanted: Wanted) -> Learned:
     rollout.ensure_registry_secret(run.cluster, run.workspace, wanted.pull_secrets)
     answers = [jobs.run(run, check) for check in wanted.checks]
     return _learned(run.workspace, answers)
+
+
+def _pass_named(run: Run, wanted: Wanted) -> None:
+    """The Secrets and claims that the Workspace names; all that is wrong with them is told at once."""
+    namespace = run.workspace.metadata.namespace
+    secrets = [
+        functools.partial(pods.secret, run.cluster, namespace, name, field=field) for field, name in wanted.pull_secrets
+    ]
+    claims = [functools.partial(volumes.pass_claim, run.cluster, run.workspace, use) for use in wanted.volumes]
+    errors.gather([*secrets, *claims])
 
 
 def _learned(workspace: Workspace, answers: list[dict[str, Any]]) -> Learned:

@@ -33,6 +33,7 @@ A message names the object or field, the value seen and the way out. What an ima
 
 import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -185,6 +186,19 @@ class ReportedTransientError(_Reported, TransientError):
 def reported(reason: str, message: str, *, retryable: bool) -> KaitoError:
     """The error for what a Job said of itself."""
     return (ReportedTransientError if retryable else ReportedTerminalError)(reason, message)
+
+
+def gather(looks: Iterable[Callable[[], object]]) -> None:
+    """Look at everything, and raise what was found as one error: of the kind that an edit mends, if one is."""
+    found: list[KaitoError] = []
+    for look in looks:
+        try:
+            look()
+        except KaitoError as error:
+            found.append(error)
+    if found:
+        first = next((error for error in found if not error.retryable), found[0])
+        raise type(first)("; and ".join(dict.fromkeys(map(str, found)))) from first
 
 
 def write_termination_message(error: KaitoError) -> None:

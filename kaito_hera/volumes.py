@@ -57,21 +57,20 @@ def mount(name: str, path: str, volume: Volume, *, writes: bool = False) -> pods
     return pods.Mount(path, name, volume.pod_volume(), read_only=not writes)
 
 
-def pass_claims(cluster: clusters.Cluster, workspace: Workspace, uses: tuple[Use, ...]) -> None:
-    """Every claim is there and lets be done what is asked; raises the first reason why not."""
-    for use in uses:
-        claim = use.volume.persistent_volume_claim
-        if claim is None:
-            continue
-        name = f"{use.field}.persistentVolumeClaim.claimName: claim {workspace.metadata.namespace}/{claim.claim_name}"
-        found = _claim(cluster, workspace, use.volume)
-        if found is None:
-            raise errors.ClaimNotFoundError(f"{name} is missing; make it, it is looked for again by itself")
-        if found["metadata"].get("deletionTimestamp") or found.get("status", {}).get("phase") == "Lost":
-            state = "being deleted" if found["metadata"].get("deletionTimestamp") else "without its volume (Lost)"
-            raise errors.ClaimNotFoundError(f"{name} is {state}; make it anew, it is looked for again by itself")
-        if problem := _unfit(found, use):
-            raise errors.ClaimInvalidError(f"{name} {problem}")
+def pass_claim(cluster: clusters.Cluster, workspace: Workspace, use: Use) -> None:
+    """The claim, if it is one, is there and lets be done what is asked; raises the first reason why not."""
+    claim = use.volume.persistent_volume_claim
+    if claim is None:
+        return
+    name = f"{use.field}.persistentVolumeClaim.claimName: claim {workspace.metadata.namespace}/{claim.claim_name}"
+    found = _claim(cluster, workspace, use.volume)
+    if found is None:
+        raise errors.ClaimNotFoundError(f"{name} is missing; make it, it is looked for again by itself")
+    if found["metadata"].get("deletionTimestamp") or found.get("status", {}).get("phase") == "Lost":
+        state = "being deleted" if found["metadata"].get("deletionTimestamp") else "without its volume (Lost)"
+        raise errors.ClaimNotFoundError(f"{name} is {state}; make it anew, it is looked for again by itself")
+    if problem := _unfit(found, use) or _unbound(cluster, found):
+        raise errors.ClaimInvalidError(f"{name} {problem}")
 
 
 def may_look(cluster: clusters.Cluster, workspace: Workspace, volume: Volume | None) -> bool:
@@ -108,3 +107,25 @@ def _unfit(claim: dict[str, Any], use: Use) -> str:
             "may be mounted by one pod (ReadWriteOncePod), tuning and serving both need it: make one of ReadWriteOnce"
         )
     return ""
+
+
+def _unbound(cluster: clusters.Cluster, claim: dict[str, Any]) -> str:
+    """Why a claim that waits for its volume may wait for ever; empty where it is bound, or will be by its pod."""
+    spec = claim["spec"]
+    if claim.get("status", {}).get("phase") == "Bound" or spec.get("volumeName"):
+        return ""
+    name = spec.get("storageClassName")
+    if not name:
+        return (
+            "has no volume, and no storageClassName by which one would be made (Pending); make it anew with one of"
+            " `kubectl get storageclass`, or with the volumeName of a PersistentVolume"
+        )
+    try:
+        found = cluster.get(clusters.STORAGE_CLASS, name)
+    except errors.ForbiddenError:  # by an older role: then its pod will tell
+        return ""
+    if found is None:
+        return f"is of StorageClass {name}, which is missing; make it anew with one of `kubectl get storageclass`"
+    if found.get("volumeBindingMode") == "WaitForFirstConsumer":
+        return ""
+    return f"has no volume yet (Pending), which StorageClass {name} makes at once; see `kubectl describe pvc`"

@@ -1,6 +1,7 @@
 """Volumes of the user's in a preflight, against a real API server: claims, what a look may mount, Pod Security."""
 
 import concurrent.futures
+import contextlib
 import json
 
 import pytest
@@ -12,8 +13,7 @@ from kaito_hera.api import Workspace
 from kaito_hera.run import Run
 from tests import making
 from tests.apiserver.conftest import until
-from tests.apiserver.test_preflight import node, preflight, secret  # noqa: F401
-from tests.simulators.conftest import tls  # noqa: F401
+from tests.apiserver.test_preflight import preflight, secret  # noqa: F401
 from workflows import asks
 
 ADAPTER = f"persistentVolumeClaim/out@sha256:{'a' * 64}"
@@ -57,6 +57,17 @@ def claim(cluster, namespace):
         cluster.patch(clusters.CLAIM, name, namespace, {"status": {"phase": phase}}, subresource="status")
 
     return make
+
+
+@pytest.fixture
+def storage_class(cluster, namespace):
+    def make(binding):
+        body = {"metadata": {"name": namespace}, "provisioner": "example.com/disk", "volumeBindingMode": binding}
+        cluster.create(clusters.STORAGE_CLASS, body)
+        return namespace
+
+    yield make
+    cluster.delete(clusters.STORAGE_CLASS, namespace)
 
 
 @pytest.fixture
@@ -133,6 +144,39 @@ def test_a_claim_that_cannot_be_used_so_is_refused_with_its_mode(preflight, secr
         preflight(workspace)
 
 
+@pytest.mark.parametrize(
+    ("binding", "spec", "words"),
+    [
+        ("", {}, "has no volume, and no storageClassName by which one would be made .* `kubectl get storageclass`"),
+        ("", {"storageClassName": ""}, "has no volume, and no storageClassName"),
+        ("", {"storageClassName": "gone"}, "is of StorageClass gone, which is missing"),
+        ("Immediate", {}, "has no volume yet .Pending., which StorageClass .* makes at once; see `kubectl describe"),
+        ("WaitForFirstConsumer", {}, ""),
+        ("", {"storageClassName": "", "volumeName": "mine"}, ""),
+    ],
+)
+def test_a_claim_that_nobody_binds_is_refused(cluster, apply, claim, storage_class, binding, spec, words):
+    claim("c", phase="Pending", **({"storageClassName": storage_class(binding)} if binding else spec))
+    workspace = Workspace.parse(apply(tuning(data=claimed("c"))))
+    (use,) = [use for use in volumes.named(workspace) if use.field == volumes.INPUT]
+    refusal = pytest.raises(errors.ClaimInvalidError, match=words) if words else contextlib.nullcontext()
+    with refusal:
+        volumes.pass_claim(cluster, workspace, use)
+
+
+def test_all_that_is_missing_is_told_at_once(preflight, claim):  # noqa: F811
+    inference = {"preset": making.tuning()["tuning"]["preset"], "adapters": [adapter("poet", claimed("third"))]}
+    claim("first", phase="Lost")
+    with pytest.raises(errors.SecretNotFoundError) as refused:
+        preflight(tuning(data=claimed("first"), inference=inference))
+    told = str(refused.value).split("; and ")
+    assert [text.partition(": ")[0] for text in told] == [
+        "tuning.output.imagePushSecret",
+        "tuning.input.volumeSource.persistentVolumeClaim.claimName",
+        "inference.adapters[0].source.volumeSource.persistentVolumeClaim.claimName",
+    ]
+
+
 def test_a_claim_without_its_volume_is_told(preflight, secret, claim):  # noqa: F811
     secret()
     claim("c", phase="Lost")
@@ -149,9 +193,10 @@ def test_a_claim_without_its_volume_is_told(preflight, secret, claim):  # noqa: 
         (["ReadWriteMany"], "Pending", False),
     ],
 )
-def test_a_look_mounts_what_pods_on_any_node_may(looks, claim, modes, phase, mounted):
+def test_a_look_mounts_what_pods_on_any_node_may(looks, claim, storage_class, modes, phase, mounted):
+    kind = storage_class("WaitForFirstConsumer")
     for name in ("in", "out", "poet"):
-        claim(name, *modes, phase=phase)
+        claim(name, *modes, phase=phase, storageClassName=kind)
     inference = {"preset": making.tuning()["tuning"]["preset"], "adapters": [adapter("poet", claimed("poet"))]}
     first, second = looks(tuning(data=claimed("in"), results=claimed("out"), inference=inference))
     assert mounts(first) == (
@@ -190,7 +235,8 @@ def test_a_tuned_adapter_is_looked_at_and_the_data_no_more(cluster, apply, setti
     workspace = Workspace.parse(apply(tuning(data=claimed("long-gone"), results=claimed("out"))))
     run = Run(cluster, workspace, settings, runs.provider(cluster, settings))
     wanted = asks.wanted(run, 2, adapter=ADAPTER)
-    volumes.pass_claims(cluster, workspace, wanted.volumes)
+    for use in wanted.volumes:
+        volumes.pass_claim(cluster, workspace, use)
     (check,) = wanted.checks
     assert mounts(check.template) == {f"/mnt/adapters/{workspace.metadata.name}": (True, claimed("out"))}
     (listed,) = json.loads(check.template["metadata"]["annotations"][names.ADAPTERS])
