@@ -14,7 +14,9 @@ from kaito_hera import cluster as clusters
 from kaito_hera.settings import Azure, Settings
 from tests import making
 from tests.apiserver.kaito import BETA, CLAIM, CRD, MACHINE, POOL, Cloud, Kaito, answers, crd
+from tests.apiserver.kubelet import kubelet
 from tests.cluster import build, testing
+from tests.simulators.conftest import tls  # noqa: F401
 from tests.wire import Wire
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +92,12 @@ def namespace(cluster):
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.create(NAMESPACE, {"metadata": {"name": name, "labels": labels}})
     return name
+
+
+@pytest.fixture
+def node(cluster, namespace, tls):  # noqa: F811
+    with kubelet(cluster, namespace, tls) as playing:
+        yield playing
 
 
 @pytest.fixture

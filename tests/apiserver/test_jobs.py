@@ -14,17 +14,9 @@ from kaito_hera.api import Workspace
 from kaito_hera.run import Run
 from tests import making
 from tests.apiserver.conftest import ROOT, until
-from tests.apiserver.kubelet import kubelet
-from tests.simulators.conftest import tls  # noqa: F401
 from tuning.config import Progress
 
 STAMP = "2026-01-01T00:00:{:02}.00000000{}Z"
-
-
-@pytest.fixture
-def node(cluster, namespace, tls):  # noqa: F811
-    with kubelet(cluster, namespace, tls) as playing:
-        yield playing
 
 
 @pytest.fixture

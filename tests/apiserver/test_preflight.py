@@ -13,19 +13,11 @@ from kaito_hera.api import Workspace
 from kaito_hera.run import Run
 from tests import making
 from tests.apiserver.conftest import until
-from tests.apiserver.kubelet import kubelet
-from tests.simulators.conftest import tls  # noqa: F401
 from workflows import asks, steps
 
 QUOTA = clusters.Kind("ResourceQuota", "resourcequotas")
 AUTHS = {"auths": {"team.azurecr.io": {"auth": "eA=="}}}
 ADAPTER = {"source": {"name": "style", "image": "team.azurecr.io/style:1", "imagePullSecrets": ["pull"]}}
-
-
-@pytest.fixture
-def node(cluster, namespace, tls):  # noqa: F811
-    with kubelet(cluster, namespace, tls) as playing:
-        yield playing
 
 
 @pytest.fixture

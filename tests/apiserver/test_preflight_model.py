@@ -19,19 +19,11 @@ from kaito_hera.api import Workspace
 from kaito_hera.run import Run
 from tests import making
 from tests.apiserver.conftest import ROOT, until
-from tests.apiserver.kubelet import kubelet
 from tests.artifacts.weights.conftest import auth, files, registry  # noqa: F401
 from tests.artifacts.weights.test_hub import COMMIT, GOOD, ID, running  # noqa: F401
-from tests.simulators.conftest import tls  # noqa: F401
 from workflows import asks
 
 GATED = "llama-3.1-8b-instruct"
-
-
-@pytest.fixture
-def node(cluster, namespace, tls):  # noqa: F811
-    with kubelet(cluster, namespace, tls) as playing:
-        yield playing
 
 
 @pytest.fixture

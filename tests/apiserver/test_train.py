@@ -13,18 +13,10 @@ from kaito_hera.api import Workspace
 from kaito_hera.run import Run
 from tests import making
 from tests.apiserver.conftest import until
-from tests.apiserver.kubelet import kubelet
-from tests.simulators.conftest import tls  # noqa: F401
 from workflows import asks, steps
 
 OLD = f"team.azurecr.io/adapter@sha256:{1:064x}"
 NEW = f"team.azurecr.io/adapter@sha256:{2:064x}"
-
-
-@pytest.fixture
-def node(cluster, namespace, tls):  # noqa: F811
-    with kubelet(cluster, namespace, tls) as playing:
-        yield playing
 
 
 @pytest.fixture
