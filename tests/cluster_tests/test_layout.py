@@ -6,12 +6,6 @@ import pytest
 from tests.cluster import layout
 
 
-@pytest.fixture(autouse=True)
-def _folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("KAITO_HERA_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("KAITO_HERA_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.mark.parametrize("name", ["", "Demo", "0", "a b", "a/b", "x" * 21])
 def test_unusable_name_is_refused(name):
     with pytest.raises(layout.ClusterError, match="not usable"):

@@ -7,12 +7,6 @@ import pytest
 from tests.cluster import layout, lifecycle, machines
 
 
-@pytest.fixture(autouse=True)
-def _folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("KAITO_HERA_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("KAITO_HERA_CACHE", str(tmp_path / "cache"))
-
-
 @contextlib.contextmanager
 def asleep(*arguments, **environment):
     command = [sys.executable, "-ISc", "import time; print(flush=True); time.sleep(600)", *arguments]

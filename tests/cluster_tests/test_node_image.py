@@ -1,14 +1,6 @@
 import fcntl
 
-import pytest
-
 from tests.cluster import layout, node_image
-
-
-@pytest.fixture(autouse=True)
-def _folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("KAITO_HERA_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("KAITO_HERA_CACHE", str(tmp_path / "cache"))
 
 
 def test_a_part_that_a_containerd_writes_to_is_not_collected():

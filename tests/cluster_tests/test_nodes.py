@@ -5,13 +5,6 @@ import pytest
 from tests.cluster import layout, nodes
 
 
-@pytest.fixture
-def cluster(tmp_path, monkeypatch):
-    monkeypatch.setenv("KAITO_HERA_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("KAITO_HERA_CACHE", str(tmp_path / "cache"))
-    return layout.Cluster("demo")
-
-
 def test_taint_is_read():
     assert nodes.parse_taint("sku=gpu:NoSchedule") == {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
     assert nodes.parse_taint("spare:NoExecute") == {"key": "spare", "value": "", "effect": "NoExecute"}

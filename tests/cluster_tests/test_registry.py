@@ -6,13 +6,6 @@ import pytest
 from tests.cluster import layout, registry
 
 
-@pytest.fixture
-def cluster(tmp_path, monkeypatch):
-    monkeypatch.setenv("KAITO_HERA_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("KAITO_HERA_CACHE", str(tmp_path / "cache"))
-    return layout.Cluster("demo")
-
-
 def put(store, content):
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     path = registry.blob(store, digest)
