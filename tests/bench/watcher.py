@@ -35,15 +35,8 @@ def main():
     with testing.apiserver() as kubeconfig, tempfile.TemporaryDirectory() as folder:
         os.environ["KUBECONFIG"] = str(kubeconfig)
         kubectl = [str(build.binary("kubectl")), "--kubeconfig", str(kubeconfig)]
-        for source in (["-f", str(build.binary("argo").parent / "crds.json")], ["-k", str(ROOT / "argo")]):
-            subprocess.run([*kubectl, "apply", "--server-side", *source], check=True, stdout=subprocess.DEVNULL)
+        testing.install(kubeconfig, argo=True)
         cluster = clusters.Cluster.connect()
-        for kind in ("workspaces", "workflows"):
-            answer = [*kubectl, "get", kind, "-A"]
-            until(
-                lambda answer=answer: subprocess.run(answer, capture_output=True, check=False).returncode == 0,
-                what=kind,
-            )
         (Path(folder) / "nodeProvider").write_text("byo")
         command = [sys.executable, "-m", "workflows", "watch", "--settings", folder, "--health-port", "0"]
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
