@@ -19,6 +19,7 @@ from serving import errors
 from serving.api import chat, health, models, openai, refusals
 from serving.service import Service
 
+SERVED = ("POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models", "GET /v1/models/NAME")
 MAX_BODY = 4 << 20
 """Bytes of a request's body."""
 
@@ -59,7 +60,10 @@ async def _http_error(request: fastapi.Request, error: Exception) -> fastapi.Res
     assert isinstance(error, HTTPException)
     if not request.url.path.startswith("/v1/"):
         return await http_exception_handler(request, error)
-    refused = errors.BadRequest(str(error.detail))
+    told = str(error.detail)
+    if error.status_code in (404, 405):
+        told = f"{request.method} {request.url.path} is not served; there are {', '.join(SERVED)}"
+    refused = errors.BadRequest(told)
     return JSONResponse(_shape(request.url.path, refused), error.status_code, error.headers)
 
 

@@ -54,7 +54,7 @@ class BadRequest(RequestError):
 
 
 class ContextExceeded(BadRequest):
-    """More tokens than the model takes; clients look for the code and shorten what they send."""
+    """More tokens than the model takes; clients know it by code or words, and shorten what they send."""
 
     code = "context_length_exceeded"
 

@@ -183,13 +183,15 @@ class Common(pydantic.BaseModel):
         """The engine's request; asking for more than fits is refused, the default is cut."""
         field, most = self.most()
         room = info.context - len(prompt)
-        if not prompt or room < 1 or (most or 0) > room:
+        if not prompt:
+            raise errors.BadRequest(f"{self.asks} has no tokens: write something", param=self.asks)
+        if room < 1 or (most or 0) > room:
             asked = f" and {field} asks for {most} new ones" if most else ""
-            remedy = "shorten it" if room < 1 else f"ask for at most {room}" if prompt else "write something"
+            remedy = f"ask for at most {room}" if room > 0 else "the prompt is too long, shorten it"
             raise errors.ContextExceeded(
-                f"{self.asks} has {len(prompt)} tokens{asked}: the model takes 1 to {info.context} together with its "
-                f"answer; {remedy}",
-                param=field if prompt and room > 0 else self.asks,
+                f"{self.asks} has {len(prompt)} tokens{asked}: this model's maximum context length is {info.context} "
+                f"tokens, its answer's included; {remedy}",
+                param=field if room > 0 else self.asks,
             )
         return Request(tuple(prompt), most or min(default, room), sampling=self.sampling(info.defaults))
 

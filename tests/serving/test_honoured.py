@@ -144,7 +144,7 @@ def _end(tokens):
 def _refuses_what_is_too_long_and_what_it_is_not(pod):
     status, answer = pod.request("POST", "/v1/completions", {"prompt": [5] * 60, "max_tokens": 5})
     assert status == 400
-    assert "the model takes 1 to 64 together" in json.dumps(answer)
+    assert "maximum context length is 64 tokens" in json.dumps(answer)
     status, answer = pod.request("POST", "/v1/completions", {"model": "tiny-phi", "prompt": "a", "max_tokens": 1})
     assert status == 404
     assert "there are house-model, acme/tiny-phi" in json.dumps(answer)

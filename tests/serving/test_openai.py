@@ -136,7 +136,7 @@ def test_completions_read_the_prompt_as_it_is(openai):
         pytest.param({"temprature": 1}, 400, "this API has no such field; is it temperature?", id="typo"),
         pytest.param({"temperature": 3}, 400, "temperature is 3: it must be at most 2", id="range"),
         pytest.param({"messages": []}, 400, "messages", id="empty"),
-        pytest.param({"max_tokens": 5000}, 400, "the model takes 1 to 1000 together", id="too many"),
+        pytest.param({"max_tokens": 5000}, 400, "this model's maximum context length is 1000 tokens", id="too many"),
         pytest.param({"stop": list("abcde")}, 400, 'stop is ["a", "b", "c", "d", "e"]: at most 4', id="stops"),
         pytest.param({"min_p": 0.1}, 400, "min_p is 0.1: this engine (fake) does not support it", id="feature"),
     ],
@@ -171,8 +171,14 @@ def test_a_body_that_is_no_json_is_told_apart_from_one_that_is_not_called_so(ope
 
 
 def test_unknown_path_and_method_have_openais_shape(openai):
-    assert openai.get("/v1/nothing").json()["error"]["message"] == "Not Found"
-    assert openai.get("/v1/completions").json()["error"]["message"] == "Method Not Allowed"
+    for path, status in (("/v1/nothing", 404), ("/v1/completions", 405)):
+        response = openai.get(path)
+        told = response.json()["error"]["message"]
+        assert (response.status_code, told.partition(";")[0]) == (status, f"GET {path} is not served")
+        served = [each.split() for each in told.partition(" there are ")[2].split(", ")]
+        described = openai.get("/openapi.json").json()["paths"].items()
+        known = [[method.upper(), name.replace("{name}", "NAME")] for name, methods in described for method in methods]
+        assert sorted(served) == sorted(each for each in known if each[1].startswith("/v1/"))
 
 
 def test_model_not_found_has_its_code(openai):
