@@ -1,21 +1,29 @@
-"""What is true now: each condition has one function, named after it, that answers (status, reason, message).
+"""What is true now: each condition has one function, named after it, that answers with a verdict.
 
-A step decides a condition while it runs and when it fails; live objects decide what can change afterwards. Summaries
-over these are in `observe`.
+A step decides a condition when it ends; live objects decide what can change afterwards. A step that has yet to end
+takes nothing back: what was true before an edit stays true, of the generation that it was true of, until something is
+seen to be wrong, as a Deployment stays Available while it is Progressing. Summaries over these are in `observe`.
 """
 
 import dataclasses
 import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from kaito_hera import intent, live, names, status
 from kaito_hera.api import Workspace
 from kaito_hera.live import Live, Step
 from kaito_hera.settings import Settings
-from kaito_hera.status import Condition, Satisfied, Status
+from kaito_hera.status import Condition, Satisfied, ServingStatus, Status
 
-Verdict = tuple[str, str, str]
-"""Status, reason and message of a condition."""
+
+class Verdict(NamedTuple):
+    """What is said of a condition."""
+
+    status: str
+    reason: str
+    message: str = ""
+    generation: int = 0
+    """Generation of the Workspace that it is said of, where that is an earlier one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +39,8 @@ class View:
     """The Workflow of the current attempt."""
     steps: dict[str, Step]
     satisfied: Satisfied
+    serving: ServingStatus | None = None
+    """What the server was rolled out with."""
 
     @property
     def wanted(self) -> intent.Intent:
@@ -43,6 +53,21 @@ class View:
         return intent.made_for(self.workflow) if self.workflow else intent.Intent()
 
     @property
+    def is_meant(self) -> bool:
+        """Whether the current attempt was made for what is asked now, so that its steps speak of that."""
+        return self.made_for == self.wanted
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether what is to be tuned is, or nothing is to be."""
+        return self.satisfied.tune == self.wanted.tune
+
+    @property
+    def is_updating(self) -> bool:
+        """Whether the server that there may be is not, or not where, it is asked to be now."""
+        return (self.satisfied.nodes, self.satisfied.serve) != (self.wanted.nodes, self.wanted.serve)
+
+    @property
     def deployment(self) -> dict[str, Any] | None:
         """The server."""
         return next((d for d in self.live.deployments if d["metadata"]["name"] == self.workspace.metadata.name), None)
@@ -50,7 +75,7 @@ class View:
 
 def stamped(before: Status, name: str, verdict: Verdict, *, now: datetime.datetime, generation: int) -> Condition:
     """The verdict as a condition; its time moves only when the status flips."""
-    state, reason, message = verdict
+    state, reason, message, earlier = verdict
     old = before.condition(name)
     since = old.last_transition_time if old and old.status == state else status.rfc3339(now)
     return Condition.model_validate(
@@ -60,14 +85,14 @@ def stamped(before: Status, name: str, verdict: Verdict, *, now: datetime.dateti
             "reason": reason or "Unknown",
             "message": message,
             "lastTransitionTime": since,
-            "observedGeneration": generation,
+            "observedGeneration": earlier or generation,
         }
     )
 
 
 def preflight_succeeded(view: View) -> Verdict:
     """The checks that need no GPU were passed."""
-    return _by_step(view, status.PREFLIGHT_SUCCEEDED, "preflight")
+    return _lasting(view, status.PREFLIGHT_SUCCEEDED, _by_step(view, status.PREFLIGHT_SUCCEEDED, "preflight"))
 
 
 def node_claim_ready(view: View) -> Verdict:
@@ -76,70 +101,104 @@ def node_claim_ready(view: View) -> Verdict:
         return _given_back(view)
     if view.satisfied.nodes == view.wanted.nodes:
         return _true(status.NODE_CLAIM_READY)
-    return _by_step(view, status.NODE_CLAIM_READY, "provision-nodes")
+    return _lasting(view, status.NODE_CLAIM_READY, _by_step(view, status.NODE_CLAIM_READY, "provision-nodes"))
 
 
 def resource_ready(view: View) -> Verdict:
     """The nodes were usable, and are still there and Ready."""
     if _released(view):
         return _given_back(view)
-    if view.satisfied.nodes != view.wanted.nodes:
-        return _by_step(view, status.RESOURCE_READY, "await-nodes", passed=False)
     ready = {node["metadata"]["name"] for node in view.live.nodes if live.is_ready(node)}
+    if view.satisfied.nodes != view.wanted.nodes:
+        said = _by_step(view, status.RESOURCE_READY, "await-nodes", passed=False)
+        return _lasting(view, status.RESOURCE_READY, said) if len(ready) >= _in_use(view) else said
     if len(ready) >= view.workspace.node_count:
         return _true(status.RESOURCE_READY)
     lost = sorted(set(view.before.worker_nodes) - ready)
     what = f": {', '.join(lost)} not Ready or gone" if lost else ""
-    return "False", "NodesNotReady", f"{len(ready)} of {view.workspace.node_count} nodes are Ready{what}"
+    return Verdict("False", "NodesNotReady", f"{len(ready)} of {view.workspace.node_count} nodes are Ready{what}")
 
 
 def job_started(view: View) -> Verdict:
     """The tuning Job's pod runs or has run, or need not."""
-    if view.satisfied.tune == view.wanted.tune:
+    if view.is_tuned:
         return _true(status.JOB_STARTED)
     attempt = view.before.workflow.attempt if view.before.workflow else 0
     pods = view.live.pods_of("tuning", job=names.job(view.workspace, attempt))
     if pods and pods[-1].get("status", {}).get("phase") in {"Running", "Succeeded", "Failed"}:
-        failed = _failed(view, "train")
-        return failed or _true(status.JOB_STARTED)
+        return _dated(view, status.JOB_STARTED, _failed(view, "train") or _true(status.JOB_STARTED))
     if pods and (wrong := live.waiting(pods[-1])):
-        return "False", wrong.reason, wrong.message
+        return _dated(view, status.JOB_STARTED, Verdict("False", wrong.reason, wrong.message))
     return _by_step(view, status.JOB_STARTED, "train")
 
 
 def inference_ready(view: View) -> Verdict:
-    """Every replica of the server answers now."""
+    """Every replica of the server answers now; while a roll-out runs, one does that answered before it."""
     deployment = view.deployment
     if deployment is None:
         return (
             _given_back(view) if _released(view) else _by_step(view, status.INFERENCE_READY, "roll-out", passed=False)
         )
+    said = _answering(view, deployment)
+    if view.satisfied.serve == view.wanted.serve:
+        return said
+    step = view.steps.get("roll-out") if view.is_meant else None
+    kept = view.before.condition(status.INFERENCE_READY)
+    earlier = view.serving.generation if view.serving else 0
+    ready, _ = live.replicas(deployment)
+    if kept and kept.status == "True" and ready and step and step.phase == "Running":
+        return _true(status.INFERENCE_READY)._replace(message=said.message, generation=earlier)
+    return said._replace(generation=earlier) if said.status == "True" or step is None else said
+
+
+def _answering(view: View, deployment: dict[str, Any]) -> Verdict:
+    """Whether every replica answers, or what keeps one from it."""
     ready, wanted = live.replicas(deployment)
     if 0 < wanted <= ready:
         return _true(status.INFERENCE_READY)
     if ready < wanted and (refused := live.refused(deployment)):
-        return "False", "PodsRefused", f"Deployment {view.workspace.key}: {refused}"
+        return Verdict("False", "PodsRefused", f"Deployment {view.workspace.key}: {refused}")
     for pod in view.live.pods_of("serving"):
         if wrong := live.waiting(pod):
-            return "False", wrong.reason, f"pod {pod['metadata']['name']}: {wrong.message}"
+            return Verdict("False", wrong.reason, f"pod {pod['metadata']['name']}: {wrong.message}")
     if failed := _failed(view, "roll-out"):
         return failed
     wished = "answer /health" if view.workspace.preset else "are ready"  # by the probes of the user's own pod
-    return "False", status.PENDING_REASONS[status.INFERENCE_READY], f"{ready} of {wanted} replicas {wished}"
+    return Verdict("False", status.PENDING_REASONS[status.INFERENCE_READY], f"{ready} of {wanted} replicas {wished}")
 
 
 def _by_step(view: View, name: str, step_name: str, *, passed: bool = True) -> Verdict:
     """What the step says, or else what an earlier attempt failed of. `passed`: its success makes the condition true."""
     step = view.steps.get(step_name)
     if step and step.phase == "Succeeded" and passed:
-        return _true(name)
+        return _dated(view, name, _true(name))
     if failed := _failed(view, step_name):
-        return failed
+        return _dated(view, name, failed)
     kept = view.before.condition(name)
     if kept and kept.status != "True" and kept.reason not in {status.RELEASED, status.PENDING_REASONS[name]}:
-        return kept.status, kept.reason, kept.message
+        return Verdict(kept.status, kept.reason, kept.message, kept.observed_generation)
     doing = f"step {step_name} runs" if step else f"step {step_name} has not begun"
-    return "False", status.PENDING_REASONS[name], doing
+    return Verdict("False", status.PENDING_REASONS[name], doing)
+
+
+def _dated(view: View, name: str, verdict: Verdict) -> Verdict:
+    """What the attempt showed; of an earlier generation, where it was made for what was asked before an edit."""
+    kept = view.before.condition(name)
+    return verdict if view.is_meant or kept is None else verdict._replace(generation=kept.observed_generation)
+
+
+def _lasting(view: View, name: str, verdict: Verdict) -> Verdict:
+    """What was true stays so while its step has yet to renew it."""
+    kept = view.before.condition(name)
+    if verdict.reason != status.PENDING_REASONS[name] or kept is None or kept.status != "True":
+        return verdict
+    return _true(name)._replace(generation=kept.observed_generation)
+
+
+def _in_use(view: View) -> int:
+    """So many nodes are in use while others are asked for."""
+    count = view.workspace.node_count
+    return min(count, live.replicas(view.deployment)[1]) if view.deployment else count
 
 
 def _failed(view: View, step_name: str) -> Verdict | None:
@@ -147,7 +206,7 @@ def _failed(view: View, step_name: str) -> Verdict | None:
     if step is None or step.phase not in {"Failed", "Error"}:
         return None
     why = live.reason(step.message)
-    return "False", why.reason, why.message
+    return Verdict("False", why.reason, why.message)
 
 
 def _released(view: View) -> bool:
@@ -163,10 +222,13 @@ def _released(view: View) -> bool:
 
 def _given_back(view: View) -> Verdict:
     inherited = view.before.nodes is not None and view.before.nodes.inherited  # KAITO's go whoever brings nodes now
+    text = "the nodes were given back"
     if view.settings.node_provider == "byo" and not inherited:
-        return "False", status.RELEASED, "no node is used any more; those that were brought stay where they are"
-    return "False", status.RELEASED, "the nodes were given back"
+        text = "no node is used any more; those that were brought stay where they are"
+    if view.workspace.tuning and not view.workspace.serves and view.is_tuned:
+        text = f"the adapter is pushed and nothing is to be served: {text}"
+    return Verdict("False", status.RELEASED, text)
 
 
 def _true(name: str) -> Verdict:
-    return "True", status.TRUE_REASONS[name], ""
+    return Verdict("True", status.TRUE_REASONS[name])

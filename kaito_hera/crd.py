@@ -42,8 +42,8 @@ def manifest() -> dict[str, Any]:
                 "categories": ["workspace"],
             },
             "versions": [
-                _version("v1alpha1", storage=False, columns=_ALPHA_COLUMNS),
-                _version("v1beta1", storage=True, columns=_BETA_COLUMNS),
+                _version("v1alpha1", storage=False, columns=_columns(state=1)),
+                _version("v1beta1", storage=True, columns=_columns(state=0)),
             ],
         },
     }
@@ -53,30 +53,26 @@ def _column(name: str, path: str, kind: str = "string", **more: Any) -> dict[str
     return {"name": name, "type": kind, "jsonPath": path, **more}
 
 
-def _condition(name: str) -> str:
-    return f'.status.conditions[?(@.type=="{name}")].status'
+def _condition(name: str, field: str = "status") -> str:
+    return f'.status.conditions[?(@.type=="{name}")].{field}'
 
 
-_INSTANCE = _column("Instance", ".resource.instanceType")
-_RESOURCE = _column("ResourceReady", _condition("ResourceReady"))
-_INFERENCE = _column("InferenceReady", _condition("InferenceReady"))
-_MESSAGE = _column("Message", '.status.conditions[?(@.type=="WorkspaceReady")].message', priority=1)
-_AGE = _column("Age", ".metadata.creationTimestamp", "date")
-_READY = _column("WorkspaceReady", _condition("WorkspaceReady"))
-_ALPHA_COLUMNS = [_INSTANCE, _RESOURCE, _INFERENCE, _READY, _AGE, _MESSAGE]
-_BETA_COLUMNS = [
-    _INSTANCE,
-    _column("TargetNodeCount", ".status.targetNodeCount", "integer", priority=1),
-    _RESOURCE,
-    _INFERENCE,
-    _column("JobStarted", _condition("JobStarted")),
-    _column("WorkspaceSucceeded", _condition("WorkspaceSucceeded")),
-    _column("State", ".status.state"),
-    _column("Step", ".status.step.name", priority=1),
-    _column("Percent", ".status.step.percent", "integer", priority=1),
-    _AGE,
-    _MESSAGE,
-]
+def _columns(*, state: int) -> list[dict[str, Any]]:
+    """What users know of KAITO's first releases, then what later ones print; `-o wide` prints those of priority 1."""
+    return [
+        _column("Instance", ".status.instanceType"),
+        _column("ResourceReady", _condition("ResourceReady")),
+        _column("InferenceReady", _condition("InferenceReady")),
+        _column("WorkspaceReady", _condition("WorkspaceReady")),
+        _column("State", ".status.state", priority=state),
+        _column("Age", ".metadata.creationTimestamp", "date"),
+        _column("JobStarted", _condition("JobStarted"), priority=1),
+        _column("WorkspaceSucceeded", _condition("WorkspaceSucceeded"), priority=1),
+        _column("TargetNodeCount", ".status.targetNodeCount", "integer", priority=1),
+        _column("Step", ".status.step.name", priority=1),
+        _column("Percent", ".status.step.percent", "integer", priority=1),
+        _column("Message", _condition("WorkspaceReady", "message"), priority=1),
+    ]
 
 
 def _version(name: str, *, storage: bool, columns: list[dict[str, Any]]) -> dict[str, Any]:
@@ -101,7 +97,7 @@ def _version(name: str, *, storage: bool, columns: list[dict[str, Any]]) -> dict
         "storage": storage,
         "schema": {"openAPIV3Schema": schema},
         "subresources": {"status": {}},
-        "additionalPrinterColumns": [dict(column) for column in columns],
+        "additionalPrinterColumns": columns,
     }
 
 

@@ -8,7 +8,7 @@ import pydantic
 import presets
 from kaito_hera import api, live, status
 from kaito_hera.conditions import View
-from kaito_hera.nodes import several
+from kaito_hera.nodes import SIZE, several
 from kaito_hera.status import NodesStatus, Refusal
 
 _HOLD = datetime.timedelta(hours=1)
@@ -31,6 +31,13 @@ def nodes(view: View) -> NodesStatus | None:
     if not brought:
         after = _billed(view, after, asked, candidate)
     return after.model_copy(update={"candidate": candidate}) if candidate else after
+
+
+def instance_type(view: View, nodes: NodesStatus | None) -> str:
+    """The GPU size that was asked for, or had of several, or that brought nodes are of; as before if none is seen."""
+    sizes = {node["metadata"].get("labels", {}).get(SIZE, "") for node in view.live.nodes} - {""}
+    had = nodes.candidate.partition("/")[0] if nodes else ""
+    return view.workspace.resource.instance_type or had or ", ".join(sorted(sizes)) or view.before.instance_type
 
 
 def _billed(view: View, nodes: NodesStatus, asked: live.Step, candidate: str) -> NodesStatus:

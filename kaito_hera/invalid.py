@@ -27,21 +27,24 @@ def observe(obj: Object, seen: Live, why: str) -> Status:
     """Its status as it was, with what is true now: stalled, and ready only while our server of it answers."""
     before, generation = Status.of(obj), obj["metadata"].get("generation", 0)
     text = f"{why}; it is left as it is until it is edited, or deleted"
-    no, yes = ("False", _REASON, text), ("True", status.TRUE_REASONS[status.READY], "")
+    served = before.serving.generation if before.serving else 0
+    no, yes = Verdict("False", _REASON, text), Verdict("True", status.TRUE_REASONS[status.READY], "", served)
     server = next((d for d in seen.deployments if d["metadata"]["name"] == obj["metadata"]["name"]), None)
     ready, wanted = live.replicas(server) if server else (0, 0)
     answers = 0 < wanted <= ready
     verdicts: dict[str, Verdict] = {}
     if server:
-        pending = "False", status.PENDING_REASONS[status.INFERENCE_READY], f"{ready} of {wanted} replicas are ready"
+        pending = status.PENDING_REASONS[status.INFERENCE_READY]
         verdicts[status.INFERENCE_READY] = (
-            ("True", status.TRUE_REASONS[status.INFERENCE_READY], "") if answers else pending
+            yes._replace(reason=status.TRUE_REASONS[status.INFERENCE_READY])
+            if answers
+            else Verdict("False", pending, f"{ready} of {wanted} replicas are ready")
         )
     if before.workflow:  # else the other summaries are KAITO's, of a server that we do not see
         verdicts[status.WORKSPACE_READY] = yes if answers else no
     verdicts |= {
-        status.RECONCILING: ("False", "Settled", "edit the Workspace"),
-        status.STALLED: ("True", _REASON, text),
+        status.RECONCILING: Verdict("False", "Settled", "edit the Workspace"),
+        status.STALLED: Verdict("True", _REASON, text),
         status.READY: yes if answers else no,
     }
     found = {condition.type: condition for condition in before.conditions}

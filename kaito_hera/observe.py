@@ -1,6 +1,7 @@
 """The status that follows from what is seen. Pure: the same objects and status before give the same status."""
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -12,7 +13,17 @@ from kaito_hera.api import Workspace
 from kaito_hera.conditions import Verdict, View
 from kaito_hera.live import Live, Step
 from kaito_hera.settings import Settings
-from kaito_hera.status import Condition, ModelStatus, Satisfied, Status, StepStatus, TuningStatus, WorkflowStatus
+from kaito_hera.status import (
+    Condition,
+    ModelStatus,
+    Satisfied,
+    ServedAdapter,
+    ServingStatus,
+    Status,
+    StepStatus,
+    TuningStatus,
+    WorkflowStatus,
+)
 
 _LATE = "edited since attempt"
 _NEXT = "deadlines of nodes and servers, checkpoints and Secrets count from the next attempt on"
@@ -23,6 +34,8 @@ def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings
     workflow = seen.workflow(before.workflow.name) if before.workflow else None
     steps = live.steps(workflow) if workflow else {}
     view = View(workspace, settings, seen, before, workflow, steps, _satisfied(workspace, before, workflow, steps))
+    nodes, tuning = held.nodes(view), _tuning(view)
+    view = dataclasses.replace(view, serving=_serving(view, tuning.adapter_image if tuning else ""))
     after = before.model_copy(
         update={
             "observed_generation": workspace.metadata.generation,
@@ -31,9 +44,11 @@ def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings
             "workflow": _workflow(view),
             "step": _step(view),
             "satisfied": view.satisfied,
-            "nodes": held.nodes(view),
+            "nodes": nodes,
+            "instance_type": held.instance_type(view, nodes),
             "model": _model(view),
-            "tuning": _tuning(view),
+            "tuning": tuning,
+            "serving": view.serving,
             "warnings": _warnings(view),
         }
     )
@@ -163,6 +178,32 @@ def _tuning(view: View) -> TuningStatus | None:
     return before.model_copy(update=update)
 
 
+def _serving(view: View, tuned: str) -> ServingStatus | None:
+    """What the server was rolled out with last, for as long as no other roll-out has ended."""
+    reached, before, attempt = view.satisfied.serve, view.before.serving, view.before.workflow
+    if not reached:
+        return None
+    asked = _adapters(view.workspace, tuned)
+    if not view.is_updating:
+        return ServingStatus(generation=view.workspace.metadata.generation, adapters=asked)
+    if before is None or reached != view.before.satisfied.serve:  # and edited since: with which adapters nobody knows
+        return ServingStatus(generation=attempt.generation if attempt else view.before.observed_generation)
+    if view.is_meant and "roll-out" in view.steps:
+        kept = {adapter.name for adapter in asked}
+        return before.model_copy(update={"adapters": tuple(one for one in before.adapters if one.name in kept)})
+    return before
+
+
+def _adapters(workspace: Workspace, tuned: str) -> tuple[ServedAdapter, ...]:
+    listed = [
+        ServedAdapter(name=source.name, strength=strength, source=source.image or (volume.label if volume else ""))
+        for source, strength in ((adapter.source, adapter.strength) for adapter in workspace.adapters)
+        for volume in (source.volume_source,)
+    ]
+    own = [ServedAdapter(name=workspace.metadata.name, strength="1.0", source=tuned)] if workspace.tuning else []
+    return (*listed, *own)
+
+
 def _warnings(view: View) -> tuple[str, ...]:
     """What should be known though it stops nothing."""
     said = tuple(text for text in _preflight_warnings(view) if not text.startswith(_LATE))
@@ -202,59 +243,67 @@ def _facts(view: View) -> dict[str, Verdict]:
 
 def _summary(view: View, after: Status, facts: dict[str, Verdict]) -> dict[str, Verdict]:
     """The conditions that are derived from the others."""
-    wanted, reached = view.wanted, view.satisfied
-    serving = (
-        facts[status.RESOURCE_READY][0] == "True"
-        and facts.get(status.INFERENCE_READY, ("",))[0] == "True"
-        and reached.serve == wanted.serve
-    )
-    tuned = reached.tune == wanted.tune
-    succeeded = tuned if view.workspace.tuning else serving
-    ready = tuned and (serving or not view.workspace.serves)
+    answers = status.INFERENCE_READY in facts and facts[status.INFERENCE_READY].status == "True"
+    serving = answers and facts[status.RESOURCE_READY].status == "True" and not view.is_updating
+    settled = view.is_tuned and (serving or not view.workspace.serves)
     final = retry.stalled(view.workspace, after, view.live)
-    pending: Verdict = ("False", "workspacePending", _first_untrue(facts) or "the last step has not ended")
+    reconciling = _over(view) if final else _reconciling(view, after, settled=settled)
+    pending = Verdict("False", "workspacePending", _first_untrue(facts) or "the last step has not ended")
     if final:
-        pending = ("False", "workspaceFailed", f"{final.reason}: {final.message}")
-    true: Verdict = ("True", "workspaceReady", "")
+        pending = Verdict("False", "workspaceFailed", f"{final.reason}: {final.message}")
+    ready = Verdict("True", "workspaceReady") if settled else pending
+    if answers and view.is_updating and view.serving:
+        ready = _as_before(view, view.serving.generation, pending.message if final else reconciling.message)
     return {
-        status.WORKSPACE_SUCCEEDED: ("True", "workspaceSucceeded", "") if succeeded else pending,
-        status.WORKSPACE_READY: true if ready else pending,
-        status.RECONCILING: _over(view) if final else _reconciling(view, after, settled=ready),
-        status.STALLED: ("True", final.reason, final.message) if final else ("False", "NotStalled", ""),
-        status.READY: true if ready else pending,
+        status.WORKSPACE_SUCCEEDED: _succeeded_with(view, ready, pending),
+        status.WORKSPACE_READY: ready,
+        status.RECONCILING: reconciling,
+        status.STALLED: Verdict("True", final.reason, final.message) if final else Verdict("False", "NotStalled"),
+        status.READY: ready,
     }
 
 
+def _as_before(view: View, served: int, why: str) -> Verdict:
+    """What answers is not taken away by an edit that is under way or failed; which one it is, the generation tells."""
+    now = view.workspace.metadata.generation
+    return Verdict("True", "workspaceReady", f"generation {served} is served, generation {now} not yet: {why}", served)
+
+
+def _succeeded_with(view: View, ready: Verdict, pending: Verdict) -> Verdict:
+    """Of a tuning: its adapter is pushed. Of what is only served: it is ready."""
+    said = ready
+    if view.workspace.tuning:
+        said = Verdict("True", "") if view.is_tuned else pending
+    return said._replace(reason="workspaceSucceeded") if said.status == "True" else said
+
+
 def _first_untrue(facts: dict[str, Verdict]) -> str:
-    return next((f"{name}: {reason}: {text}" for name, (state, reason, text) in facts.items() if state != "True"), "")
+    return next((f"{name}: {it.reason}: {it.message}" for name, it in facts.items() if it.status != "True"), "")
 
 
 def _over(view: View) -> Verdict:
     asks = f"kubectl -n {view.workspace.metadata.namespace} annotate workspace {view.workspace.metadata.name}"
     again = f'{asks} --overwrite {api.RETRY_ANNOTATION}="$(date)"'
-    return "False", "Settled", f"edit the Workspace, or, once what is wrong was mended elsewhere: {again}"
+    return Verdict("False", "Settled", f"edit the Workspace, or, once what is wrong was mended elsewhere: {again}")
 
 
 def _reconciling(view: View, after: Status, *, settled: bool) -> Verdict:
     if settled:
-        return "False", "Settled", ""
+        return Verdict("False", "Settled")
     why = retry.failure(view.workspace, after, view.live)
     if why and after.workflow and view.workflow:
         when = status.rfc3339(retry.not_before(view.workflow, after.workflow.failures))
-        return (
-            "True",
-            "RetryPending",
-            f"attempt {after.workflow.attempt} failed, the next starts at {when}: {why.message}",
-        )
+        text = f"attempt {after.workflow.attempt} failed, the next starts at {when}: {why.message}"
+        return Verdict("True", "RetryPending", text)
     if view.workflow is None and after.workflow and after.workflow.message:
-        return "True", "EngineIncompatible", f"Argo's Workflow cannot be made: {after.workflow.message}"
+        return Verdict("True", "EngineIncompatible", f"Argo's Workflow cannot be made: {after.workflow.message}")
     if view.workflow and not live.phase(view.workflow):
         age = view.live.now - status.moment(view.workflow["metadata"]["creationTimestamp"])
         if age.total_seconds() > view.settings.argo_timeout_seconds:
             name = view.workflow["metadata"]["name"]
             text = f"Argo has not taken up Workflow {view.settings.namespace}/{name}; is its controller running"
-            return "True", "EngineNotResponding", f"{text} and does it watch this namespace and instanceID?"
-    return "True", "Progressing", f"step {after.step.name}" if after.step else "waiting for the first step"
+            return Verdict("True", "EngineNotResponding", f"{text} and does it watch this namespace and instanceID?")
+    return Verdict("True", "Progressing", f"step {after.step.name}" if after.step else "waiting for the first step")
 
 
 def _conditions(view: View, verdicts: dict[str, Verdict]) -> tuple[Condition, ...]:
@@ -264,13 +313,22 @@ def _conditions(view: View, verdicts: dict[str, Verdict]) -> tuple[Condition, ..
 
 
 def _state(view: View, verdicts: dict[str, Verdict]) -> str:
-    """KAITO's one word."""
-    if verdicts[status.STALLED][0] == "True" and verdicts[status.WORKSPACE_READY][0] != "True":
+    """KAITO's one word: whoever waits for it is told of an end only where there is one.
+
+    A tuning has Succeeded, where it is to be served, only once its server answers: KAITO serves none, so its word ends
+    with the training. Later it is NotReady for as long as that server does not answer. A server stays Ready while an
+    edit of it is under way or was refused and what there was before answers; that is told by Reconciling and Stalled.
+    """
+    ready, tuned = verdicts[status.WORKSPACE_READY].status == "True", view.is_tuned
+    if verdicts[status.STALLED].status == "True" and not (ready and tuned):
         return "Failed" if view.workspace.tuning else "NotReady"
-    if view.workspace.tuning and verdicts[status.WORKSPACE_SUCCEEDED][0] == "True":
+    if view.workspace.tuning is None:
+        if ready:
+            return "Ready"
+        return "NotReady" if view.before.state in {"Ready", "NotReady"} else "Pending"
+    if tuned and ready:
         return "Succeeded"
-    if view.workspace.tuning:
-        return "Running" if verdicts[status.JOB_STARTED][0] == "True" else "Pending"
-    if verdicts[status.WORKSPACE_READY][0] == "True":
-        return "Ready"
-    return "NotReady" if view.before.state in {"Ready", "NotReady"} else "Pending"
+    if tuned and view.satisfied.serve == view.wanted.serve:
+        return "NotReady"
+    started = view.is_meant and verdicts[status.JOB_STARTED].status == "True"
+    return "Running" if tuned or started else "Pending"

@@ -69,7 +69,7 @@ class Condition(Model):
     last_transition_time: str
     """When the status last changed (RFC 3339)."""
     observed_generation: int
-    """Generation of the Workspace that it was seen on."""
+    """Generation of the Workspace that it is true of: an earlier one while that is renewed after an edit."""
 
 
 class WorkflowStatus(Model):
@@ -127,6 +127,26 @@ class TuningStatus(Model):
     """The step after which this attempt went on from a checkpoint of an earlier one."""
     adapter_image: str = ""
     """The pushed adapter by digest."""
+
+
+class ServedAdapter(Model):
+    """An adapter that the server took."""
+
+    name: str
+    """Its name."""
+    strength: str
+    """Its strength."""
+    source: str
+    """The image or volume that it came from."""
+
+
+class ServingStatus(Model):
+    """What the server was rolled out with last. Whether it answers is the condition InferenceReady."""
+
+    generation: int
+    """Generation of the Workspace that asked for it."""
+    adapters: tuple[ServedAdapter, ...] = ()
+    """The adapters that it took and that were not taken out since."""
 
 
 class ModelStatus(Model):
@@ -195,7 +215,9 @@ class Status(Model):
     observed_generation: int = 0
     """Generation that this status is about."""
     state: Literal["Pending", "Running", "Ready", "NotReady", "Succeeded", "Failed", ""] = ""
-    """One word for people, as in KAITO."""
+    """One word for people, as in KAITO. A tuning that is to be served has Succeeded once its server answers."""
+    instance_type: str = ""
+    """The GPU size: what resource names, the one that was had of several, or that of nodes that were brought."""
     conditions: tuple[Condition, ...] = ()
     """What is true and what is not."""
     warnings: tuple[_Text, ...] = ()
@@ -212,6 +234,8 @@ class Status(Model):
     """Which commit or digest the model is, where no preset pins it."""
     tuning: TuningStatus | None = None
     """The tuning run."""
+    serving: ServingStatus | None = None
+    """What is served."""
     nodes: NodesStatus | None = None
     """The nodes and their cost."""
     satisfied: Satisfied = Satisfied()

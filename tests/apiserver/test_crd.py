@@ -29,20 +29,41 @@ def _without_defaults(part):
     ("version", "header"),
     [
         ("v1alpha1", ["NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE"]),
-        (
-            "v1beta1",
-            ["NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "JOBSTARTED", "WORKSPACESUCCEEDED", "STATE", "AGE"],
-        ),
+        ("v1beta1", ["NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "STATE", "AGE"]),
     ],
 )
 def test_kubectl_prints_the_columns_that_users_know(kubectl, namespace, version, header):
     kubectl("apply", "-n", namespace, "-f", SEEDS[0])
     table = kubectl("get", "-n", namespace, f"workspaces.{version}.kaito.sh").stdout
     assert table.splitlines()[0].split() == header
+    wide = kubectl("get", "-n", namespace, "-o", "wide", f"workspaces.{version}.kaito.sh").stdout.splitlines()[0]
+    assert {"WORKSPACEREADY", "JOBSTARTED", "WORKSPACESUCCEEDED", "STATE", "MESSAGE"} <= set(wide.split())
     assert (
         kubectl("get", "-n", namespace, "wk", "-o", "name").stdout
         == kubectl("get", "-n", namespace, "wks", "-o", "name").stdout
     )
+
+
+def test_the_size_that_was_had_is_printed_where_several_were_asked_for(cluster, kubectl, apply, namespace):
+    workspace = making.inference()
+    workspace["resource"]["instanceTypes"] = [workspace["resource"].pop("instanceType"), "Standard_NC6s_v3"]
+    apply(workspace)
+    told = {"status": {"instanceType": "Standard_NC6s_v3", "state": "Pending"}}
+    cluster.patch(clusters.WORKSPACE, "w", namespace, told, subresource="status")
+    row = kubectl("get", "-n", namespace, "workspace", "w", "--no-headers").stdout.split()
+    assert row[:2] == ["w", "Standard_NC6s_v3"]
+
+
+@pytest.mark.parametrize(("generation", "met"), [(1, False), (2, True)])
+def test_kubectl_waits_for_the_generation_that_was_applied(cluster, kubectl, apply, namespace, generation, met):
+    apply(making.inference())
+    cluster.patch(clusters.WORKSPACE, "w", namespace, {"resource": {"count": 2}})
+    condition = {"type": "WorkspaceReady", "status": "True", "reason": "r", "message": ""}
+    condition |= {"lastTransitionTime": making.ago(9), "observedGeneration": generation}
+    told = {"status": {"observedGeneration": 2, "conditions": [condition]}}
+    cluster.patch(clusters.WORKSPACE, "w", namespace, told, subresource="status")
+    line = ("wait", "-n", namespace, "workspace/w", "--for=condition=WorkspaceReady", "--timeout=1s")
+    assert (kubectl(*line, check=False).returncode == 0) == met
 
 
 def test_explain_prints_the_models_own_texts(kubectl):

@@ -135,11 +135,14 @@ class World:
         return next((c for c in conditions if c["type"] == kind), {"status": "missing", "reason": "", "message": ""})
 
     def await_condition(self, namespace: str, name: str, kind: str, *, seconds: int = 240) -> dict[str, str]:
+        """Wait until it is true of what is asked now, as `kubectl wait` does."""
+
         def look():
             stalled = self.condition(namespace, name, "Stalled")
             assert stalled["status"] != "True", f"{namespace}/{name} is stalled: {stalled}"
+            asked = self.workspace(namespace, name)["metadata"]["generation"]
             found = self.condition(namespace, name, kind)
-            return found if found["status"] == "True" else None
+            return found if (found["status"], found.get("observedGeneration")) == ("True", asked) else None
 
         try:
             return until(look, what=f"{kind} of {namespace}/{name}", seconds=seconds)

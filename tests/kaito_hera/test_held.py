@@ -125,3 +125,21 @@ def test_more_nodes_cost_more_from_their_order_on_and_not_from_the_edit():
     assert observed(two, recorded(workspace, nodes=one), workflows=[flow]).nodes == one
     both = ordered(two, one, f"{A100}/on-demand", age=3600)
     assert (both.usd_per_hour, both.billed_seconds, both.billed_usd) == (7.346, 3600, 3.673)
+
+
+@pytest.mark.parametrize(
+    ("resource", "nodes", "live", "size"),
+    [
+        ({"instanceType": "Standard_NC6s_v3"}, None, [], "Standard_NC6s_v3"),
+        ({"instanceTypes": ["a", "b"]}, NodesStatus(candidate="b/spot"), [], "b"),
+        ({"instanceTypes": ["a", "b"]}, None, [], ""),
+        ({}, None, [making.node(size="L40"), making.node(size="A10"), making.node(size="L40")], "A10, L40"),
+    ],
+    ids=["asked for", "had", "not had yet", "brought"],
+)
+def test_the_size_that_is_used_is_told(resource, nodes, live, size):
+    workspace = making.inference()
+    workspace["resource"] = {"labelSelector": workspace["resource"]["labelSelector"], **resource}
+    found = observed(workspace, Status(nodes=nodes), nodes=live)
+    assert found.instance_type == size
+    assert observed(workspace, found).instance_type == size, "while no node is seen"

@@ -63,7 +63,36 @@ def test_a_pushed_adapter_is_success_before_it_is_served():
     assert status.is_true("JobStarted")
     assert not status.is_true("WorkspaceReady")
     assert status.tuning.adapter_image == adapter["adapter"]
-    assert status.state == "Succeeded"
+    assert status.state == "Running", "it is to be served, and nobody is told of an end before that"
+    objects = {"nodes": [making.node(workspace)], "deployments": [making.deployment(workspace)]}
+    answers = observed(workspace, status, workflows=[flow], **objects)
+    assert (answers.state, answers.is_true("InferenceReady")) == ("Running", True), "its roll-out has not ended"
+    flow = making.workflow(
+        workspace,
+        kind="tune",
+        phase="Succeeded",
+        await_nodes="Succeeded",
+        train=("Succeeded", "", adapter),
+        roll_out="Succeeded",
+    )
+    served = observed(workspace, answers, workflows=[flow], **objects)
+    assert (served.state, served.is_true("WorkspaceReady")) == ("Succeeded", True)
+    down = observed(workspace, served, workflows=[flow], nodes=objects["nodes"])
+    assert (down.state, down.is_true("WorkspaceSucceeded")) == ("NotReady", True)
+
+
+def test_other_data_is_tuned_anew_while_the_earlier_adapter_is_served():
+    workspace = making.tuning()
+    steps = {"await_nodes": "Succeeded", "train": ("Succeeded", "", {"adapter": "a@sha256:1"}), "roll_out": "Succeeded"}
+    flow = making.workflow(workspace, kind="tune", phase="Succeeded", **steps)
+    objects = {"nodes": [making.node(workspace)], "deployments": [making.deployment(workspace)]}
+    done = observed(workspace, recorded(workspace, kind="tune"), workflows=[flow], **objects)
+    assert [(one.name, one.source) for one in done.serving.adapters] == [("w", "a@sha256:1")]
+    after = making.edited(workspace, tuning={**workspace["tuning"], "config": "mine"})
+    status = observed(after, done, workflows=[flow], **objects)
+    assert (status.state, status.is_true("WorkspaceSucceeded")) == ("Pending", False)
+    assert (status.is_true("WorkspaceReady"), status.condition("WorkspaceReady").observed_generation) == (True, 1)
+    assert status.condition("JobStarted").observed_generation == 1
 
 
 def test_an_adapter_that_was_there_already_counts_without_training():
@@ -158,4 +187,6 @@ def test_a_release_says_what_became_of_the_nodes(settings, nodes, told):
     workspace = making.tuning_only()
     flow = making.workflow(workspace, kind="tune", phase="Succeeded", train="Succeeded", release="Succeeded")
     found = observed(workspace, recorded(workspace, kind="tune", nodes=nodes), settings, workflows=[flow])
-    assert {found.condition(name).message for name in ("NodeClaimReady", "ResourceReady")} == {told}
+    assert {found.condition(name).message for name in ("NodeClaimReady", "ResourceReady")} == {
+        f"the adapter is pushed and nothing is to be served: {told}"
+    }
