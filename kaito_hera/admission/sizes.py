@@ -15,9 +15,11 @@ _BYPASSED = f"('{annotations.BYPASS}' in object.metadata.?annotations.orValue({{
 
 _UNKNOWN = "is no GPU size that kaito-hera knows (`kaito-hera sizes` lists them); on nodes that you bring leave it out"
 _HELD_BY_NONE = "no size holds it on one GPU: take a smaller model"
-_UNSERVED = "set tuning.serve to false, or "
-_QUANTISED = "set tuning.method to qlora, or "
-_REMEDY = f"annotate the Workspace with {annotations.BYPASS} if you know better"
+_UNSERVED = "set tuning.serve to false"
+_QUANTISED = "set tuning.method to qlora"
+_NEARLY = 1.3
+"""So many times what a GPU has may be a matter of the estimate; above it nobody knows better."""
+_REMEDY = f"annotate the Workspace with {annotations.BYPASS} if you know better: then it is tried, at your risk"
 
 
 def _field(case: Case) -> str:
@@ -40,46 +42,49 @@ class _Need:
     verb: str
     gib: str
     holder: str
-    smaller: str
     less: str
     """How the Workspace could ask for less."""
+    here: bool = True
+    """It can be done here, were the GPU large enough."""
 
 
-def _needs(case: Case) -> list[_Need]:
-    workspace, preset = case.workspace, case.workspace.preset
-    row = case.tables.preset(preset.name) if preset else None
-    if row is None or (workspace.resource.partition and workspace.resource.partition.profile):
+def _needs(case: Case, row: tables.Preset) -> list[_Need]:
+    workspace = case.workspace
+    if workspace.resource.partition and workspace.resource.partition.profile:
         return []
     found = []
     if workspace.tuning:
         lora = workspace.tuning.method == "lora"
         gib, holder = (row.lora, row.for_lora) if lora else (row.qlora, row.for_qlora)
         fits = any(float(case.tables.usable(size) or 0) >= float(row.qlora) for size in workspace.resource.sizes)
-        found.append(_Need("tune", gib, holder, row.smaller, _QUANTISED if lora and fits else ""))
+        found.append(_Need("tune", gib, holder, _QUANTISED if lora and fits else ""))
     if workspace.serves:
-        found.append(_Need("serve", row.serve, row.for_serve, row.smaller, _UNSERVED if workspace.tuning else ""))
+        less = _UNSERVED if workspace.tuning else ""
+        found.append(_Need("serve", row.serve, row.for_serve, less, here=row.runtime != "other"))
     return found
 
 
 def _too_small(case: Case) -> list[str]:
     """For each thing to do that no named size can hold; sizes that nobody knows might."""
-    sizes = case.workspace.resource.sizes
-    gib = [case.tables.usable(size) for size in sizes]
-    if not gib or not {"", "0.0"}.isdisjoint(gib):
+    sizes, preset = case.workspace.resource.sizes, case.workspace.preset
+    gib, row = [case.tables.usable(size) for size in sizes], case.tables.preset(preset.name) if preset else None
+    if row is None or not gib or not {"", "0.0"}.isdisjoint(gib):
         return []
     has = ", ".join(f"{size} has {usable} GiB" for size, usable in zip(sizes, gib, strict=True))
+    most = max(map(float, gib))
     return [
         f"{_field(case)}: {has} of usable memory per GPU, to {need.verb} {case.workspace.preset_name} needs {need.gib}"
-        f" GiB; {_advice(need)}{need.less}{_REMEDY}"
-        for need in _needs(case)
-        if all(float(usable) < float(need.gib) for usable in gib)
+        f" GiB; {_advice(need, row.smaller, 0.0 if _bypassed(case) else most)}"
+        for need in _needs(case, row)
+        if most < float(need.gib)
     ]
 
 
-def _advice(need: _Need) -> str:
-    if need.holder != "-":
-        return f"take {need.holder}, or "
-    return f"{_HELD_BY_NONE}{'' if need.smaller == '-' else f', such as {need.smaller}'}, or "
+def _advice(need: _Need, smaller: str, most: float) -> str:
+    such = "" if smaller == "-" else f", such as {smaller}"
+    larger = f"take {need.holder}" if need.holder != "-" else f"{_HELD_BY_NONE}{such}"
+    tried = need.here and float(need.gib) <= most * _NEARLY
+    return ", or ".join(filter(None, (larger, need.less, _REMEDY if tried else "")))
 
 
 def _column(name: str) -> str:
@@ -87,17 +92,20 @@ def _column(name: str) -> str:
 
 
 def variables() -> dict[str, str]:
-    """CEL of what one GPU must hold, as triples of verb, GiB and a size that has them; and the messages about it."""
+    """CEL of what one GPU must hold, by verb: GiB and a size that has them; and the messages about it."""
     lora = "object.tuning.method.lowerAscii() == 'lora'"
     tune = ", ".join(f"{lora} ? {_column(f'{part}lora')} : {_column(f'{part}qlora')}" for part in ("", "for_"))
     serve = f"[['serve', {_column('serve')}, {_column('for_serve')}]]"
     usable = _data("size", "s")
     known = f"variables.sizes.all(s, !({usable} in ['', '0.0']))"
     smaller = _column("smaller")
+    here = f"(n[0] == 'tune' || {_column('runtime')} != 'other')"
+    nearly = f"variables.sizes.exists(s, double(n[1]) <= double({usable}) * {_NEARLY})"
     advice = (
-        f"(n[2] == '-' ? '{_HELD_BY_NONE}' + ({smaller} == '-' ? '' : ', such as ' + {smaller}) : 'take ' + n[2])"
-        f" + ', or ' + (n[0] == 'serve' ? (has(object.tuning) ? '{_UNSERVED}' : '') : {lora}"
-        f" && variables.sizes.exists(s, double({usable}) >= double({_column('qlora')})) ? '{_QUANTISED}' : '')"
+        f"[n[2] == '-' ? '{_HELD_BY_NONE}' + ({smaller} == '-' ? '' : ', such as ' + {smaller}) : 'take ' + n[2],"
+        f" n[0] == 'serve' ? (has(object.tuning) ? '{_UNSERVED}' : '') : {lora}"
+        f" && variables.sizes.exists(s, double({usable}) >= double({_column('qlora')})) ? '{_QUANTISED}' : '',"
+        f" {here} && {nearly} && !{_BYPASSED} ? '{_REMEDY}' : ''].filter(a, a != '').join(', or ')"
     )
     return {
         "needs": "variables.found == '' || object.resource.?partition.?profile.hasValue() ? []"
@@ -106,7 +114,7 @@ def variables() -> dict[str, str]:
         f" : variables.needs.filter(n, variables.sizes.all(s, double({usable}) < double(n[1]))).map(n,"
         f" variables.sized + ': ' + variables.sizes.map(s, s + ' has ' + {usable} + ' GiB').join(', ')"
         " + ' of usable memory per GPU, to ' + n[0] + ' ' + variables.model + ' needs ' + n[1] + ' GiB; '"
-        f" + {advice} + '{_REMEDY}')",
+        f" + {advice})",
     }
 
 

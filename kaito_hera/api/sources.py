@@ -76,30 +76,26 @@ class Volume(Model):
         return self.model_dump(by_alias=True, exclude_none=True)
 
 
-_KINDS = ", ".join(to_camel(name) for name in Volume.model_fields if name != "host_path")
-_GIVEN = " + ".join(f"(has(self.{to_camel(name)}) ? 1 : 0)" for name in Volume.model_fields)
+_KINDS = tuple(to_camel(name) for name in Volume.model_fields)
+_GIVEN = " + ".join(f"(has(self.{kind}) ? 1 : 0)" for kind in _KINDS)
 Volume.rules = (
     Rule(
         f"{_GIVEN} == 1",
-        f"volumeSource: give exactly one kind of volume, one of {_KINDS}",
+        "volumeSource: give exactly one kind of volume, as in a pod, for example persistentVolumeClaim",
         lambda volume: len(volume.kinds) == 1,
-    ),
-    Rule(
-        "!has(self.hostPath)",
-        f"volumeSource.hostPath: a folder of the node's is never mounted; take one of {_KINDS}",
-        lambda volume: volume.host_path is None,
     ),
 )
 
 
 def _never(kinds: str, why: str) -> Rule:
-    """Kinds of volume that make no sense at this place."""
-    given = " || ".join(f"has(self.volumeSource.{kind})" for kind in kinds.split())
-    refused = frozenset(kinds.split())
+    """Kinds of volume that make no sense at this place, a folder of the node's at none."""
+    refused = ("hostPath", *kinds.split())
+    given = " || ".join(f"has(self.volumeSource.{kind})" for kind in refused)
+    others = ", ".join(kind for kind in _KINDS if kind not in refused)
     return Rule(
         f"!has(self.volumeSource) || !({given})",
-        f"volumeSource: {why}",
-        lambda place: place.volume_source is None or refused.isdisjoint(place.volume_source.kinds),
+        f"volumeSource: {why}, and a folder of the node's (hostPath) is never mounted; take one of {others}",
+        lambda place: place.volume_source is None or set(refused).isdisjoint(place.volume_source.kinds),
     )
 
 
@@ -118,7 +114,7 @@ class Input(Model):
             f"urls have more than {_LONGEST} characters together: put the data into fewer files",
             lambda i: sum(len(url) for url in i.urls) <= _LONGEST,
         ),
-        _never("emptyDir", "an emptyDir is always empty; take a volume with data files"),
+        _never("emptyDir", "an emptyDir is always empty"),
     )
 
     name: Annotated[str, pydantic.StringConstraints(max_length=253)] | None = None
@@ -154,8 +150,7 @@ class Output(Model):
         ),
         _never(
             "configMap secret image emptyDir ephemeral",
-            "configMap, secret and image cannot be written to, emptyDir and ephemeral go with the pod;"
-            " take a persistentVolumeClaim",
+            "configMap, secret and image cannot be written to, emptyDir and ephemeral go with the pod",
         ),
         Rule(
             "!has(self.volumeSource) || !has(self.volumeSource.persistentVolumeClaim)"
@@ -183,7 +178,7 @@ class AdapterSource(Model):
             "give exactly one of image and volumeSource",
             lambda s: (s.volume_source is not None) + bool(s.image) == 1,
         ),
-        _never("emptyDir", "an emptyDir is always empty; take a volume with the adapter's files"),
+        _never("emptyDir", "an emptyDir is always empty"),
     )
 
     name: Annotated[

@@ -89,7 +89,7 @@ def test_an_adapter_is_not_written_where_it_would_be_lost(judged, kind):
     said = judged(results(of(kind)))
     assert "tuning.output" in said
     assert "volumeSource: configMap, secret and image cannot be written to" in said
-    assert "take a persistentVolumeClaim" in said
+    assert said.endswith("take one of persistentVolumeClaim, csi, nfs, azureFile, azureDisk")
 
 
 def test_an_adapter_is_not_written_to_what_is_read_only(judged):
@@ -102,6 +102,13 @@ def test_an_adapter_is_not_written_to_what_is_read_only(judged):
 @pytest.mark.parametrize("volume", [{"hostPath": {"path": "/"}}, {}, {**CLAIM, "nfs": {}}])
 def test_no_folder_of_the_nodes_and_one_kind_alone(judged, place, volume):
     assert "volumeSource" in judged(place(volume))
+
+
+@pytest.mark.parametrize("place", [data, results, adapter])
+def test_what_is_offered_in_place_of_a_hostpath_is_taken_there(judged, place):
+    said = judged(place({"hostPath": {"path": "/"}}))
+    for kind in said.partition("take one of ")[2].split(", "):
+        assert judged(place(of(kind))) == "", kind
 
 
 @pytest.mark.parametrize(

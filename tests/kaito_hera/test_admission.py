@@ -56,6 +56,24 @@ def test_warnings_are_what_stops_nothing():
     assert {problem.severity for problem in found} == {"warning"}
 
 
+@pytest.mark.parametrize(
+    ("preset", "size", "annotated", "offered"),
+    [
+        ("falcon-40b", "Standard_NC24ads_A100_v4", {}, True),
+        ("falcon-40b", "Standard_NC24ads_A100_v4", {"kaito.sh/bypass-resource-checks": ""}, False),
+        ("llama-3.3-70b-instruct", "Standard_NC24ads_A100_v4", {}, False),
+        ("falcon-40b", "Standard_NC4as_T4_v3", {}, False),
+        ("mistral-large-3-675b-instruct", "Standard_ND96isr_H200_v5", {}, False),
+    ],
+)
+def test_who_may_know_better_is_told_how_to_say_so(preset, size, annotated, offered):
+    made = making.edited(making.inference(annotations=annotated), instanceType=size)
+    made["inference"]["preset"]["name"] = preset
+    (said,) = [one for one in admission.problems(making.parsed(made), Settings()) if one.rule.name.startswith("V13")]
+    assert ("annotate the Workspace with kaito.sh/bypass-resource-checks" in said.message) is offered
+    assert said.message.partition("GiB; ")[2]
+
+
 POD = {"spec": {"containers": [{"name": "own", "image": "ACR_REPO_HERE.azurecr.io/IMAGE_NAME_HERE:0.0.1"}]}}
 ADAPTERS = [{"source": {"name": "mine", "image": "ACR_REPO_HERE.azurecr.io/ADAPTER_HERE:1"}}]
 
