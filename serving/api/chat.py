@@ -162,7 +162,9 @@ def _request(options: Options, prompt: list[int], info: ModelInfo, *, whole: boo
     if not whole and len(prompt) + new > info.context > new:
         prompt = prompt[new - info.context :]
     if len(prompt) >= info.context:
-        raise errors.BadRequest(f"the prompt has {len(prompt)} tokens; the model takes {info.context} with its answer")
+        remedy = 'set handle_long_generation to "hole"' if whole else f"ask for fewer than {info.context} new ones"
+        room = f"the model takes {info.context} with its answer"
+        raise errors.BadRequest(f"the prompt has {len(prompt)} tokens; {room}: shorten it, or {remedy}")
     new = min(new, info.context - len(prompt))
     least = max(0, options.min_new_tokens, options.min_length - len(prompt))
     stop = [options.eos_token_id] if isinstance(options.eos_token_id, int) else options.eos_token_id
@@ -173,21 +175,9 @@ def _request(options: Options, prompt: list[int], info: ModelInfo, *, whole: boo
         prompt=tuple(prompt),
         max_new_tokens=new,
         min_new_tokens=min(least, new),
-        sampling=supported(sampling, info, "generate_kwargs."),
+        sampling=refusals.check_sampling(sampling, info, within="generate_kwargs."),
         stop_ids=None if stop is None else frozenset(stop),
     )
-
-
-def supported(sampling: Sampling, info: ModelInfo, prefix: str = "") -> Sampling:
-    """`sampling`, or a refusal that names the first field that this engine does not honour."""
-    neutral = {"typical_p": 1.0, "repetition_penalty": 1.0, "num_beams": 1, "early_stopping": False}
-    for field in dataclasses.fields(sampling):
-        value = getattr(sampling, field.name)
-        optional = field.name not in ("do_sample", "temperature", "top_k", "top_p", "seed")
-        if optional and value not in (None, 0, neutral.get(field.name)) and field.name not in info.features:
-            unsupported = f"this engine ({info.kind}) does not support it; leave it out"
-            raise refusals.of_field(f"{prefix}{field.name}", value, unsupported)
-    return sampling
 
 
 def _numbered(request: Request, number: int) -> Request:

@@ -13,7 +13,6 @@ from fastapi.responses import StreamingResponse
 
 from serving import errors
 from serving.api import refusals
-from serving.api.chat import supported
 from serving.api.clients import while_connected
 from serving.api.openai_body import DEFAULT_CHAT_TOKENS, DEFAULT_COMPLETION_TOKENS, ChatBody, Common, CompletionBody
 from serving.engine.protocol import Request
@@ -83,7 +82,7 @@ class Answer:
 
     async def respond(self, http: fastapi.Request) -> Any:
         """The answer as an object, or as a stream whose beginning is known to be right."""
-        supported(self.request.sampling, self.service.require().engine.info)
+        refusals.check_sampling(self.request.sampling, self.service.require().engine.info)
         stream = self._pieces()
         if self.body.stream:
             first = await while_connected(http, anext(stream))  # what is wrong is said with a status

@@ -4,11 +4,13 @@ The same for all interfaces; `serving.app` gives it each one's shape. Validators
 those name Python's types and the branches of a union.
 """
 
+import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from serving import errors
+from serving.engine.protocol import ModelInfo, Sampling
 from serving.text.chat import TextRefused
 
 SHOWN = 120
@@ -71,6 +73,18 @@ def check_roles(roles: Sequence[str], known: Collection[str]) -> None:
     for at, role in enumerate(roles):
         if role not in known:
             raise of_field(f"messages[{at}].role", role, f"the roles are {', '.join(known)}")
+
+
+def check_sampling(sampling: Sampling, info: ModelInfo, *, within: str = "") -> Sampling:
+    """`sampling`, or a refusal of the first field that this engine does not honour."""
+    neutral = {"typical_p": 1, "repetition_penalty": 1, "length_penalty": 1, "num_beams": 1, "early_stopping": False}
+    always = ("do_sample", "temperature", "top_k", "top_p", "seed")
+    for field in dataclasses.fields(sampling):
+        value = getattr(sampling, field.name)
+        if value not in (None, 0, neutral.get(field.name)) and field.name not in (*always, *info.features):
+            unsupported = f"this engine ({info.kind}) does not support it; leave it out"
+            raise of_field(f"{within}{field.name}", value, unsupported)
+    return sampling
 
 
 def shown(value: object) -> str:

@@ -73,6 +73,12 @@ def test_max_length_counts_the_prompt_and_max_new_tokens_wins(chat):
     assert last(chat).max_new_tokens == 50
 
 
+def test_keywords_that_ask_for_nothing_are_taken(chat):
+    assert (
+        chat.chat("Hi", length_penalty=1.0, penalty_alpha=None, no_repeat_ngram_size=0, num_beams=1).status_code == 200
+    )
+
+
 def test_min_length_counts_the_prompt(chat):
     chat.chat("Hi", min_length=15)
     assert last(chat).min_new_tokens == 15 - len(last(chat).prompt)
@@ -180,7 +186,9 @@ def test_answer_is_cut_to_what_the_model_can_hold(chat):
             {"prompt": "x" * 300}, "generate_kwargs.max_length is 200: it counts the prompt", id="long prompt"
         ),
         pytest.param(
-            {"prompt": "x" * 2000, "generate_kwargs": {"max_new_tokens": 5}}, "the model takes 1000", id="too long"
+            {"prompt": "x" * 2000, "generate_kwargs": {"max_new_tokens": 5}},
+            'the model takes 1000 with its answer: shorten it, or set handle_long_generation to "hole"',
+            id="too long",
         ),
         pytest.param(
             {"prompt": "x", "handle_long_generation": "cut"}, 'handle_long_generation is "cut": it must be', id="hole"
