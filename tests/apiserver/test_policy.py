@@ -157,7 +157,8 @@ def test_the_operator_s_own_writes_are_not_judged_nor_warned_of(cluster, apply, 
     cluster.patch(clusters.WORKSPACE, "w", namespace, {"metadata": {"finalizers": None}})
 
 
-LONGEST = 2048
+LONGEST = f"{'a.' * 120}azurecr.io/{'a-b_c/' * 42}a:{'t' * 128}"
+"""An image: a host, 253 letters of path and a tag."""
 
 
 def longest_tuning():
@@ -165,15 +166,14 @@ def longest_tuning():
     workspace = making.tuning()
     urls = [f"https://{'a.' * 120}example.com/{number:02}/" for number in range(64)]
     workspace["tuning"]["input"]["urls"] = [url + "x" * (937 - len(url)) for url in urls]
-    workspace["tuning"]["output"]["image"] = "team.azurecr.io/" + "/".join(["a-b_c"] * 330)
+    workspace["tuning"]["output"]["image"] = LONGEST
     return workspace
 
 
 def longest_serving():
     workspace = making.inference()
-    image = "team.azurecr.io/" + "a" * 1980 + ":tag"
     adapters = [
-        {"source": {"name": f"{number}" + "n" * 250, "image": image, "imagePullSecrets": ["s" * 253] * 10}}
+        {"source": {"name": f"{number}" + "n" * 250, "image": LONGEST, "imagePullSecrets": ["s" * 253] * 10}}
         for number in range(10)
     ]
     workspace["inference"]["adapters"] = adapters
