@@ -19,7 +19,7 @@ FOLDER = Path("/etc/kaito-hera/settings")
 def _yaml(value: Any) -> Any:
     try:
         return yaml.safe_load(value) if isinstance(value, str) else value
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"is not YAML: {error}") from error
 
 

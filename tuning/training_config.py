@@ -227,7 +227,7 @@ class _Loader(yaml.SafeLoader):
 def _sections(text: str) -> dict[str, dict[str, Any]]:
     try:
         document = yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"training_config.yaml: this is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict) or "training_config" not in document:
         raise ValueError(

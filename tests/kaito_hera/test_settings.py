@@ -29,7 +29,7 @@ def test_all_else_is_text_as_it_stands():
     assert (read.version, read.hf_offline, read.start_timeout_seconds) == ("1.10", True, 900)
 
 
-@pytest.mark.parametrize("text", ["{tenantId: t", "tenantId", "tenantId: t"])
+@pytest.mark.parametrize("text", ["{tenantId: t", "tenantId", "tenantId: t", "[" * 20_000])
 def test_what_is_no_such_setting_is_an_error(text):
     with pytest.raises(pydantic.ValidationError, match="azure"):
         Settings.of({"azure": text})

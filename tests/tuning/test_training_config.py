@@ -174,6 +174,7 @@ def test_numbers_that_yaml_takes_for_text():
         ("LoraConfig: {r: 8}", "the top key training_config is missing, found {'LoraConfig': {'r': 8}}"),
         ("", "the top key training_config is missing, found None"),
         ("training_config: {", "this is no YAML"),
+        ("[" * 20_000, "this is no YAML"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_its_value_and_the_way_out(text, words):

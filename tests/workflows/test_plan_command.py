@@ -128,6 +128,8 @@ def test_a_region_that_nobody_knows_is_a_usage_error(kaito_hera, capsys, command
         ("kind: Secret\nmetadata: {name: a}", "has no Workspace, it has Secret a"),
         ("", "has no Workspace"),
         ("[" * 10_000, "is no YAML"),
+        ('kind: "\\ud800"', "half of a character"),
+        ('{kind: ConfigMap, data: {"\\udfff": x}}', "half of a character"),
         ("a: &a [*a]\nkind: Workspace", "unfolds to"),
         ("kind: Workspace\nbinary: !!binary aGVsbG8=", "has a bytes"),
     ],
@@ -165,6 +167,12 @@ def test_a_setting_with_a_slip_is_named(tmp_path, name, text):
     assert end.returncode == 2
     assert f"setting {name}: " in end.stderr
     assert text.strip("[]") in end.stderr
+
+
+def test_what_is_not_looked_at_is_named_without_what_a_terminal_obeys(kaito_hera):
+    workspace = (PLANS / "too-small.yaml").read_text()
+    end = process("-", stdin=f'{workspace}\n---\n{{kind: "Secret\\e[2J", metadata: {{name: s}}}}\n')
+    assert "not looked at: Secret\\x1b[2J s" in end.stderr
 
 
 def test_the_readme_shows_what_is_printed(kaito_hera, tmp_path):

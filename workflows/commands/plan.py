@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kaito_hera.intent import Parts
-from kaito_hera.paper import Paper
+from kaito_hera.paper import Paper, inert
 from kaito_hera.settings import Settings
 from workflows.commands import printing
 from workflows.outlook import Outlooks, documents, judging, text
@@ -51,7 +51,7 @@ def _of_file(arguments: argparse.Namespace) -> Outlooks:
         has = ", ".join(beside.others) or "nothing that is one"
         raise UnreadableError(f"{source}: has no Workspace, it has {has}")
     if beside.others:
-        print(f"note: {source}: not looked at: {', '.join(beside.others)}", file=sys.stderr)
+        print(inert(f"note: {source}: not looked at: {', '.join(beside.others)}"), file=sys.stderr)
     settings = documents.settings(arguments.settings) if arguments.settings else beside.settings()
     return _judged(beside, settings or Settings(), arguments.region)
 

@@ -143,11 +143,20 @@ def _refuse_bombs(documents: list[Any], source: str) -> None:
             limit = f"more than {_MOST:,} values" if count > _MOST else f"more than {_DEEPEST} levels"
             raise UnreadableError(f"{source}: unfolds to {limit}, which no manifest has")
         if isinstance(value, dict):
-            todo.extend((each, depth + 1) for each in value.values())
+            todo.extend((each, depth + 1) for pair in value.items() for each in pair)
         elif isinstance(value, list):
             todo.extend((each, depth + 1) for each in value)
-        elif not isinstance(value, str | int | float | None):
+        elif isinstance(value, str):
+            _refuse_halves(value, source)
+        elif not isinstance(value, int | float | None):
             raise UnreadableError(f"{source}: has a {type(value).__name__}, which JSON has not; write it as text")
+
+
+def _refuse_halves(text: str, source: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as cause:
+        raise UnreadableError(f"{source}: {ascii(text)[:60]} has half of a character; write it whole") from cause
 
 
 def _data(obj: dict[str, Any]) -> dict[str, str]:
