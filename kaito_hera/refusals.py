@@ -4,10 +4,11 @@ Sizes and memory are left to `sizing`, which knows more of them: the config, and
 """
 
 import datetime
+import difflib
 
 from artifacts.addresses import AddressRefused, Policy, split
 from kaito_hera import admission, errors, models
-from kaito_hera.admission import addresses, images, sizes
+from kaito_hera.admission import addresses, images, sizes, words
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.findings import Finding
 from kaito_hera.settings import NO_AZURE, Settings
@@ -23,9 +24,17 @@ def findings(workspace: Workspace, settings: Settings, on: datetime.date) -> lis
         if problem.rule.name not in _OF_SIZES:
             field, _, text = problem.message.partition(": ")
             fatal = problem.severity == "error" or problem.rule.name == images.UNREPLACED
-            found.append(Finding(problem.error, field, text, fatal=fatal))
-    found += [*_strange(workspace), *models.notes(workspace), *_of_serving(workspace)]
+            close = _close(field) if problem.rule.name == words.STRANGE and ": write" not in text else ""
+            found.append(Finding(problem.error, field, text, close, fatal=fatal))
+    found += [*models.notes(workspace), *_of_serving(workspace)]
     return [*found, *_of_settings(settings)]
+
+
+def _close(field: str) -> str:
+    """An annotation that may be meant."""
+    known = [f"metadata.annotations[{annotation.key}]" for annotation in annotations.KNOWN]
+    close = difflib.get_close_matches(field, known, 1, 0.9)
+    return f"did you mean {close[0].partition('[')[2].rstrip(']')}?" if close else ""
 
 
 def _of_settings(settings: Settings) -> list[Finding]:
@@ -65,11 +74,3 @@ def _of_serving(workspace: Workspace) -> list[Finding]:
         for at, adapter in enumerate(workspace.adapters)
         if adapter.source.volume_source
     ]
-
-
-def _strange(workspace: Workspace) -> list[Finding]:
-    """Annotations under KAITO's name that no release of it has."""
-    known = {annotation.key for annotation in annotations.KNOWN}
-    ours = [key for key in workspace.metadata.annotations if key.partition("/")[0].endswith("kaito.sh")]
-    error, text = errors.InvalidWorkspaceError, "is not known here and has no effect"
-    return [Finding(error, f"metadata.annotations[{key}]", text, fatal=False) for key in ours if key not in known]

@@ -108,6 +108,33 @@ def _misspelled(known: Annotation, path: str, exact: str) -> Rule:
     )
 
 
+_OURS = "(?:[^/]*[.])?kaito[.]sh/.*"
+_KEYS = tuple(known.key for known in KNOWN)
+_MEANT = {annotations.letters(key): key for key in _KEYS}
+_STRANGE = "is not known here and has no effect"
+STRANGE = "V8 unknown annotation"
+
+
+def _strange(case: Case) -> list[str]:
+    given = case.workspace.metadata.annotations
+    bad = [key for key in given if matches(_OURS, key) and key not in (*_KEYS, *annotations.OTHERS)]
+    if not bad:
+        return []
+    key, more = min(bad), f"; {len(bad) - 1} more like it" if len(bad) > 1 else ""
+    meant = _MEANT.get(annotations.letters(key), "")
+    return [f"metadata.annotations[{key}]: {_STRANGE}{f': write {meant}' if meant else ''}{more}"]
+
+
+_MEANT_CEL = "{" + ", ".join(f"'{text}': '{key}'" for text, key in _MEANT.items()) + "}"
+_LETTERS = "lowerAscii().replace('-', '').replace('_', '')"
+_STRANGE_CEL = (
+    f"[{_ANNOTATIONS}.map(k, k).filter(k, {matching(_OURS, 'k')} && !(k in {_list((*_KEYS, *annotations.OTHERS))}))]"
+    f".filter(bad, size(bad) > 0).map(bad, 'metadata.annotations[' + bad.min() + ']: {_STRANGE}'"
+    f" + [{_MEANT_CEL}[?bad.min().{_LETTERS}].orValue('')].map(m, m == '' ? '' : ': write ' + m)[0]"
+    " + (size(bad) > 1 ? '; ' + string(size(bad) - 1) + ' more like it' : ''))"
+)
+
+
 _PART = "[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _DOMAIN = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:[.][a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
 _KEY = f"(?:{_DOMAIN}/)?{_PART}"
@@ -186,6 +213,7 @@ _VOLUMES = f"{POD.removesuffix('[0]')}.map(p, type(p.?volumes.orValue(0)) == lis
 
 RULES = (
     *_annotation_rules(),
+    Rule(STRANGE, ("metadata.annotations",), _STRANGE_CEL, _strange, severity="warning"),
     Rule(
         "V9 labels",
         ("resource.labelSelector",),

@@ -76,6 +76,9 @@ KNOWN = (
 )
 """All of KAITO's, v0.0.1 to v0.12, and ours."""
 
+OTHERS = ("kaito.sh/upgrade-start-time",)
+"""What KAITO writes by itself: nobody has misspelt it."""
+
 EXACT = {ENABLE_LB: "True"}
 """Those that KAITO honours in one spelling alone: what it left without effect must not open a Service to the world."""
 
@@ -91,6 +94,11 @@ _LOWER = {letter: letter + 32 for letter in range(ord("A"), ord("Z") + 1)}
 def plain(value: str) -> str:
     """A value as it is compared: without spaces around it, in lower case, by the API server's idea of both."""
     return lower(value.strip(_SPACES))
+
+
+def letters(key: str) -> str:
+    """A key by which a slip in capitals, dashes or underscores is seen."""
+    return lower(key).replace("-", "").replace("_", "")
 
 
 def lower(text: str) -> str:

@@ -142,6 +142,8 @@ ANNOTATIONS = {
     "idle class": ("metadata.annotations", _annotation("node-class-name", "x")),
     "mode": ("metadata.annotations", _annotation("performance-mode", "turbo", "throughput", "Balanced")),
     "mode bad": ("metadata.annotations", _annotation("performance-mode", "turbo", "")),
+    "strange": ("metadata.annotations", [{"kaito.sh/Enable_LB": "", "x.kaito.sh/y": ""}, {"kaito.sh/w": "v"}]),
+    "known": ("metadata.annotations", [{"kaito.sh/upgrade-start-time": "", "notkaito.sh/y": "", "kaito.io/z": ""}]),
     "local": ("metadata.annotations", _annotation("use-local-weights", "true", "TRUE ")),
     "local bad": ("metadata.annotations", _annotation("use-local-weights", "yes", "")),
     **{

@@ -184,7 +184,7 @@ def longest_serving():
 
 def whole_pod():
     """A pod with as much in it as an object may have."""
-    container = {"image": "a.io/b:1", "env": [{"name": f"E{n}", "value": "v" * 200} for n in range(100)]}
+    container = {"image": LONGEST, "env": [{"name": f"E{n}", "value": "v" * 200} for n in range(100)]}
     volumes = [{"name": f"v{n}", "emptyDir": {}} for n in range(500)]
     return own_pod(containers=[{"name": f"c{n}", **container} for n in range(20)], volumes=volumes)
 

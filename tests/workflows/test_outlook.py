@@ -136,9 +136,24 @@ def test_what_a_strict_apply_refuses_of_metadata_is_an_error(metadata, field, re
     assert error.remedy.startswith(remedy)
 
 
-def test_an_annotation_that_nobody_knows_is_said():
-    [warning] = judged(making.inference(annotations={"kaito.sh/runtim": "vllm"})).warnings
-    assert warning.field == "metadata.annotations[kaito.sh/runtim]"
+@pytest.mark.parametrize(
+    ("key", "remedy"),
+    [
+        ("kaito.sh/runtim", "did you mean kaito.sh/runtime?"),
+        ("kaito.sh/enable_LB", ""),
+        ("kaito.sh/no-such-thing", ""),
+        ("karpenter.kaito.sh/x", ""),
+    ],
+)
+def test_an_annotation_that_nobody_knows_is_said(key, remedy):
+    [warning] = judged(making.inference(annotations={key: "vllm"})).warnings
+    assert (warning.field, warning.remedy) == (f"metadata.annotations[{key}]", remedy)
+    assert warning.problem.endswith("write kaito.sh/enablelb") is ("LB" in key)
+
+
+@pytest.mark.parametrize("key", ["kaito.sh/upgrade-start-time", "workspace.kaito.io/hash", "notkaito.sh/runtim"])
+def test_of_annotations_that_others_write_nothing_is_said(key):
+    assert judged(making.inference(annotations={key: "x"})).warnings == ()
 
 
 def test_the_operators_template_is_the_config_of_a_workspace_without_one():
