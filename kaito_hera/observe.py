@@ -183,7 +183,7 @@ def _serving(view: View, tuned: str) -> ServingStatus | None:
     reached, before, attempt = view.satisfied.serve, view.before.serving, view.before.workflow
     if not reached:
         return None
-    asked = _adapters(view.workspace, tuned)
+    asked = adapters(view.workspace, tuned)
     if not view.is_updating:
         return ServingStatus(generation=view.workspace.metadata.generation, adapters=asked)
     if before is None or reached != view.before.satisfied.serve:  # and edited since: with which adapters nobody knows
@@ -194,7 +194,8 @@ def _serving(view: View, tuned: str) -> ServingStatus | None:
     return before
 
 
-def _adapters(workspace: Workspace, tuned: str) -> tuple[ServedAdapter, ...]:
+def adapters(workspace: Workspace, tuned: str) -> tuple[ServedAdapter, ...]:
+    """The adapters that are to be served: the user's and the one that is tuned, known by its digest (`tuned`)."""
     listed = [
         ServedAdapter(name=source.name, strength=strength, source=source.image or (volume.label if volume else ""))
         for source, strength in ((adapter.source, adapter.strength) for adapter in workspace.adapters)

@@ -3,15 +3,16 @@
 import datetime
 from typing import Any, NamedTuple
 
-from kaito_hera import status
-from kaito_hera.status import Condition, NodesStatus, Status
+import pydantic
+
+from kaito_hera import observe, status
+from kaito_hera.api import Workspace
+from kaito_hera.status import Condition, NodesStatus, ServedAdapter, Status
 
 _BAR = 24  # characters
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _MARKS = {"True": "✔", "False": "·", "Unknown": "?"}
 _SUMMARIES = frozenset({status.RECONCILING, status.STALLED, status.READY, status.WORKSPACE_SUCCEEDED})
-_WAITS = frozenset({"RetryPending", "EngineNotResponding", "EngineIncompatible"})
-"""Reasons of Reconciling that no other line tells."""
 
 
 class Line(NamedTuple):
@@ -92,6 +93,8 @@ def _conditions(seen: Status) -> list[Line]:
 
 def _condition(condition: Condition, *, repeats: bool) -> Line:
     bare = f"  {_MARKS[condition.status]} {condition.type}"
+    if condition.status == "True" and condition.message:  # why is told by another line
+        return _line(f"  {_MARKS['True']} {condition.type:<19} {condition.message.partition(': ')[0]}")
     if condition.status == "True" or repeats:
         return _line(bare)
     text = f"  {_MARKS[condition.status]} {condition.type:<19} {condition.reason}: {condition.message}".rstrip(": ")
@@ -106,9 +109,9 @@ def _repeats(condition: Condition, shown: list[Condition]) -> bool:
 
 
 def _next(seen: Status) -> list[Line]:
-    """When or why it goes on, where that is not just the step that runs."""
+    """When or why it goes on, where that is not just the step that runs, and what is to be done where it does not."""
     waits = seen.condition(status.RECONCILING)
-    if waits is None or waits.reason not in _WAITS:
+    if waits is None or waits.reason == "Progressing" or not waits.message:
         return []
     text = waits.message
     for condition in seen.conditions:  # whose line says already why the attempt failed
@@ -191,21 +194,28 @@ def _cost(nodes: NodesStatus, now: datetime.datetime) -> str:
 
 
 def _answers(workspace: dict[str, Any], seen: Status) -> list[Line]:
-    """How to ask the server, once it answers."""
+    """How to ask the server, once it answers, for what it was rolled out with; and what it is still to get."""
     if not seen.is_true(status.INFERENCE_READY):
         return []
-    name, namespace = workspace["metadata"]["name"], workspace["metadata"]["namespace"]
-    tuning, inference = workspace.get("tuning"), workspace.get("inference") or {}
-    adapters = [_adapter(one) for one in inference.get("adapters") or []] + ([f"{name} x 1.0"] if tuning else [])
-    preset = (tuning or inference).get("preset")
+    address = f"http://{workspace['metadata']['name']}.{workspace['metadata']['namespace']}"
+    preset = (workspace.get("tuning") or workspace.get("inference") or {}).get("preset")
     if preset is None:
-        return [_line(f"  answers   http://{name}.{namespace}")]
-    model = preset["name"] + (f", adapters {', '.join(adapters)}" if adapters else "")
-    return [_line(f"  answers   http://{name}.{namespace} (/chat, /v1)  model: {model}")]
+        return [_line(f"  answers   {address}")]
+    taken = seen.serving.adapters if seen.serving else ()
+    served = [f"{one.name} x {one.strength}" for one in taken]
+    model = preset["name"] + (f", adapters {', '.join(served)}" if served else "")
+    lines = [_line(f"  answers   {address} (/chat, /v1)  model: {model}")]
+    asked = (f"{one.name} x {one.strength}" for one in _asked(workspace, seen) if one not in taken)
+    lacking = ", ".join(f"another {one}" if one in served else one for one in asked)
+    return [*lines, _line(f"  asked     adapters {lacking}: not served yet")] if lacking else lines
 
 
-def _adapter(adapter: dict[str, Any]) -> str:
-    return f"{adapter['source']['name']} x {adapter.get('strength', '1.0')}"
+def _asked(workspace: dict[str, Any], seen: Status) -> tuple[ServedAdapter, ...]:
+    """The adapters that are to be served; none of a Workspace that is refused."""
+    try:
+        return observe.adapters(Workspace.parse(workspace), seen.tuning.adapter_image if seen.tuning else "")
+    except pydantic.ValidationError:
+        return ()
 
 
 def _span(seconds: float) -> str:

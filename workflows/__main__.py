@@ -28,7 +28,7 @@ import yaml
 from artifacts.weights.errors import WeightsError
 from kaito_hera import crd, decide, errors, live, reference, settings, show, status
 from kaito_hera.api import Workspace
-from workflows.commands import model, presets, sizes
+from workflows.commands import model, presets, printing, sizes
 from workflows.commands import plan as foresight
 from workflows.outlook.documents import UnreadableError
 
@@ -40,8 +40,15 @@ _USAGE = 2
 
 def main() -> None:
     """Parse the command line and run one command."""
-    arguments = _parser().parse_args()
     try:
+        _run()
+    except BrokenPipeError:  # of `| head`
+        printing.stop()
+
+
+def _run() -> None:
+    try:
+        arguments = _parser().parse_args()
         arguments.run(arguments)
     except UnreadableError as error:
         print(f"kaito-hera: {error}", file=sys.stderr)
@@ -52,6 +59,8 @@ def main() -> None:
         sys.exit(f"{error.reason}: {error}")
     except ImportError as error:
         sys.exit(f"kaito-hera needs its operator's packages: pip install 'kaito-hera[operator]' ({error})")
+    finally:
+        sys.stdout.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,9 +102,7 @@ def _render(arguments: argparse.Namespace) -> None:
     except (OSError, yaml.YAMLError, AttributeError) as cause:
         raise errors.InvalidWorkspaceError(f"{file}: is not a readable Workspace manifest: {cause}") from cause
     except pydantic.ValidationError as cause:
-        first = cause.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise errors.InvalidWorkspaceError(f"{file}: {field}: {first['msg']} (seen: {first['input']!r})") from cause
+        raise errors.InvalidWorkspaceError(f"{file}: {_first(cause)}") from cause
     _warn(workspace, chosen)
     parts = decide.missing(workspace, status.Status(), live.Live(now=datetime.datetime.now(datetime.UTC)))
     _print_yaml(plan(workspace, chosen, attempt=1, parts=parts))
@@ -126,14 +133,13 @@ def _print_yaml(obj: object) -> None:
 def _show(arguments: argparse.Namespace) -> None:
     """Print it; with --watch go on until nothing is under way: in place on a terminal, else what changes."""
     from kaito_hera import cluster  # noqa: PLC0415
+    from workflows.commands import standing  # noqa: PLC0415
 
     connection = cluster.Cluster.connect()
     losses: list[float] = []
     before: list[show.Line] = []
     while True:
-        found = connection.get(cluster.WORKSPACE, arguments.name, arguments.namespace)
-        if found is None:
-            raise errors.InvalidWorkspaceError(f"Workspace {arguments.namespace}/{arguments.name} is not there")
+        found = standing.workspace(connection, arguments.name, arguments.namespace)
         seen = status.Status.of(found)
         if seen.tuning and seen.tuning.loss is not None and [seen.tuning.loss] != losses[-1:]:
             losses.append(seen.tuning.loss)
@@ -176,9 +182,21 @@ def _release(arguments: argparse.Namespace) -> None:
     from workflows import steps  # noqa: PLC0415
 
     del arguments
-    workspace = Workspace.model_validate_json(os.environ["WORKSPACE"])
-    chosen = settings.Settings.model_validate_json(os.environ["SETTINGS"])
+    try:
+        workspace = Workspace.model_validate_json(os.environ["WORKSPACE"])
+        chosen = settings.Settings.model_validate_json(os.environ["SETTINGS"])
+    except KeyError as cause:
+        hint = "a Job of the operator's sets it; to give back what a Workspace holds, delete the Workspace"
+        raise UnreadableError(f"${cause.args[0]} is not set: {hint}") from cause
+    except pydantic.ValidationError as cause:
+        raise UnreadableError(f"${cause.title.upper()}: {_first(cause)}") from cause
     steps.give_back(Run.open(workspace, chosen))
+
+
+def _first(cause: pydantic.ValidationError) -> str:
+    """The first thing that is wrong."""
+    first = cause.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']} (seen: {first['input']!r})".removeprefix(": ")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,12 @@ def test_a_workspace_that_nobody_knows_is_a_usage_error(namespace, planned):
         planned()
 
 
+def test_show_says_where_the_workspaces_are_listed(cluster, namespace):
+    asked = command._parser().parse_args(["show", "w", "-n", namespace])
+    with pytest.raises(UnreadableError, match=f"{namespace}/w is not there; `kubectl get workspaces -A` lists them"):
+        asked.run(asked)
+
+
 def test_its_config_map_is_read_beside_it(cluster, namespace, apply, planned):
     metadata = {"name": "mine", "namespace": namespace}
     cluster.create(clusters.CONFIG_MAP, {"metadata": metadata, "data": {"training_config.yaml": TRAINING}})

@@ -3,7 +3,17 @@ import pytest
 from kaito_hera import show, status
 from kaito_hera.observe import observe
 from kaito_hera.settings import Azure, Settings
-from kaito_hera.status import Condition, NodesStatus, Refusal, Status, StepStatus, TuningStatus, WorkflowStatus
+from kaito_hera.status import (
+    Condition,
+    NodesStatus,
+    Refusal,
+    ServedAdapter,
+    ServingStatus,
+    Status,
+    StepStatus,
+    TuningStatus,
+    WorkflowStatus,
+)
 from tests import making
 
 AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
@@ -151,7 +161,8 @@ def test_what_stopped_everything_is_marked_and_said_once_and_the_rest_is_bare():
     lines = failed("UnknownPreset", "inference.preset.name: no gpt-9", retryable=False).splitlines()
     assert lines[1] == "  ✘ PreflightSucceeded  UnknownPreset: inference.preset.name: no gpt-9"
     assert lines[2:6] == ["  · NodeClaimReady", "  · ResourceReady", "  · InferenceReady", "  · WorkspaceReady"]
-    assert "next" not in "\n".join(lines)
+    again = 'kubectl -n team annotate workspace w --overwrite kaito.sh/retry="$(date)"'
+    assert lines[6] == f"  next      edit the Workspace, or, once what is wrong was mended elsewhere: {again}"
 
 
 def test_a_stop_that_no_condition_carries_has_its_own_line():
@@ -170,16 +181,46 @@ def test_the_summary_does_not_repeat_another_line():
     assert "  · WorkspaceReady\n" in text
 
 
+def answering(*adapters, **more):
+    """The status of a server that was rolled out with these adapters: name, strength, source."""
+    taken = tuple(ServedAdapter(name=name, strength=strength, source=source) for name, strength, source in adapters)
+    true = condition(status.INFERENCE_READY, "True", "WorkspaceInferenceStatusSuccess")
+    return Status(conditions=(true,), serving=ServingStatus(generation=1, adapters=taken), **more)
+
+
+MODEL = "  answers   http://w.team (/chat, /v1)  model: phi-3-mini-4k-instruct"
+
+
 def test_a_server_that_answers_says_how_to_ask_it():
-    ready = Status(conditions=(condition(status.INFERENCE_READY, "True", "WorkspaceInferenceStatusSuccess"),))
-    model = "  answers   http://w.team (/chat, /v1)  model: phi-3-mini-4k-instruct"
-    assert model == shown(making.inference(), ready).splitlines()[-1]
-    assert f"{model}, adapters w x 1.0" == shown(making.tuning(), ready).splitlines()[-1]
-    adapters = [{"source": {"name": "a", "image": "i"}, "strength": "0.5"}, {"source": {"name": "b", "image": "i"}}]
-    inference = {**making.inference()["inference"], "adapters": adapters}
-    text = shown(making.edited(making.inference(), inference=inference), ready)
-    assert f"{model}, adapters a x 0.5, b x 1.0" == text.splitlines()[-1]
+    assert shown(making.inference(), answering()).splitlines()[-1] == MODEL
+    tuned = answering(("w", "1.0", "x@sha256:1"), tuning=TuningStatus(adapter_image="x@sha256:1"))
+    assert shown(making.tuning(), tuned).splitlines()[-1] == f"{MODEL}, adapters w x 1.0"
     assert "answers" not in shown(making.inference(), Status())
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [("i:1", "b x 1.0"), ("i:2", "another a x 0.5, b x 1.0")],
+    ids=["one more", "another of that name"],
+)
+def test_adapters_that_are_asked_for_and_not_rolled_out_are_told_apart(source, told):
+    adapters = [{"source": {"name": "a", "image": source}, "strength": "0.5"}, {"source": {"name": "b", "image": "i"}}]
+    workspace = making.edited(making.inference(), inference={**making.inference()["inference"], "adapters": adapters})
+    lines = shown(workspace, answering(("a", "0.5", "i:1"))).splitlines()
+    assert lines[-2:] == [f"{MODEL}, adapters a x 0.5", f"  asked     adapters {told}: not served yet"]
+    assert shown(making.edited(workspace, count=0), answering(("a", "0.5", "i:1"))).splitlines()[-1] == lines[-2]
+
+
+def test_an_adapter_that_is_being_tuned_anew_is_not_the_one_that_answers():
+    lines = shown(making.tuning(), answering(("w", "1.0", "x@sha256:1"), tuning=TuningStatus())).splitlines()
+    assert lines[-2:] == [f"{MODEL}, adapters w x 1.0", "  asked     adapters another w x 1.0: not served yet"]
+
+
+def test_what_an_update_leaves_standing_is_told_without_its_step():
+    said = "generation 1 is served, generation 2 not yet: step roll-out"
+    ready = condition(status.WORKSPACE_READY, "True", "workspaceReady", said)
+    text = shown(making.inference(), Status(conditions=(ready,)))
+    assert text.splitlines()[1] == "  ✔ WorkspaceReady      generation 1 is served, generation 2 not yet"
 
 
 def training(step, *, age):

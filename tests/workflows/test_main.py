@@ -56,3 +56,29 @@ def test_without_the_operators_packages_it_says_which_to_install(tmp_path):
     hint = "kaito-hera needs its operator's packages: pip install 'kaito-hera[operator]'"
     assert rendered.stderr.startswith(hint)
     assert "Traceback" not in rendered.stderr
+
+
+@pytest.mark.parametrize("arguments", [("crd",), ("crd", "--reference")], ids=["more than a buffer", "less"])
+def test_whoever_stops_reading_hears_no_more(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does, at the latest moment that is the same each time
+    command = [sys.executable, "-m", "workflows", *arguments]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, "$WORKSPACE is not set"),
+        ({"WORKSPACE": "{}"}, "$WORKSPACE: "),
+        ({"WORKSPACE": "oops"}, "$WORKSPACE: Invalid JSON"),
+    ],
+    ids=["nothing", "too little", "no JSON"],
+)
+def test_a_release_of_nothing_is_a_usage_error(environment, said):
+    ended = kaito_hera("release", **environment)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"kaito-hera: {said}")
+    assert len(ended.stderr.splitlines()) == 1

@@ -38,5 +38,10 @@ def show(body: Part, lines: Sequence[str], output: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has seen enough; nor may the interpreter's last flush complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        stop()
+
+
+def stop() -> None:
+    """Print no more: whoever read has seen enough, and the interpreter's last flush may not complain either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -24,9 +24,7 @@ from workflows.outlook.documents import Documents, UnreadableError
 def read(name: str, namespace: str) -> tuple[Documents, Settings, Parts | None]:
     """The Workspace with its ConfigMap, the settings, and what is left to do; raises UnreadableError."""
     cluster = Cluster.connect()
-    found = cluster.get(clusters.WORKSPACE, name, namespace)
-    if found is None:
-        raise UnreadableError(f"Workspace {namespace}/{name} is not there; `kubectl get workspaces -A` lists them")
+    found = workspace(cluster, name, namespace)
     settings = _settings(cluster)
     config_maps: dict[tuple[str, str], dict[str, str]] = {}
     for where, config_map in _config_maps(found, settings):
@@ -34,6 +32,14 @@ def read(name: str, namespace: str) -> tuple[Documents, Settings, Parts | None]:
         if obj:
             config_maps[where, config_map] = obj.get("data") or {}
     return Documents((found,), config_maps), settings, _parts(cluster, found)
+
+
+def workspace(cluster: Cluster, name: str, namespace: str) -> dict[str, Any]:
+    """The Workspace as it is stored; raises UnreadableError where there is none."""
+    found = cluster.get(clusters.WORKSPACE, name, namespace)
+    if found is None:
+        raise UnreadableError(f"Workspace {namespace}/{name} is not there; `kubectl get workspaces -A` lists them")
+    return found
 
 
 def _config_maps(found: dict[str, Any], settings: Settings) -> list[tuple[str, str]]:
@@ -57,9 +63,9 @@ def _settings(cluster: Cluster) -> Settings:
 def _parts(cluster: Cluster, found: dict[str, Any]) -> Parts | None:
     """What is left to do, as the operator would see it; None where that cannot be read."""
     try:
-        workspace, seen = Workspace.parse(found), Status.of(found)
-        labels = clusters.selector({names.UID: workspace.metadata.uid})
-        deployments = cluster.items(clusters.DEPLOYMENT, workspace.metadata.namespace, labels=labels)
+        parsed, seen = Workspace.parse(found), Status.of(found)
+        labels = clusters.selector({names.UID: parsed.metadata.uid})
+        deployments = cluster.items(clusters.DEPLOYMENT, parsed.metadata.namespace, labels=labels)
         nodes = [cluster.get(clusters.NODE, name) for name in seen.worker_nodes]
     except (errors.ForbiddenError, pydantic.ValidationError):
         return None
@@ -68,7 +74,7 @@ def _parts(cluster: Cluster, found: dict[str, Any]) -> Parts | None:
         deployments=tuple(deployments),
         nodes=tuple(node for node in nodes if node),
     )
-    return decide.missing(workspace, seen, there)
+    return decide.missing(parsed, seen, there)
 
 
 def _may(cluster: Cluster, kind: clusters.Kind, name: str, namespace: str) -> dict[str, Any] | None:
