@@ -130,7 +130,7 @@ class Tree:
         if pieces[-1] == OPAQUE:
             self._remove(folder)
         elif pieces[-1].startswith(WHITEOUT):
-            self._remove("/".join([*pieces[:-1], pieces[-1].removeprefix(WHITEOUT)]))
+            self._remove("/".join([*pieces[:-1], _whited_out(pieces[-1])]))
         elif (most := self._cap(name)) is not None:
             self._write(archive, member, name, most)
         elif self._cap(f"{name}/x") is not None:
@@ -237,9 +237,18 @@ def _pieces(name: str) -> list[str]:
     return pieces
 
 
+def _whited_out(piece: str) -> str:
+    """What a whiteout of this name removes from its folder; raises Unusable where that is not one thing in it."""
+    name = piece.removeprefix(WHITEOUT)
+    if name in ("", ".", ".."):
+        raise errors.Unusable(f"the image has a whiteout named {piece!r}, which removes nothing of its folder")
+    return name
+
+
 def _is_long(name: str) -> bool:
-    """Whether no file system takes such a path."""
-    return len(os.fsencode(name)) > 2048 or any(len(os.fsencode(piece)) > 255 for piece in name.split("/"))
+    """Whether no file system takes such a path, or no sane image has one so deep."""
+    pieces = name.split("/")
+    return len(os.fsencode(name)) > 2048 or len(pieces) > 100 or any(len(os.fsencode(piece)) > 255 for piece in pieces)
 
 
 def _above(name: str) -> list[str]:

@@ -6,6 +6,7 @@ counted; what cannot be served is refused.
 
 import functools
 import re
+import reprlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,10 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 _DEFAULT_CONTEXT = 2048
 """For configs that name no longest position, as KAITO takes them."""
+_HIGHEST = 2**40
+"""No honest config has a larger number, and arithmetic with floats ends somewhere."""
+_LONGEST = 100
+"""Characters of a name that is told again: nobody vouches for what a config says."""
 _UNPACKED = 3.8
 """16-bit weights over mxfp4 ones, which the transformers runtime unpacks: 4.25 bits each."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -99,7 +104,7 @@ def _known_to_vllm() -> frozenset[str]:
 def _runtimes(hub_id: str, config: dict[str, Any], method: str | None) -> tuple[str, tuple[Runtime, ...]]:
     """The architecture, and what can serve it."""
     named = config.get("architectures")
-    if not isinstance(named, list) or not named or not isinstance(named[0], str):
+    if not isinstance(named, list) or not named or not isinstance(named[0], str) or len(named[0]) > _LONGEST:
         raise UnservableError(f"{hub_id}: config.json names no architectures; it is no language model of transformers")
     architecture, model_type = named[0], _model_type(config)
     if not architecture.endswith(_GENERATES):
@@ -120,7 +125,7 @@ def _runtimes(hub_id: str, config: dict[str, Any], method: str | None) -> tuple[
 
 
 def _model_type(part: dict[str, Any]) -> str:
-    return str(part.get("model_type"))
+    return str(part.get("model_type"))[:_LONGEST]
 
 
 def _text(config: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +140,7 @@ def _quantisation(hub_id: str, *parts: dict[str, Any]) -> str | None:
     for part in parts:
         found = part.get("quantization_config")
         if isinstance(found, dict) and found.get("quant_method"):
-            return str(found["quant_method"])
+            return str(found["quant_method"])[:_LONGEST]
         if found:
             raise UnservableError(f"{hub_id}: config.json's quantization_config names no quant_method")
     return None
@@ -158,8 +163,9 @@ def _number(hub_id: str, text: dict[str, Any], *names: str) -> int | None:
         value = text.get(name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            raise UnservableError(f"{hub_id}: config.json's {name} is {value!r}, not a whole number above 0")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _HIGHEST:
+            seen = reprlib.repr(value)
+            raise UnservableError(f"{hub_id}: config.json's {name} is {seen}, not a whole number from 1 to {_HIGHEST}")
         return value
     return None
 

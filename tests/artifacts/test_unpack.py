@@ -163,6 +163,11 @@ def test_headers_for_the_whole_archive_are_counted_together(tmp_path):
         pytest.param([("data/adapter_config.json", b" " * (1 << 21))], "1048576 are allowed", id="large"),
         pytest.param([("data/x", b""), ("data/x/y", b"")], "/data/x as a file and as a folder", id="both"),
         pytest.param([("data/" + 300 * "x", b"")], "a name of 305 characters", id="name"),
+        pytest.param([("data/" + 500 * "x/" + "x", b"")], "a name of 1006 characters", id="deep"),
+        pytest.param([CONFIG, ("data/.wh...", b"")], "a whiteout named '.wh...'", id="whiteout of the folder above"),
+        pytest.param([CONFIG, (".wh...", b"")], "a whiteout named '.wh...'", id="whiteout of the folder outside"),
+        pytest.param([CONFIG, ("data/.wh..", b"")], "a whiteout named '.wh..'", id="whiteout of the folder itself"),
+        pytest.param([CONFIG, ("data/.wh.", b"")], "a whiteout named '.wh.'", id="whiteout of nothing"),
         pytest.param([member("data", tarfile.SYMTYPE, link="/etc")], "/data in the image is not a folder", id="link"),
     ],
 )

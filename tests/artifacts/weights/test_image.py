@@ -104,9 +104,7 @@ def test_a_part_with_other_bytes_is_not_believed(wire, fetched, tmp_path):
 
 def test_an_image_that_is_not_there(registry, auth, tmp_path):
     model = Model(id="acme/tiny", revision="main", image=f"{registry.host}/team/none:1")
-    with pytest.raises(
-        errors.ModelNotFound, match=r"s\.image: the registry has no image .*team/none:1: 404"
-    ):
+    with pytest.raises(errors.ModelNotFound, match=r"s\.image: the registry has no image .*team/none:1: 404"):
         image.fetch(model, tmp_path, auth)
 
 
