@@ -122,21 +122,18 @@ def secret(cluster: clusters.Cluster, namespace: str, name: str, *, field: str) 
     if not _OBJECT.fullmatch(name):
         raise errors.InvalidWorkspaceError(f"{field}: {name!r} cannot be the name of a Secret; name your own")
     found = cluster.get(clusters.SECRET, name, namespace)
+    make = (
+        f"make it with `kubectl -n {namespace} create secret docker-registry {name} --docker-server=HOST"
+        " --docker-username=USER --docker-password=PASSWORD`, it is looked for again by itself"
+    )
     if found is None:
-        raise errors.SecretNotFoundError(
-            f"{field}: Secret {namespace}/{name} is missing; make it with"
-            f" `kubectl -n {namespace} create secret docker-registry {name} --docker-server=HOST"
-            " --docker-username=USER --docker-password=PASSWORD`, it is looked for again by itself"
-        )
+        raise errors.SecretNotFoundError(f"{field}: Secret {namespace}/{name} is missing; {make}")
     if _DOCKER_KEY not in found.get("data", {}):
-        raise errors.SecretInvalidError(
-            f"{field}: Secret {namespace}/{name} is of type {found.get('type')}, {_DOCKER} is needed"
-        )
+        problem = f"Secret {namespace}/{name} is of type {found.get('type')}, {_DOCKER} is needed"
+        raise errors.SecretInvalidError(f"{field}: {problem}; delete it and {make}")
     if not _has_auths(found["data"][_DOCKER_KEY]):
-        raise errors.SecretInvalidError(
-            f'{field}: the content of Secret {namespace}/{name} is not {{"auths": {{HOST: ...}}}}; make it anew with'
-            f" `kubectl -n {namespace} create secret docker-registry {name} ...`"
-        )
+        problem = f'the content of Secret {namespace}/{name} is not {{"auths": {{HOST: ...}}}}'
+        raise errors.SecretInvalidError(f"{field}: {problem}; delete it and {make}")
     return {_DOCKER_KEY: found["data"][_DOCKER_KEY]}
 
 

@@ -17,6 +17,7 @@ from serving.inference_config import InferenceConfig
 from tuning import training_config
 from tuning.training_config import Method, TrainingConfig
 
+MISSING = " is missing"
 _T = TypeVar("_T")
 Read = Callable[[str, str], Mapping[str, str] | None]
 """The data of a ConfigMap by its namespace and name; None where there is none."""
@@ -86,7 +87,8 @@ def inference(workspace: Workspace, model: presets.Preset | None, read: Read) ->
 def _text(read: Read, namespace: str, name: str, *, key: str, where: str) -> str:
     data = read(namespace, name)
     if data is None:
-        raise errors.ConfigMapNotFoundError(f"{where} is missing")
+        make = f"`kubectl -n {namespace} create configmap {name} --from-file={key}`"
+        raise errors.ConfigMapNotFoundError(f"{where}{MISSING}; make it with {make}, it is looked for again by itself")
     if key not in data:
         raise errors.ConfigInvalidError(f"{where} has no key {key}, it has {', '.join(data) or 'nothing'}")
     return data[key]

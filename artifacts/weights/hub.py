@@ -134,10 +134,11 @@ def refusal(model: Model, status: int, code: str, *, given: bool) -> errors.Weig
         return errors.ModelNotFound(f"{model.what}: the hub has the model, but not this revision")
     if code == "EntryNotFound":
         return errors.ModelUnusable(f"{model.what}: the repository has no config.json; it is no model of transformers")
-    if status == requests.codes.not_found or code == "RepoNotFound":
+    hidden = status == requests.codes.not_found or code == "RepoNotFound"
+    if hidden and not (given and model.known):  # a model that is known is there: it is hidden from this token
         why = f"the token in {secret} may not see it" if given else "it is private and needs a modelAccessSecret"
         return errors.ModelNotFound(f"{model.what}: is not on the hub, or {why}; correct {model.field}.name")
-    if status not in {401, 403}:
+    if status not in {401, 403} and not hidden:
         return errors.HubUnavailable(f"{model.what}: the hub answers {status}; it is asked again")
     if given:
         return errors.GatedModel(

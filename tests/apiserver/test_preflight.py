@@ -97,11 +97,16 @@ def test_a_secret_of_another_kind_is_told_with_what_is_needed(preflight, secret,
     assert str(refused.value).startswith("tuning.output.imagePushSecret: ")
     assert f"Secret {namespace}/push" in str(refused.value)
     assert words in str(refused.value)
+    assert f"delete it and make it with `kubectl -n {namespace} create secret docker-registry push" in str(
+        refused.value
+    )
 
 
 def test_a_missing_config_is_told_with_its_field(preflight, secret, namespace):
     secret()
-    with pytest.raises(errors.ConfigMapNotFoundError, match=f"tuning.config: ConfigMap {namespace}/mine is missing"):
+    make = f"make it with `kubectl -n {namespace} create configmap mine --from-file=training_config.yaml`"
+    missing = f"tuning.config: ConfigMap {namespace}/mine is missing; {make}"
+    with pytest.raises(errors.ConfigMapNotFoundError, match=missing):
         preflight(tuning_with(config="mine"))
 
 

@@ -82,7 +82,7 @@ def _read(config: Callable[[], configs.Config[_T]], defaults: _T) -> tuple[_T, l
         found = config()
     except errors.ConfigMapNotFoundError as cause:
         field, _, problem = str(cause).partition(": ")
-        problem = problem.replace("is missing", "is not among what was read: memory is that of the defaults")
+        problem = problem.partition(configs.MISSING)[0] + " is not among what was read: memory is that of the defaults"
         remedy = "put it into the same file, or name its file with --config"
         return defaults, [Finding(errors.ConfigMapNotFoundError, field, problem, remedy, fatal=False)]
     except errors.ConfigInvalidError as cause:

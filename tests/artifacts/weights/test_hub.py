@@ -86,7 +86,8 @@ def test_a_token_that_may_read_a_gated_model_is_enough(running, token):
         pytest.param("", model(), errors.GatedModel, ["is gated", "accept its terms", "modelAccessSecret"], id="none"),
         pytest.param("hf_x", model(secret="mine"), errors.GatedModel, ["the token in Secret mine"], id="other"),
         pytest.param("", model("acme/none"), errors.ModelNotFound, ["acme/none", "is not on the hub"], id="missing"),
-        pytest.param(GOOD, model("acme/none", secret="s"), errors.ModelNotFound, ["Secret s may"], id="hidden"),
+        pytest.param(GOOD, model("acme/none", secret="s"), errors.GatedModel, ["in Secret s (404 "], id="hidden"),
+        pytest.param(GOOD, model("acme/x", secret="s", known=False), errors.ModelNotFound, ["Secret s may"], id="any"),
         pytest.param(GOOD, model(revision="v9"), errors.ModelNotFound, ["not this revision"], id="revision"),
     ],
 )  # fmt: skip
