@@ -37,24 +37,17 @@ def await_answering(run: Run, server: Server | None, *, look: float = 2.0, patie
     server says of itself when trying again cannot help, ServerNotReadyError at the timeout.
     """
     cluster, workspace, timeout = run.cluster, run.workspace, rollout.deadline(run.workspace, run.settings)
-    metadata = workspace.metadata
     labels = clusters.selector(rollout.selector(workspace))
     began = time.monotonic()
     told = ""
     earlier: frozenset[str] | None = None
     while True:
-        page = cluster.page(clusters.POD, metadata.namespace, labels=labels)
-        deployment = cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace)
-        pods = [pod for pod in page["items"] if _counts(pod, metadata.name)]
-        kept = "" if server else _kept(pods, deployment)
-        unloaded, words = _hear(cluster, pods, server, deployment, patience) if server else (kept, Words())
+        page = cluster.page(clusters.POD, workspace.metadata.namespace, labels=labels)
+        waiting, words = _look(run, server, page["items"], patience)
         # What was said before this roll-out is about what it replaces: if it still holds, it will be said again.
         earlier = frozenset(words) if earlier is None else earlier
         if new := words.keys() - earlier:
             raise words[min(new)]
-        unready = _unready(deployment, "answer /health" if server else "are ready")
-        # A server that is not ready answers /v1/models all the same, and there it says why.
-        waiting = "; ".join(filter(None, (unready, unloaded if server or unready else "")))
         if not waiting:
             return
         if time.monotonic() - began > timeout:
@@ -62,20 +55,22 @@ def await_answering(run: Run, server: Server | None, *, look: float = 2.0, patie
         if waiting != told:
             told = waiting
             print(told, flush=True)
-        cluster.await_change(clusters.POD, metadata.namespace, page, labels=labels, seconds=look)
+        cluster.await_change(clusters.POD, workspace.metadata.namespace, page, labels=labels, seconds=look)
 
 
-def _hear(
-    cluster: clusters.Cluster,
-    pods: list[dict[str, Any]],
-    server: Server,
-    deployment: dict[str, Any] | None,
-    patience: float,
-) -> tuple[str, Words]:
-    """What the replicas lack, and what they say where trying again cannot help."""
+def _look(run: Run, server: Server | None, found: list[dict[str, Any]], patience: float) -> tuple[str, Words]:
+    """What is still waited for, and what the replicas say where trying again cannot help."""
+    cluster, metadata = run.cluster, run.workspace.metadata
+    deployment = cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace)
+    pods = [pod for pod in found if _counts(pod, metadata.name)]
+    unready = _unready(deployment, "answer /health" if server else "are ready")
+    if server is None:
+        kept = _kept(pods, deployment)
+        return "; ".join(filter(None, (unready, unready and kept))), {}
     _refresh(cluster, pods, server)
+    # A server that is not ready answers /v1/models all the same, and there it says why.
     unloaded, refusals = _ask(pods, server, deployment, patience)
-    return unloaded, _final_words(pods) | refusals
+    return "; ".join(filter(None, (unready, unloaded))), _final_words(pods) | refusals
 
 
 def _kept(pods: list[dict[str, Any]], deployment: dict[str, Any] | None) -> str:

@@ -75,15 +75,26 @@ def run(
     `read` turns a log line into progress, which becomes Argo's and, at most every `pause` seconds, an annotation on the
     Job. An API server that is away is waited for: the Job runs on without it, and giving up would end it.
     """
-    cluster, namespace, name = run.cluster, run.workspace.metadata.namespace, task.name
+    cluster, namespace = run.cluster, run.workspace.metadata.namespace
     try:
         cluster.create(clusters.JOB, manifest(run.workspace, task))
     except clusters.ConflictError:
-        pods.refuse_foreign(cluster.get(clusters.JOB, name, namespace), run.workspace, "Job")
-    patience = _Patience(f"Job {namespace}/{name}", run.settings.start_timeout_seconds)
+        pods.refuse_foreign(cluster.get(clusters.JOB, task.name, namespace), run.workspace, "Job")
     teller = _Teller(cluster, namespace, task, read=read, pause=pause) if read else None
-    pod: dict[str, Any] | None = None
+    job, pod = _await_end(run, task, teller, pause)
+    if teller:
+        teller.finish()
+    return _verdict(job, pod)
+
+
+def _await_end(
+    run: Run, task: Task, teller: "_Teller | None", pause: float
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The Job once it has ended, with its pod as it was last seen."""
+    cluster, namespace, name = run.cluster, run.workspace.metadata.namespace, task.name
+    patience = _Patience(f"Job {namespace}/{name}", run.settings.start_timeout_seconds)
     labels = f"batch.kubernetes.io/job-name={name}"
+    pod: dict[str, Any] | None = None
     while True:
         try:
             page = cluster.page(clusters.POD, namespace, labels=labels)
@@ -98,12 +109,9 @@ def run(
         if found is None:
             raise errors.SupersededError(f"Job {namespace}/{name} was deleted while it ran")
         if (pod and _phase(pod) in _ENDED) or _condition(found, "Failed") or _condition(found, "Complete"):
-            break
+            return found, pod
         patience.spend(pod)
         cluster.await_change(clusters.POD, namespace, page, labels=labels, seconds=pause)
-    if teller:
-        teller.finish()
-    return _verdict(found, pod)
 
 
 def exists(run: Run, task: Task) -> bool:
