@@ -19,6 +19,7 @@ AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group=
 AKS = Settings(node_provider="aks", azure=AZURE)
 BESIDE = documents.Documents((), {})
 OF_A_VOLUME = {"preset": {"name": "phi-4"}, "adapters": [{"source": {"name": "a", "volume": {"emptyDir": {}}}}]}
+UNQUOTED = {"preset": {"name": "phi-4"}, "adapters": [{"name": "a", "source": {"name": "a"}, "strength": 0.5}]}
 KINDS = {"serve": making.inference, "tune": making.tuning, "tune only": making.tuning_only}
 EITHER = (False, True)
 
@@ -228,6 +229,17 @@ def test_rules_are_told_all_at_once_with_what_can_be_read_of_the_rest():
         ({"inferenze": {}}, "inferenze", "did you mean inference?"),
         ({"apiVersion": None}, "apiVersion", "'None' is no version"),
         ({"inference": {"preset": {"nam": "x"}}}, "inference.preset.name", "is missing"),
+        ({"inference": UNQUOTED}, "inference.adapters[0].strength", 'write it in quotes: "0.5"'),
+        ({"inference": UNQUOTED}, "inference.adapters[0].name", "it belongs below inference.adapters[0].source"),
+        ({"inference": {"preset": "phi-4"}}, "inference.preset", "write {name: phi-4}"),
+        ({"inference": {"preset": {"adapters": []}}}, "inference.preset.adapters", "it belongs below inference"),
+        ({"resource": {"capacity": "spot"}}, "resource.capacity", "write a list: [spot]"),
+        ({"resource": {"count": "2"}}, "resource.count", "write it without quotes: 2"),
+        ({"spec": {"resource": 5}}, "spec", "write what is in it one level up"),
+        ({"resource": None, "spec": {"resource": 5}}, "resource", "5 cannot be used"),
+        ({"preset": {}}, "preset", "it belongs below inference or tuning"),
+        ({"urls": []}, "urls", "it belongs below tuning.input"),
+        ({"labels": {}}, "labels", "it belongs below metadata"),
         ({"inference": OF_A_VOLUME}, "inference.adapters[0].source.volume", "did you mean volumeSource?"),
         ({"inference": {"preset": {"name": "x" * 100_000}}}, "inference.preset.name", "..."),
     ],

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pydantic
+import pydantic.fields
 
 from kaito_hera import errors
 from kaito_hera.api import Model, Workspace
@@ -29,7 +30,8 @@ def parse(obj: dict[str, Any]) -> tuple[Workspace | None, list[Finding]]:
 
     What follows from a part that was left out is not said: the part is.
     """
-    found, left_out = [*_version(obj), *_metadata(obj)], set[Location]()
+    found, left_out = [*_version(obj), *_metadata(obj), *_spec(obj)], set[Location]()
+    obj = _lifted(obj)
     for _ in range(_TRIES):
         try:
             Workspace.parse(_anew(obj))
@@ -72,6 +74,19 @@ def _metadata(obj: dict[str, Any]) -> list[Finding]:
     return [*found, _finding("metadata.labels", f"{_shown(labels)} cannot be used", "each label is text: quote it")]
 
 
+def _spec(obj: dict[str, Any]) -> list[Finding]:
+    if "spec" not in obj:
+        return []
+    return [_finding("spec", "a Workspace has none", "write what is in it one level up, beside metadata")]
+
+
+def _lifted(obj: dict[str, Any]) -> dict[str, Any]:
+    """With what stands in a spec where it belongs, so that the rest of it is read too."""
+    spec = obj.get("spec")
+    rest = {key: value for key, value in obj.items() if key != "spec" and value is not None}
+    return {**spec, **rest} if isinstance(spec, dict) else rest
+
+
 def _follows(location: Location, left_out: set[Location]) -> bool:
     """Whether this is about something around or at what was left out before."""
     return any(gone[: len(location)] == location for gone in left_out)
@@ -108,7 +123,22 @@ def _findings(problem: Any) -> list[Finding]:
         return [_finding(field, f"{seen} is not known", f"write {problem['ctx']['expected']}")]
     if kind == "string_pattern_mismatch":
         return [_finding(field, f"{seen} cannot be used", _description(location))]
-    return [_finding(field, f"{seen} cannot be used", said.replace("Input should be", "it must be"))]
+    remedy = _written(kind, problem["input"], location) or said.replace("Input should be", "it must be")
+    return [_finding(field, f"{seen} cannot be used", remedy)]
+
+
+def _written(kind: str, value: object, location: Location) -> str:
+    """How a value of another type is to be written, as far as it is plain what is meant."""
+    text = _shown(value).strip("'")
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return f'it is text, write it in quotes: "{str(value).lower()}"'
+    if kind in {"int_type", "bool_type"} and (text.isdecimal() or text in {"true", "false"}):
+        return f"write it without quotes: {text}"
+    if kind == "tuple_type":
+        return f"write a list: [{text}]" if isinstance(value, str | int | float) else "write a list: begin it with a -"
+    owner = _model(location)
+    named = kind == "model_type" and isinstance(value, str) and owner is not None and "name" in owner.model_fields
+    return f"write {{name: {text}}}" if named else ""
 
 
 def _rule(field: str, text: str) -> Finding:
@@ -135,9 +165,31 @@ def _shown(value: object) -> str:
 
 
 def _meant(location: Location) -> str:
-    owner = _model(location[:-1])
-    known = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
-    return _close(str(location[-1]), known)
+    *above, key = location
+    owner = _model(tuple(above))
+    if not above and key in _OBJECT_META:
+        return "it belongs below metadata"
+    if owner and (below := _places(owner, str(key), path(tuple(above)) + "." if above else "")):
+        return f"it belongs below {' or '.join(below)}"
+    known = list(_fields(owner)) if owner else []
+    elsewhere = [] if difflib.get_close_matches(str(key), known, 1) else _places(Workspace, str(key))
+    return f"it belongs below {' or '.join(elsewhere)}" if elsewhere else _close(str(key), known)
+
+
+def _places(owner: type[pydantic.BaseModel], key: str, prefix: str = "") -> list[str]:
+    """Where below there is such a field: the nearest of them."""
+    parts = {f"{prefix}{name}{'[]' * _listed(field.annotation)}": field for name, field in _fields(owner).items()}
+    found = {place: part for place, field in parts.items() if (part := _part(field.annotation))}
+    here = [place for place, part in found.items() if key in _fields(part)]
+    return here or [each for place, part in found.items() for each in _places(part, key, f"{place}.")]
+
+
+def _fields(owner: type[pydantic.BaseModel]) -> dict[str, pydantic.fields.FieldInfo]:
+    return {field.alias or name: field for name, field in owner.model_fields.items()}
+
+
+def _listed(annotation: Any) -> bool:
+    return typing.get_origin(annotation) is tuple or any(_listed(arg) for arg in typing.get_args(annotation))
 
 
 def _close(key: str, known: Iterable[str]) -> str:
@@ -148,7 +200,7 @@ def _close(key: str, known: Iterable[str]) -> str:
 def _description(location: Location) -> str:
     """What the field is for, as `kubectl explain` has it."""
     owner = _model(location[:-1])
-    fields = {field.alias or name: field for name, field in owner.model_fields.items()} if owner else {}
+    fields = _fields(owner) if owner else {}
     field = fields.get(str(location[-1]))
     return (field.description or "") if field else ""
 
@@ -160,7 +212,7 @@ def _model(location: Location) -> type[pydantic.BaseModel] | None:
     for part in location:
         if found is None or isinstance(part, int):
             continue
-        fields = {field.alias or name: field for name, field in found.model_fields.items()}
+        fields = _fields(found)
         found = _part(fields[part].annotation) if part in fields else None
     return found
 
