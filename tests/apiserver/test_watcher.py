@@ -82,6 +82,7 @@ def test_the_whole_way_of_a_workspace(cluster, apply, namespace, watcher):
     assert workspace(cluster, namespace)["status"]["workerNodes"] == [node["metadata"]["name"]]
     assert workspace(cluster, namespace)["status"]["state"] == "Ready"
 
+    _an_edit_leaves_it_ready(cluster, namespace)
     cluster.patch(clusters.DEPLOYMENT, "w", namespace, {"status": {"readyReplicas": 0}}, subresource="status")
     until(lambda: conditions(cluster, namespace)["InferenceReady"]["status"] == "False", what="a server that is down")
 
@@ -90,6 +91,32 @@ def test_the_whole_way_of_a_workspace(cluster, apply, namespace, watcher):
     play(cluster, release, "Succeeded", release={})
     until(lambda: workspace(cluster, namespace) is None, what="a Workspace that is gone")
     until(lambda: not workflows(cluster, namespace), what="no Workflow left")
+
+
+def _an_edit_leaves_it_ready(cluster, namespace):
+    adapters = [{"source": {"name": "a", "image": "team.azurecr.io/a:1"}, "strength": "0.5"}]
+    cluster.patch(clusters.WORKSPACE, "w", namespace, {"inference": {"adapters": adapters}})
+    flow = until(lambda: _later(cluster, namespace, attempt=2), what="an attempt for the edit")
+    for steps in ({}, {"preflight": {}}):
+        play(cluster, flow, "Running", **steps)
+        passed = 2 if steps else 1
+        until(lambda n=passed: _generation(cluster, namespace, "PreflightSucceeded") == n, what="a look at the steps")
+        status = workspace(cluster, namespace)["status"]
+        assert (status["state"], status["serving"]["adapters"]) == ("Ready", [])
+        ready = {name: conditions(cluster, namespace)[name] for name in ("InferenceReady", "WorkspaceReady", "Ready")}
+        assert {(c["status"], c["observedGeneration"]) for c in ready.values()} == {("True", 1)}
+    play(cluster, flow, "Succeeded", preflight={}, roll_out={})
+    until(lambda: _generation(cluster, namespace, "WorkspaceReady") == 2, what="the edit rolled out")
+    assert [a["name"] for a in workspace(cluster, namespace)["status"]["serving"]["adapters"]] == ["a"]
+
+
+def _later(cluster, namespace, *, attempt):
+    found = workflows(cluster, namespace)
+    return next((w for w in found if w["metadata"]["labels"][names.ATTEMPT] == str(attempt)), None)
+
+
+def _generation(cluster, namespace, name):
+    return conditions(cluster, namespace)[name]["observedGeneration"]
 
 
 def _deployment(stored, labels):
