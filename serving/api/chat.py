@@ -100,12 +100,13 @@ def _check(options: Options) -> None:
     for key, value in (options.model_extra or {}).items():
         if value is not None and key not in IGNORED:
             raise _bad(key, value, f"it is not supported; there are {', '.join(sorted(Options.model_fields))}")
+    least, most = refusals.PENALTY
     for field, fits, range_ in (
         ("temperature", options.temperature > 0 or not options.do_sample, "above 0; or set do_sample to false"),
         ("top_k", options.top_k >= 0, "0 (off) or above"),
         ("top_p", 0 < options.top_p <= 1, "above 0 and at most 1"),
         ("typical_p", 0 < options.typical_p <= 1, "above 0 and at most 1"),
-        ("repetition_penalty", options.repetition_penalty > 0, "above 0"),
+        ("repetition_penalty", least <= options.repetition_penalty <= most, f"{least} to {most}"),
         ("num_beams", 1 <= options.num_beams <= MAX_SEQUENCES, f"1 to {MAX_SEQUENCES}"),
         ("num_return_sequences", 1 <= options.num_return_sequences <= MAX_SEQUENCES, f"1 to {MAX_SEQUENCES}"),
         ("max_new_tokens", options.max_new_tokens is None or options.max_new_tokens >= 1, "at least 1"),

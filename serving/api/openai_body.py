@@ -140,7 +140,7 @@ class Common(pydantic.BaseModel):
     top_p: Unit | None = None
     top_k: Annotated[int, pydantic.Field(ge=-1)] | None = None
     min_p: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, pydantic.Field(gt=0)] | None = None
+    repetition_penalty: Annotated[float, pydantic.Field(ge=refusals.PENALTY[0], le=refusals.PENALTY[1])] | None = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=1 << 63)] | None = None
     max_tokens: Annotated[int, pydantic.Field(ge=1)] | None = None
     stop: str | list[str] | None = None

@@ -16,6 +16,9 @@ from serving.text.chat import TextRefused
 SHOWN = 120
 """Characters of a value; a body may have megabytes."""
 
+PENALTY = (0.01, 100)
+"""Beyond, `repetition_penalty` can make scores overflow; see `engine.generation.COLDEST` for what that does."""
+
 Path = tuple[str | int, ...]
 
 MUST_BE = {

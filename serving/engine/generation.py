@@ -30,6 +30,8 @@ FEATURES = frozenset(
 )
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 BEAMS_ONLY = ("early_stopping", "length_penalty")
+COLDEST = 1e-5
+"""Sampling below this temperature is greedy: far below, scores overflow, and a GPU that must choose among NaN is lost."""
 
 
 def describe(model: Any, *, kind: str, concurrency: int) -> ModelInfo:
@@ -59,6 +61,8 @@ def configure(own: Any, request: Request) -> Any:
     for name in ("do_sample", "repetition_penalty", "no_repeat_ngram_size", *SAMPLING_ONLY):
         if getattr(sampling, name) is not None:
             setattr(merged, name, getattr(sampling, name))
+    if 0 < (merged.temperature or 0) < COLDEST:
+        merged.do_sample = False
     if not merged.do_sample:
         for name in SAMPLING_ONLY:
             setattr(merged, name, None)

@@ -210,7 +210,7 @@ def test_what_kaito_answered_400_or_500_is_400_with_the_reason(chat, body, words
         ),
         pytest.param({"top_k": -1}, "generate_kwargs.top_k is -1: it must be 0 (off) or above", id="top_k"),
         pytest.param({"top_p": 0}, "generate_kwargs.top_p is 0.0: it must be above 0 and at most 1", id="top_p"),
-        pytest.param({"repetition_penalty": 0}, "repetition_penalty is 0.0", id="penalty"),
+        pytest.param({"repetition_penalty": 1e-40}, "penalty is 1e-40: it must be 0.01 to 100", id="penalty"),
         pytest.param({"max_new_tokens": 0}, "max_new_tokens is 0: it must be at least 1", id="max_new_tokens"),
         pytest.param({"max_new_tokens": "x"}, 'max_new_tokens is "x": it must be a whole number', id="type"),
         pytest.param({"max_length": "x"}, 'generate_kwargs.max_length is "x": it must be a whole number', id="kaito's"),

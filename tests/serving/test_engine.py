@@ -18,13 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from serving import errors
 from serving.engine import loading
-from serving.engine.protocol import (
-    AdapterRefused,
-    EngineDown,
-    Request,
-    RequestRefused,
-    Sampling,
-)
+from serving.engine.protocol import AdapterRefused, EngineDown, Request, RequestRefused, Sampling
 from serving.engine.sequential import SequentialEngine
 from serving.text.chat import Chat, TextRefused
 from serving.text.checkpoint import CheckpointTokenizer
@@ -111,9 +105,12 @@ def test_seed_repeats_and_no_seed_does_not(engine):
     assert run(engine, PROMPTS[0], 20, sampling=free) != run(engine, PROMPTS[0], 20, sampling=free)
 
 
-def test_top_k_of_one_is_greedy_and_beams_are_transformers_beams(engine, base):
-    greedy = run(engine, PROMPTS[0])
-    assert run(engine, PROMPTS[0], sampling=Sampling(do_sample=True, top_k=1)) == greedy
+@pytest.mark.parametrize("options", [{"top_k": 1}, {"temperature": 1e-6, "top_k": 0}, {"temperature": 5e-324}])
+def test_top_k_of_one_and_next_to_no_temperature_are_greedy(engine, options):
+    assert run(engine, PROMPTS[0], sampling=Sampling(do_sample=True, **options)) == run(engine, PROMPTS[0])
+
+
+def test_beams_are_transformers_beams(engine, base):
     beams = run(engine, PROMPTS[0], sampling=Sampling(do_sample=False, num_beams=3))[0]
     ids = torch.tensor([PROMPTS[0]])
     expected = tiny.model(base).generate(

@@ -122,6 +122,7 @@ CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{
             "the prompt is too long, shorten it",
         ),
         (CHAT, {"max_completion_tokens": 996}, "max_completion_tokens", "messages has 5 tokens and max_completion_to"),
+        (CHAT, {"repetition_penalty": 1e-40}, "repetition_penalty", "is 1e-40: it must be at least 0.01"),
         (CHAT, {"stop": ["a", 3]}, "stop[1]", "stop[1] is 3: it must be a string"),
         (CHAT, {"stream_options": {"include_usage": "perhaps"}}, "stream_options.include_usage", "true or false"),
         (CHAT, {"stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation", "send false"),
