@@ -31,7 +31,7 @@ FEATURES = frozenset(
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 BEAMS_ONLY = ("early_stopping", "length_penalty")
 COLDEST = 1e-5
-"""Sampling below this temperature is greedy: far below, scores overflow, and a GPU that must choose among NaN is lost."""
+"""Sampling below this temperature is greedy: far below, scores overflow, and a GPU that chooses among NaN is lost."""
 
 
 def describe(model: Any, *, kind: str, concurrency: int) -> ModelInfo:
