@@ -7,6 +7,7 @@ seen to be wrong, as a Deployment stays Available while it is Progressing. Summa
 
 import dataclasses
 import datetime
+import functools
 from typing import Any, NamedTuple
 
 from kaito_hera import intent, live, names, status
@@ -42,12 +43,12 @@ class View:
     serving: ServingStatus | None = None
     """What the server was rolled out with."""
 
-    @property
+    @functools.cached_property
     def wanted(self) -> intent.Intent:
         """What the user asks for now."""
         return intent.of(self.workspace)
 
-    @property
+    @functools.cached_property
     def made_for(self) -> intent.Intent:
         """What the current attempt was made for; nothing where there is no Workflow."""
         return intent.made_for(self.workflow) if self.workflow else intent.Intent()
