@@ -5,6 +5,7 @@ Sizes and memory are left to `sizing`, which knows more of them: the config, and
 
 import datetime
 import difflib
+import re
 
 from artifacts.addresses import AddressRefused, Policy, split
 from kaito_hera import admission, errors, models
@@ -15,6 +16,8 @@ from kaito_hera.settings import NO_AZURE, Settings
 
 _OF_SIZES = frozenset(rule.name for rule in (*sizes.WITH_TABLES, *sizes.WITH_SETTINGS))
 """Rules about sizes, parts of a GPU and memory."""
+
+_PAGE = re.compile("https?://(www[.])?(huggingface[.]co|hf[.]co)/[^?#]*/blob/", re.IGNORECASE)
 
 
 def findings(workspace: Workspace, settings: Settings, on: datetime.date) -> list[Finding]:
@@ -44,8 +47,8 @@ def _of_settings(settings: Settings) -> list[Finding]:
     return [Finding(errors.ConfigInvalidError, "setting azure", NO_AZURE)]
 
 
-def private(workspace: Workspace, settings: Settings) -> list[Finding]:
-    """Data at a private address that the settings do not allow, as far as its text says so.
+def data(workspace: Workspace, settings: Settings) -> list[Finding]:
+    """Data at a private address that the settings do not allow, or a page about it, as far as the text says so.
 
     The look at the data, which a preflight has made where there is something to tune, says it of all.
     """
@@ -57,6 +60,9 @@ def private(workspace: Workspace, settings: Settings) -> list[Finding]:
                 split(url, policy)
         except AddressRefused as cause:
             problem, _, remedy = str(cause).partition("; ")
+            found.append(Finding(errors.InvalidWorkspaceError, f"tuning.input.urls[{at}]", problem, remedy))
+        if _PAGE.match(url):
+            problem, remedy = "is the hub's page about the file, not the file", "write /resolve/ in place of /blob/"
             found.append(Finding(errors.InvalidWorkspaceError, f"tuning.input.urls[{at}]", problem, remedy))
     return found
 

@@ -258,7 +258,9 @@ def _explained(source: Source) -> Iterator[None]:
         with errors.translated(_KINDS), web.asking("the server"):
             yield
     except TuningError as error:
-        raise type(error)(f"{source.label}: {error}") from error
+        page = isinstance(error, DataInvalid) and "/blob/" in source.url  # the hub's and GitHub's page about a file
+        hint = "; where its address has /blob/ write /resolve/ (on GitHub /raw/)" if page else ""
+        raise type(error)(f"{source.label}: {error}{hint}") from error
 
 
 _KINDS: errors.Table = {

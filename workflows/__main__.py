@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _render(arguments: argparse.Namespace) -> None:
-    """The Workflow of the first attempt; raises InvalidWorkspaceError."""
+    """The Workflow of the first attempt; raises InvalidWorkspaceError, exits as `plan` does where no model is meant."""
     from workflows.plan import plan  # noqa: PLC0415
 
     file, folder = arguments.file, arguments.settings
@@ -110,8 +110,12 @@ def _render(arguments: argparse.Namespace) -> None:
 
 def _warn(workspace: Workspace, chosen: settings.Settings) -> None:
     """Say what preflight would refuse; what is printed on stdout stays the Workflow alone."""
-    from kaito_hera import checks  # noqa: PLC0415
+    from kaito_hera import checks, refusals  # noqa: PLC0415
 
+    found = refusals.findings(workspace, chosen, datetime.datetime.now(datetime.UTC).date())
+    if unknown := next((one for one in found if one.error is errors.UnknownPresetError and one.fatal), None):
+        print(f"{unknown.reason}: {unknown}", file=sys.stderr)
+        sys.exit(foresight.NEVER)
     with contextlib.redirect_stdout(sys.stderr):
         try:
             checks.pass_facts(workspace, chosen)

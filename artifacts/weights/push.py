@@ -82,7 +82,7 @@ def model(name: str, revision: str | None, *, local: bool = False) -> Model:
         known = presets.preset(name)
     except presets.UnknownNameError as error:
         if not presets.is_hub_id(name):
-            raise errors.ModelNotFound(f"ID: {error}; or write ORGANISATION/MODEL as on the hub") from error
+            raise errors.ModelNotFound(f"ID: {error}") from error
         named = Model(id=name, revision=revision or "main", field="ID")
     else:
         named = Model(id=known.hub_id, revision=revision or known.hub_revision, field="ID")

@@ -162,7 +162,7 @@ class Output(Model):
     )
 
     image: Image | None = None
-    """Image reference with a tag, for example myregistry.azurecr.io/my-adapter:0.0.1."""
+    """Image reference with the tag to push (none: latest), for example myregistry.azurecr.io/my-adapter:0.0.1."""
     image_push_secret: MaybeName | None = None
     """Secret of type kubernetes.io/dockerconfigjson in the Workspace's namespace, with the right to push."""
     volume_source: Volume | None = None

@@ -333,6 +333,12 @@ def test_a_login_page_is_no_data(files, download):
         download(f"{files.url}/a.parquet")
 
 
+def test_the_hubs_page_about_a_file_is_told_from_the_file(files, download):
+    files.files["/acme/data/blob/main/a.parquet"] = b"<!doctype html><title>a.parquet</title>"
+    with pytest.raises(DataInvalid, match=r"a web page.*; where its address has /blob/ write /resolve/"):
+        download(f"{files.url}/acme/data/blob/main/a.parquet")
+
+
 def test_one_of_several_files_can_be_picked():
     urls = ("https://e.com/a.json", "https://e.com/x/b.json?download=true")
     assert [source.field for source in fetch.sources(urls, "/data/b.json")] == ["tuning.input.urls[1]"]

@@ -21,7 +21,6 @@ def kaito_hera(*arguments, python=(sys.executable,), **environment):
 @pytest.mark.parametrize(
     ("part", "field", "value", "warning"),
     [
-        ("inference", "preset", {"name": "gpt-9"}, "warning: UnknownPreset: inference.preset.name: "),
         ("resource", "instanceType", "Standard_Nothing", "warning: UnknownInstanceType: "),
         ("resource", "instanceType", "Standard_NC6s_v3", "warning: UnsupportedGPU: resource.instanceType: "),
     ],
@@ -34,6 +33,15 @@ def test_rendering_warns_of_what_preflight_refuses(tmp_path, part, field, value,
     assert rendered.returncode == 0, rendered.stderr
     assert rendered.stderr.startswith(warning)
     assert yaml.safe_load(rendered.stdout)["kind"] == "Workflow"
+
+
+def test_a_model_that_nobody_knows_has_no_workflow(tmp_path):
+    manifest = yaml.safe_load(EXAMPLE.read_text())
+    manifest["inference"]["preset"]["name"] = "gpt-9"
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(manifest))
+    rendered, planned = (kaito_hera(command, tmp_path / "wrong.yaml") for command in ("render", "plan"))
+    assert (rendered.returncode, rendered.stdout) == (planned.returncode, "")
+    assert rendered.stderr.startswith("UnknownPreset: inference.preset.name: ")
 
 
 def test_a_warning_that_the_platform_team_chose_is_not_in_the_workflow(tmp_path):

@@ -116,6 +116,13 @@ def test_data_at_a_private_address_is_refused_where_it_is_written_so(url, settin
     assert ["allowedPrivateCIDRs" in one.remedy for one in told] == [True] * refused
 
 
+def test_the_hubs_page_about_data_is_not_the_data():
+    made = making.tuning()
+    made["tuning"]["input"]["urls"] = ["https://huggingface.co/datasets/a/b/blob/main/c.parquet"]
+    [error] = judged(made).errors
+    assert (error.field, error.remedy) == ("tuning.input.urls[0]", "write /resolve/ in place of /blob/")
+
+
 def test_new_nodes_need_to_know_whose():
     [error] = judged(making.inference(), Settings(node_provider="aks")).errors
     assert (error.reason, error.field) == ("ConfigInvalid", "setting azure")

@@ -48,7 +48,7 @@ def _of_file(arguments: argparse.Namespace) -> Outlooks:
         more = documents.read(documents.file(Path(path)), path, arguments.namespace)
         beside = Documents(beside.workspaces, more.config_maps | beside.config_maps, beside.others)
     if not beside.workspaces:
-        has = ", ".join(beside.others) or "nothing that is one"
+        has = ", ".join([*beside.others, *(f"ConfigMap {name}" for _, name in beside.config_maps)]) or "nothing at all"
         raise UnreadableError(f"{source}: has no Workspace, it has {has}")
     if beside.others:
         print(inert(f"note: {source}: not looked at: {', '.join(beside.others)}"), file=sys.stderr)

@@ -15,6 +15,7 @@ from workflows.outlook.documents import UnreadableError
 
 NEVER = 10
 """Exit code when no size will do."""
+_FOR = "what it holds it for: to serve it (the default), or to tune it by that tuning.method"
 
 
 class Size(Part):
@@ -56,7 +57,7 @@ def add_to(commands: Any) -> None:
     """The command and its arguments."""
     command = commands.add_parser("sizes", help="the GPU sizes that are known; those that hold a model")
     command.add_argument("--fits", metavar="PRESET", help="those of which one GPU holds this model")
-    command.add_argument("--for", dest="use", choices=["serve", "qlora", "lora"], default="serve")
+    command.add_argument("--for", dest="use", choices=["serve", "qlora", "lora"], default="serve", help=_FOR)
     command.add_argument("--cloud", choices=["azure", "aws", "arc"], help="with --fits azure, else all")
     printing.add_arguments(command)
     command.set_defaults(run=run)

@@ -33,7 +33,7 @@ def judge(
     if workspace is None:
         return _unread(obj, found)
     found += refusals.findings(workspace, settings, on)
-    found += refusals.private(workspace, settings) if parts is None or parts.tune else []
+    found += refusals.data(workspace, settings) if parts is None or parts.tune else []
     model = models.find(workspace)
     training, of_training = _training(workspace, settings, beside.config_map)
     server, of_server = _read(lambda: configs.inference(workspace, model, beside.config_map), InferenceConfig())

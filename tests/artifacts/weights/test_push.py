@@ -84,6 +84,14 @@ def test_a_target_that_cannot_be(target, kind, words, model, files):
         push.push(model, target, folder=files)
 
 
+def test_a_model_that_nobody_knows_is_told_with_its_remedy_once():
+    with pytest.raises(errors.ModelNotFound) as refused:
+        push.model("foo", None)
+    assert str(refused.value) == (
+        "ID: 'foo' is not known; name one of `kaito-hera presets`, or a model of the hub as organisation/model"
+    )
+
+
 def test_files_that_are_no_model_are_not_pushed(model, tmp_path, auth):
     (tmp_path / "empty").mkdir()
     with pytest.raises(errors.ModelUnusable, match=r"--folder .*empty.*no config.json"):
