@@ -23,7 +23,7 @@ def markdown() -> str:
         parts.append(f"\n## {name}\n\n{part['description']}\n\n{_table(_rows(part, name))}")
         if name == "tuning":
             parts.append(f"\n## metadata.annotations\n\n{_annotations()}")
-    parts.append(f"\n## Rules over several fields\n\n{''.join(_rules(schema, ''))}")
+    parts.append(f"\n## Rules\n\n{''.join(_rules(schema, ''))}")
     return "".join(parts)
 
 

@@ -1,10 +1,12 @@
 """What all parts of the Workspace share: the strings that may occur, and rules that exist in CEL and in Python."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
+import pydantic_core
 from pydantic.alias_generators import to_camel
 
 Text = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=2048)]
@@ -26,10 +28,44 @@ MaybeName = Annotated[
     str, pydantic.StringConstraints(max_length=253, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?)?$")
 ]
 """The name of an object, or empty, which is as good as absent."""
-Image = Annotated[str, pydantic.StringConstraints(max_length=2048, pattern=r"^([A-Za-z0-9][-A-Za-z0-9._:/@]*)?$")]
-"""An image reference; empty is as good as absent. The admission policy knows its grammar."""
 Seconds = Annotated[int, pydantic.Field(ge=60, le=2_592_000)]
 """A deadline: from a minute to thirty days."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spelled:
+    """The letters of a text, where a person is better told in words than by a regular expression."""
+
+    pattern: str
+    """Of the whole text; what RE2 and Python agree on."""
+    message: str
+    """What to write; without braces."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: pydantic.GetCoreSchemaHandler
+    ) -> pydantic_core.CoreSchema:
+        return pydantic_core.core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, core: pydantic_core.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(core), **worded(f"self.matches(r'^(?:{self.pattern})$')", self.message)}
+
+    def _checked(self, value: str) -> str:
+        if re.fullmatch(self.pattern, value) is None:
+            raise pydantic_core.PydanticCustomError("spelling", self.message)
+        return value
+
+
+Image = Annotated[
+    str,
+    pydantic.StringConstraints(max_length=2048),
+    Spelled(
+        "([A-Za-z0-9][-A-Za-z0-9._:/@]*)?",
+        "write HOST/REPOSITORY:TAG, with letters, digits and ._-:/@ alone; a placeholder is to be replaced",
+    ),
+]
+"""An image reference; empty is as good as absent. The admission policy knows its grammar."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +89,12 @@ class Rule:
         if self.also_new:
             more["optionalOldSelf"] = True
         return {"rule": self.cel, "message": self.message, **more}
+
+
+def worded(cel: str, message: str) -> dict[str, Any]:
+    """A rule about one text, told with the text: the API server says only that it is one."""
+    told = message.replace("'", "\\'")
+    return {"x-kubernetes-validations": [Rule(cel, message, seen=f"'\"' + self + '\": {told}'").schema()]}
 
 
 class BrokenRulesError(ValueError):

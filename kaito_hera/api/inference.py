@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from kaito_hera.api.base import Free, Image, MaybeName, Model, Name, Rule, Seconds
+from kaito_hera.api.base import Free, Image, MaybeName, Model, Name, Rule, Seconds, Spelled
 from kaito_hera.api.sources import AdapterSource
 
-_STRENGTH = r"^\+?(0*\.[0-9]+|0+\.?|0*1(\.0*)?|[0-9](\.[0-9]+)?[eE]-0*[1-9][0-9]*)$"
+_STRENGTH = r"\+?(0*\.[0-9]+|0+\.?|0*1(\.0*)?|[0-9](\.[0-9]+)?[eE]-0*[1-9][0-9]*)"
 """Every way to write a decimal number from 0 to 1 that KAITO's parser takes and people use."""
 
 
@@ -37,8 +37,10 @@ class Preset(Model):
 
     name: Annotated[
         str,
-        pydantic.StringConstraints(
-            min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._/]*[A-Za-z0-9])?$"
+        pydantic.StringConstraints(min_length=1, max_length=253),
+        Spelled(
+            "[A-Za-z0-9]([-A-Za-z0-9._/]*[A-Za-z0-9])?",
+            "write a preset's name (`kaito-hera presets` lists them), or ORGANISATION/MODEL of the hub, no address",
         ),
     ]
     """Name of the preset (`kaito-hera presets` lists them), or ORG/MODEL of the Hugging Face hub."""
@@ -58,7 +60,9 @@ class Adapter(Model):
 
     source: AdapterSource
     """Where the adapter comes from."""
-    strength: Annotated[str, pydantic.StringConstraints(max_length=16, pattern=_STRENGTH)] = "1.0"
+    strength: Annotated[
+        str, pydantic.StringConstraints(max_length=16), Spelled(_STRENGTH, 'write a number from "0" to "1", in quotes')
+    ] = "1.0"
     """How much of the adapter is added, from "0.0" (nothing) to "1.0" (all of it, the default)."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pydantic
 from pydantic.alias_generators import to_camel
 
-from kaito_hera.api.base import Free, Image, MaybeName, Model, Name, Rule, Text
+from kaito_hera.api.base import Free, Image, MaybeName, Model, Name, Rule, Spelled, Text
 
 _LONGEST = 60_000
 """Characters that a Workflow's argument leaves for addresses: a process takes 128 KiB in one."""
@@ -183,7 +183,11 @@ class AdapterSource(Model):
 
     name: Annotated[
         str,
-        pydantic.StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$"),
+        pydantic.StringConstraints(min_length=1, max_length=253),
+        Spelled(
+            "[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?",
+            "write letters, digits, - and . alone, with a letter or digit first and last",
+        ),
     ]
     """Name of the adapter, unique in the Workspace; clients may ask for it as a model."""
     image: Image | None = None

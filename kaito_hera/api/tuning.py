@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from kaito_hera.api.base import MaybeName, Model, Rule, Seconds
+from kaito_hera.api.base import MaybeName, Model, Rule, Seconds, worded
 from kaito_hera.api.inference import Preset
 from kaito_hera.api.sources import Input, Output
 
@@ -17,11 +17,12 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-Method = Annotated[
-    Literal["lora", "qlora"],
-    pydantic.BeforeValidator(_lower),
-    pydantic.WithJsonSchema({"type": "string", "maxLength": 5, "pattern": "^([lL][oO][rR][aA]|[qQ][lL][oO][rR][aA])$"}),
-]
+_SCHEMA = {
+    "type": "string",
+    "maxLength": 253,
+    **worded("self.lowerAscii() in ['lora', 'qlora']", "write lora or qlora"),
+}
+Method = Annotated[Literal["lora", "qlora"], pydantic.BeforeValidator(_lower), pydantic.WithJsonSchema(_SCHEMA)]
 
 
 class Checkpoint(Model):

@@ -5,7 +5,9 @@ import yaml
 
 from kaito_hera import cluster as clusters
 from tests import making
+from tests.apiserver import asking
 from tests.apiserver.conftest import ROOT
+from workflows.outlook import slips
 
 SEEDS = sorted(file for file in (ROOT / "examples").glob("*.yaml") if not file.name.endswith(".workflow.yaml"))
 
@@ -131,6 +133,42 @@ def test_what_has_no_meaning_is_refused_at_apply(kubectl, namespace, change, wor
     assert refused.returncode != 0
     for word in words:
         assert word in refused.stderr
+
+
+def served(**inference):
+    return {"inference": {**making.inference()["inference"], **inference}}
+
+
+def adapted(name="a", image="b", strength="1"):
+    return served(adapters=[{"source": {"name": name, "image": image}, "strength": strength}])
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "value", "remedy"),
+    [
+        (adapted(strength="2"), "inference.adapters[0].strength", "2", 'write a number from "0" to "1", in quotes'),
+        (adapted(name="A b"), "inference.adapters[0].source.name", "A b", "write letters, digits, - and . alone"),
+        (adapted(image="<YOUR IMAGE URL>"), "inference.adapters[0].source.image", "<YOUR IMAGE URL>", "write HOST/"),
+        (served(preset={"name": "phi-4 "}), "inference.preset.name", "phi-4 ", "write a preset's name"),
+        (served(preset={"name": "https://a.b/c"}), "inference.preset.name", "https://a.b/c", "write a preset's name"),
+        (
+            {"inference": None, "tuning": {**making.tuning()["tuning"], "method": "full"}},
+            "tuning.method",
+            "full",
+            "wri",
+        ),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_in_words(cluster, namespace, change, field, value, remedy):
+    said = asking.create(cluster, {**making.inference(), "metadata": {"name": "w"}, **change}, namespace)
+    assert said.refused
+    assert f'{field}: Invalid value: "string": "{value}": {remedy}' in said.message
+    assert "regexp" not in said.message
+    made = {key: part for key, part in {**making.inference(), **change}.items() if part is not None}
+    _, [found] = slips.parse(made)
+    assert found.field == field
+    assert repr(value) in found.problem
+    assert found.remedy.startswith(remedy)
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,8 @@ def _findings(problem: Any) -> list[Finding]:
         return [_finding(field, f"{seen}: there is no such field", _meant(location))]
     if kind == "literal_error":
         return [_finding(field, f"{seen} is not known", f"write {problem['ctx']['expected']}")]
-    if kind == "string_pattern_mismatch":
-        return [_finding(field, f"{seen} cannot be used", _description(location))]
+    if kind in {"spelling", "string_pattern_mismatch"}:
+        return [_finding(field, f"{seen} cannot be used", said if kind == "spelling" else _description(location))]
     remedy = _written(kind, problem["input"], location) or said.replace("Input should be", "it must be")
     return [_finding(field, f"{seen} cannot be used", remedy)]
 
