@@ -8,23 +8,35 @@ them: nothing here knows torch.
 
 import contextlib
 import hashlib
-import io
 import json
-import shutil
+import os
+import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuning import volume
+import pydantic
+
+from tuning import entries, volume
 from tuning.report import log
 
 MANIFEST = "manifest.json"
-_NAME = "checkpoint-"
+_NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)", re.ASCII)
+_INCOMING = ".incoming-"
 _KEPT = 2
 _SHARE = 20
 """They take a twentieth of the time at most: on a slow volume they are rarer than was asked for."""
+
+
+class Manifest(pydantic.BaseModel, strict=True, frozen=True):
+    """What a checkpoint says of itself."""
+
+    run: str
+    step: int
+    files: dict[str, str]
+    """Names and sha256 of all of them."""
 
 
 class Checkpoint(NamedTuple):
@@ -46,14 +58,14 @@ class Checkpoints:
         self._clock = clock
         self._last = clock()
         self._cost = 0.0
-        self._good: list[Path] = []
+        self._good: list[str] = []
 
     def newest(self) -> Checkpoint | None:
         """The newest that is whole and of this run; says of each newer one why it is passed over."""
         for step, path in reversed(_all(self._folder)):
-            why_not = self._why_not(path)
+            why_not = self._why_not(step, path)
             if not why_not:
-                self._good.append(path)
+                self._good.append(path.name)
                 return Checkpoint(step, path)
             log.warning("%s: %s is passed over: %s", volume.FIELD, path.relative_to(self._folder.parent), why_not)
         return None
@@ -86,39 +98,46 @@ class Checkpoints:
 
     def remove(self, checkpoint: Checkpoint) -> None:
         """Take one away that turned out to be of no use."""
-        shutil.rmtree(checkpoint.path, ignore_errors=True)
+        entries.remove(checkpoint.path)
 
     def _write(self, step: int, fill: Callable[[Path], None]) -> None:
         self._folder.mkdir(exist_ok=True)
-        incoming = self._folder / f".incoming-{uuid.uuid4().hex}"  # a pod on a lost node may still be writing its own
-        incoming.mkdir()
-        try:
-            fill(incoming)
-            files = {path.name: _sum(path) for path in sorted(incoming.iterdir())}
-            for name in files:
-                volume.sync(incoming / name)
-            manifest = {"run": self._identity, "step": step, "files": files}
-            volume.write(incoming / MANIFEST, io.BytesIO(json.dumps(manifest, indent=2).encode()))
-            volume.sync(incoming)
-            place = self._folder / f"{_NAME}{step}"
-            shutil.rmtree(place, ignore_errors=True)  # one that was passed over
-            incoming.rename(place)
-            volume.sync(self._folder)
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
-        self._good = [*self._good, place][-_KEPT:]
-        for path in self._folder.iterdir():
-            if path not in self._good:
-                shutil.rmtree(path, ignore_errors=True)
+        incoming, name = _incoming(), f"checkpoint-{step}"
+        with entries.held(self._folder) as within:
+            os.mkdir(incoming, dir_fd=within)
+            try:
+                fill(self._folder / incoming)
+                self._seal(step, self._folder / incoming)
+                entries.remove(name, within=within)  # one that was passed over
+                os.rename(incoming, name, src_dir_fd=within, dst_dir_fd=within)
+                os.fsync(within)
+            finally:
+                entries.remove(incoming, within=within)
+            self._good = [*self._good, name][-_KEPT:]
+            _remove_all(within, but=self._good)
 
-    def _why_not(self, path: Path) -> str:
+    def _seal(self, step: int, incoming: Path) -> None:
+        """Write down what is in it, for those who ask later whether it is whole."""
+        names = sorted(path.name for path in incoming.iterdir())
+        for name in names:
+            entries.sync(incoming / name)
+        files = {name: entries.sha256(incoming / name) for name in names}
+        manifest = Manifest.model_validate({"run": self._identity, "step": step, "files": files})
+        entries.write(incoming / MANIFEST, manifest.model_dump_json(indent=2).encode())
+        entries.sync(incoming)
+
+    def _why_not(self, step: int, path: Path) -> str:
         """Why training cannot go on from there; empty when it can."""
         try:
-            manifest = json.loads((path / MANIFEST).read_bytes())
-            if manifest["run"] != self._identity:
+            manifest = entries.is_folder(path) and entries.read(path / MANIFEST, Manifest)
+            if not manifest or manifest.step != step:
+                return f"it is not whole (it has no {MANIFEST} of ours)"
+            if manifest.run != self._identity:
                 return "it is of other rows, settings, another model or number format"
-            changed = [name for name, said in manifest["files"].items() if _sum(path / name) != said]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            if others := {MANIFEST, *manifest.files} ^ {each.name for each in path.iterdir()}:
+                return f"it is not whole ({', '.join(sorted(others))}: not there, or not ours)"
+            changed = [name for name, said in manifest.files.items() if entries.sha256(path / name) != said]
+        except OSError as error:
             return f"it is not whole ({type(error).__name__}: {error})"
         return f"{', '.join(changed)} is not what was written" if changed else ""
 
@@ -133,28 +152,48 @@ def identity(**parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def probe(folder: Path) -> None:
+    """Raise VolumeRefused where something is in the way of them."""
+    if not os.path.lexists(folder):
+        return
+    with volume.explained(), entries.held(folder) as within:
+        name = _incoming()
+        os.mkdir(name, dir_fd=within)
+        os.rmdir(name, dir_fd=within)
+
+
 def drop(folder: Path) -> None:
     """Take all of them away: the adapter is in its place."""
-    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError), entries.held(folder) as within:
+        _remove_all(within)
+        folder.rmdir()
 
 
 def make_room(folder: Path) -> bool:
     """Take the oldest away, for the finished adapter; False when there is none."""
-    for _, path in _all(folder):
-        shutil.rmtree(path, ignore_errors=True)
-        return not path.exists()
+    with contextlib.suppress(OSError), entries.held(folder) as within:
+        for _, path in _all(folder):
+            entries.remove(path.name, within=within)
+            if not os.path.lexists(path):
+                return True
     return False
+
+
+def _incoming() -> str:
+    """A name for one that comes: a pod on a lost node may still be writing its own."""
+    return f"{_INCOMING}{uuid.uuid4().hex}"
+
+
+def _remove_all(within: int, *, but: Sequence[str] = ()) -> None:
+    """Take away what is ours in the folder, by its name; what somebody else put there stays."""
+    for name in os.listdir(within):
+        if name not in but and (_NAME.fullmatch(name) or name.startswith(_INCOMING)):
+            entries.remove(name, within=within)
 
 
 def _all(folder: Path) -> list[tuple[int, Path]]:
     """All that are called so, whole or not, by their step."""
-    found = []
-    for path in folder.glob(f"{_NAME}*"):
-        with contextlib.suppress(ValueError):
-            found.append((int(path.name.removeprefix(_NAME)), path))
-    return sorted(found)
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if not entries.is_folder(folder):
+        return []
+    names = (_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return sorted((int(name[1]), folder / name[0]) for name in names if name)

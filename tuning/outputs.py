@@ -25,11 +25,14 @@ def find(config: TuningConfig, places: Places) -> str:
         return found and f"{asked.reference.name}@{found}"
     if not places.results.is_dir():
         raise NodeTrouble(f"{volume.FIELD}: {config.output.volume} is not mounted at {places.results}")
+    folder = checkpoints.place(places.results, config.intent)
     found = volume.find(places.results, config.intent)
     if not found:
-        volume.probe(places.results)
+        if config.checkpoint_seconds:
+            checkpoints.probe(folder)
+        volume.probe(places.results, config.intent)
         return ""
-    checkpoints.drop(checkpoints.place(places.results, config.intent))  # its run may have been killed before it did
+    checkpoints.drop(folder)  # its run may have been killed before it did
     return f"{config.output.volume}@{found}"
 
 
@@ -65,7 +68,8 @@ def _keep(
     folder = checkpoints.place(places.results, config.intent)
     while True:
         try:
-            made = volume.keep(files, {**card, "files": sorted(files)}, places.results, config.intent)
+            made = volume.find(places.results, config.intent)  # an earlier try may have come far enough
+            made = made or volume.keep(files, {**card, "files": sorted(files)}, places.results, config.intent)
         except TuningError as error:
             if volume.is_full(error):
                 if checkpoints.make_room(folder):

@@ -10,14 +10,19 @@ where there is none; the serving image tells adapters apart by the same.
 import contextlib
 import errno
 import hashlib
-import io
+import itertools
 import json
 import os
-import shutil
+import re
+import stat
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+import pydantic
+
+from tuning import entries
 from tuning.errors import NodeTrouble, TuningError, VolumeRefused
 from tuning.folder import REPLACED
 from tuning.report import log
@@ -28,6 +33,16 @@ NAMES = ("adapter_config.json", "adapter_model.safetensors", "chat_template.jinj
 CARD = "training_summary.json"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY})
+
+
+class Card(pydantic.BaseModel, strict=True, frozen=True):
+    """What is asked of a card."""
+
+    intent: str = ""
+    adapter: str = ""
+    """Its digest."""
+    files: list[str] = list(NAMES)
 
 
 def find(folder: Path, intent: str) -> str:
@@ -35,48 +50,62 @@ def find(folder: Path, intent: str) -> str:
 
     An empty intent is that of an adapter without a card, as KAITO leaves it.
     """
-    with _explained():
+    with explained():
         if not intent:
-            bare = not (folder / CARD).exists() and all((folder / name).is_file() for name in NAMES[:2])
+            bare = not os.path.lexists(folder / CARD) and all((folder / name).is_file() for name in NAMES[:2])
             return digest(folder) if bare else ""
-        incoming = _incoming(folder, intent)
-        if _card(incoming).get("intent") != intent and _card(folder).get("intent") != intent:
-            _fetch_back(folder, incoming, intent)
-        if _card(incoming).get("intent") == intent:  # complete, but its run was killed before all had its place
+        incoming = _begun(folder, intent)
+        if incoming is None and _card(folder).intent != intent:
+            incoming = _fetch_back(folder, intent)
+        if incoming:
             _place(incoming, folder, intent)
         card = _card(folder)
-        if card.get("intent") != intent:
+        if card.intent != intent:
             return ""
         found = digest(folder)
-    if found != card.get("adapter"):
-        log.warning("%s: the adapter there is not the one that this intent made: it is made anew", FIELD)
-        return ""
+        if found != card.adapter:
+            log.warning("%s: the adapter there is not the one that this intent made: it is made anew", FIELD)
+            return ""
+        _clear(folder, intent)
     return found
 
 
-def probe(folder: Path) -> None:
-    """Raise VolumeRefused unless files can be written there."""
-    with _explained():
-        probed = folder / f".probe-{os.getpid()}"
-        probed.write_bytes(b"x")
-        probed.unlink()
+def probe(folder: Path, intent: str) -> None:
+    """Raise VolumeRefused unless an adapter can come there and an earlier one go; it is tried, in a folder beside."""
+    with explained():
+        probed = _incoming(folder, intent)
+        probed.mkdir()
+        try:
+            trial, source = probed / "trial", probed / "source"
+            trial.mkdir()
+            entries.write(source, b"{}")
+            for each in ("one", "another"):
+                keep({NAMES[0]: source}, {}, trial, each)
+            for old in (folder / name for name in (*NAMES, CARD)):
+                if os.path.lexists(old) and _is_stuck(old, probed.stat().st_uid):
+                    raise VolumeRefused(
+                        f"{FIELD}: user {os.getuid()} may not move {old}, which is where the adapter comes; move it"
+                        " away, or name another volume"
+                    )
+        finally:
+            entries.remove(probed)
 
 
 def keep(files: Mapping[str, Path], card: Mapping[str, Any], folder: Path, intent: str) -> str:
     """Put the adapter's files and its card at the top of the volume; returns the adapter's digest."""
-    with _explained():
+    with explained():
+        _clear(folder, intent)
         incoming = _incoming(folder, intent)
-        shutil.rmtree(incoming, ignore_errors=True)
         incoming.mkdir()
         for name in NAMES:
             if name in files:
                 with files[name].open("rb") as file:
-                    write(incoming / name, file)
+                    entries.write(incoming / name, file)
         made = digest(incoming)
         text = json.dumps({**card, "intent": intent, "adapter": made}, indent=2, sort_keys=True) + "\n"
-        write(incoming / f"{CARD}.part", io.BytesIO(text.encode()))
+        entries.write(incoming / f"{CARD}.part", text.encode())
         (incoming / f"{CARD}.part").rename(incoming / CARD)
-        sync(incoming)
+        entries.sync(incoming)
         _place(incoming, folder, intent)
     return made
 
@@ -87,83 +116,96 @@ def is_full(error: TuningError) -> bool:
 
 
 def digest(folder: Path) -> str:
-    """Of the adapter in the folder."""
+    """Of the adapter in the folder; its files may be links, as a server takes them."""
     sums = ""
     for name in NAMES:
-        with contextlib.suppress(FileNotFoundError), (folder / name).open("rb") as file:
-            sums += f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n"
+        if found := entries.sha256(Path(os.path.realpath(folder / name))):
+            sums += f"{found}  {name}\n"
     return f"sha256:{hashlib.sha256(sums.encode()).hexdigest()}"
 
 
 def _incoming(folder: Path, intent: str) -> Path:
-    return folder / f".incoming-{intent}"
+    """A folder for what comes, under a name that nobody can have taken before."""
+    return folder / f".incoming-{intent}-{uuid.uuid4().hex}"
 
 
-def _fetch_back(folder: Path, incoming: Path, intent: str) -> None:
+def _leaving(incoming: Path) -> Path:
+    """The folder for what goes meanwhile."""
+    return incoming.with_name(incoming.name.replace(".incoming-", ".leaving-", 1))
+
+
+def _all_incoming(folder: Path, intent: str) -> list[Path]:
+    """Whatever runs of this intent have left, or somebody under their names."""
+    ours = re.compile(rf"\.incoming-{re.escape(intent)}(-[0-9a-f]{{32}})?")
+    return [path for path in sorted(folder.iterdir()) if ours.fullmatch(path.name)]
+
+
+def _begun(folder: Path, intent: str) -> Path | None:
+    """What has come as a whole, but its run was killed before all had its place; first what something leaves for."""
+    found = (path for path in _all_incoming(folder, intent) if entries.is_folder(path))
+    whole = [path for path in found if _card(path).intent == intent]
+    return min(whole, key=lambda path: not entries.is_folder(_leaving(path)), default=None)
+
+
+def _clear(folder: Path, intent: str) -> None:
+    """Take away what runs of this intent that were killed have left, unless something leaves for it."""
+    for path in _all_incoming(folder, intent):
+        if not entries.is_folder(_leaving(path)):
+            entries.remove(path)
+
+
+def _fetch_back(folder: Path, intent: str) -> Path | None:
     """Let an adapter of this intent that another one replaced come again, if it is whole."""
-    for earlier in sorted(folder.glob(f"{REPLACED}*")):
+    for earlier in filter(entries.is_folder, sorted(folder.glob(f"{REPLACED}*"))):
         card = _card(earlier)
-        if card.get("intent") == intent and card.get("adapter") == digest(earlier):
-            shutil.rmtree(incoming, ignore_errors=True)
-            earlier.rename(incoming)
+        if card.intent == intent and card.adapter == digest(earlier):
+            incoming = earlier.rename(_incoming(folder, intent))
             log.info("%s: the adapter of this intent is in %s: it is put back", FIELD, earlier.name)
-            return
+            return incoming
+    return None
 
 
 def _place(incoming: Path, folder: Path, intent: str) -> None:
     """Move what was at the top away, then what has come there; done as often as it takes, it comes to the same."""
-    coming = {CARD, *_card(incoming).get("files", NAMES)}
-    leaving = folder / f".leaving-{intent}"
+    coming = {CARD, *_card(incoming).files}
+    leaving = _leaving(incoming)
     for name in (*NAMES, CARD):
         old = folder / name
-        if old.exists() and ((incoming / name).exists() or name not in coming):
-            if (leaving / name).exists():  # of a run that was killed, before another one came between
-                _leave(leaving, folder, intent)
-            leaving.mkdir(exist_ok=True)
+        if os.path.lexists(old) and (os.path.lexists(incoming / name) or name not in coming):
+            if entries.is_folder(leaving) and os.path.lexists(leaving / name):
+                _leave(leaving, folder, intent)  # of a run that was killed, before another one came between
+            entries.make_folder(leaving)
             old.rename(leaving / name)
-    if leaving.exists():
+    if entries.is_folder(leaving):
         _leave(leaving, folder, intent)
     for name in (*NAMES, CARD):
-        if (incoming / name).exists():
+        if os.path.lexists(incoming / name):
             (incoming / name).rename(folder / name)
-    sync(folder)
-    shutil.rmtree(incoming, ignore_errors=True)
+    entries.sync(folder)
+    entries.remove(incoming)
 
 
 def _leave(leaving: Path, folder: Path, intent: str) -> None:
     """Give the earlier adapter a name that no other one has."""
-    names = (folder / f"{REPLACED}{intent}{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 10_000))))
-    leaving.rename(next(name for name in names if not os.path.lexists(name)))
+    names = (f"{REPLACED}{intent}{suffix}" for suffix in itertools.chain([""], (f"-{n}" for n in itertools.count(2))))
+    leaving.rename(next(folder / name for name in names if not os.path.lexists(folder / name)))
 
 
-def _card(folder: Path) -> dict[str, Any]:
-    """The card; empty where there is none, or none of ours."""
-    try:
-        found = json.loads((folder / CARD).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _is_stuck(path: Path, user: int) -> bool:
+    """Whether this user may not move it elsewhere: another's in a sticky folder, or a folder that he may not change."""
+    top, about = path.parent.stat(), path.lstat()
+    anothers = bool(top.st_mode & stat.S_ISVTX) and user not in (0, about.st_uid, top.st_uid)
+    return anothers or (stat.S_ISDIR(about.st_mode) and not os.access(path, os.W_OK))
 
 
-def write(path: Path, content: BinaryIO) -> None:
-    """The content as a file that a power cut leaves alone."""
-    with path.open("wb") as file:
-        shutil.copyfileobj(content, file, 1 << 20)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync(path: Path) -> None:
-    """Have the volume keep a folder's names, or a file's content, before anything that follows."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+def _card(folder: Path) -> Card:
+    """The card; an empty one where there is none, or none of ours."""
+    return entries.read(folder / CARD, Card) or Card()
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
+    """Say of what the volume refuses how the user can mend it."""
     try:
         yield
     except OSError as error:
@@ -171,9 +213,11 @@ def _explained() -> Iterator[None]:
 
 
 def _of(error: OSError) -> TuningError:
-    where = f"{FIELD}: {error.strerror} at {error.filename}"
+    where = f"{FIELD}: {error.strerror} at {error.filename}" + (f" -> {error.filename2}" if error.filename2 else "")
     if error.errno in _FULL:
         return VolumeRefused(f"{where}; make the claim larger or free some of it")
+    if error.errno in _IN_THE_WAY:
+        return VolumeRefused(f"{where}: something that is none of ours is in the way; move it away or remove it")
     if error.errno in _REFUSED:
         return VolumeRefused(
             f"{where}: user {os.getuid()} may not write there; name a volume that is not read-only and that group"

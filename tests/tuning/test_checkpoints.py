@@ -133,7 +133,6 @@ def test_what_a_killed_pod_has_left_half_written_is_not_taken_and_cleared_away(f
     half = folder / ".incoming-of-a-pod-that-was-killed"
     half.mkdir()
     fill("half")(half)
-    (folder / "checkpoint-of-somebody").mkdir()
     going_on = kept()
     assert going_on.newest().step == 10
     going_on.write(20, fill("20"))

@@ -179,8 +179,8 @@ def test_cards_of_others_are_no_cards(made, claim, card):
 
 def test_a_volume_that_may_not_be_written_to(claim, as_nobody):
     with as_nobody(), pytest.raises(VolumeRefused, match="user 65532 may not write there; name a volume that is not"):
-        volume.probe(claim)
-    volume.probe(claim)
+        volume.probe(claim, "one")
+    volume.probe(claim, "one")
     assert list(texts(claim)) == ["mine.txt"]
 
 
