@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-import yaml
 from pydantic.alias_generators import to_camel
+
+from artifacts import plain_yaml
 
 CONFIG_MAP = "kaito-hera-settings"
 FOLDER = Path("/etc/kaito-hera/settings")
 
 
 def _yaml(value: Any) -> Any:
-    try:
-        return yaml.safe_load(value) if isinstance(value, str) else value
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"is not YAML: {error}") from error
+    return plain_yaml.config(value) if isinstance(value, str) else value
 
 
 Yaml = pydantic.BeforeValidator(_yaml)

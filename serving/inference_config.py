@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import pydantic
-import yaml
 
+from artifacts import plain_yaml
 from serving import inference_keys
 
 FILE = "inference_config.yaml"
@@ -78,22 +78,12 @@ def parse(text: str) -> tuple[InferenceConfig, tuple[str, ...]]:
     return InferenceConfig.model_validate(fields), tuple(f"{FILE}: {warning}" for warning in warnings)
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is written twice: YAML would keep the last and lose the first without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        if twice := {key for key in keys if keys.count(key) > 1}:
-            raise yaml.YAMLError(f"{min(twice)} is written twice; keep one of them")
-        return super().construct_mapping(node, deep)
-
-
 def _read(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The top keys without `vllm`, and what is below it."""
     try:
-        document = yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{FILE}: cannot be read as YAML: {' '.join(str(error).split())[:500]}") from error
+        document = plain_yaml.config(text)
+    except ValueError as error:
+        raise ValueError(f"{FILE}: {error}") from error
     if not isinstance(document, dict | None):
         raise ValueError(  # noqa: TRY004 -- one kind of error for all that a user can write
             f"{FILE}: is {_shown(document)}, but it must be a map; write `vllm:` and its options below it"

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 
+from artifacts import plain_yaml
 from tuning import training_keys
 
 Method = Literal["lora", "qlora"]
@@ -214,21 +214,11 @@ def parse(text: str, method: Method) -> TrainingConfig:
     return _with_template(config)
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is written twice: YAML would keep the last and lose the first without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        if twice := {key for key in keys if keys.count(key) > 1}:
-            raise ValueError(f"training_config.yaml: {min(twice)} is written twice in one section; keep one of them")
-        return super().construct_mapping(node, deep)
-
-
 def _sections(text: str) -> dict[str, dict[str, Any]]:
     try:
-        document = yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"training_config.yaml: this is no YAML: {' '.join(str(error).split())}") from error
+        document = plain_yaml.config(text)
+    except ValueError as error:
+        raise ValueError(f"training_config.yaml: {error}") from error
     if not isinstance(document, dict) or "training_config" not in document:
         raise ValueError(
             f"training_config.yaml: the top key training_config is missing, found {_shown(document)}; "

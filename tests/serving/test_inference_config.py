@@ -116,9 +116,9 @@ def test_a_template_is_taken_with_its_escapes_in_one_line_or_many():
         ("vllm: {lora-modules: a=/b}", "cannot be honoured: adapters come from inference.adapters"),
         ("vllm: [a]", "vllm is ['a'], but it must be a map"),
         ("- a", "is ['a'], but it must be a map"),
-        ("vllm: {a: [", "cannot be read as YAML"),
-        ("when: 2026-99-99", "cannot be read as YAML"),
-        ("[" * 5000, "cannot be read as YAML"),
+        ("vllm: {a: [", "no YAML that can be read"),
+        ("when: 2026-99-99", "no YAML that can be read"),
+        ("[" * 5000, "no YAML that can be read"),
     ],
 )
 def test_what_cannot_be_honoured_is_told_with_value_and_remedy(text, words):
@@ -164,6 +164,6 @@ def test_an_alias_bomb_is_survived():
     bomb = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
         f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 8)}]\n" for n in range(12)
     )
-    with pytest.raises(ValueError, match="unknown key") as raised:
+    with pytest.raises(ValueError, match="unfolds to more than") as raised:
         parse(bomb)
     assert len(str(raised.value)) < 2000

@@ -11,19 +11,18 @@ from typing import Any, BinaryIO
 import pydantic
 import yaml
 
+from artifacts import plain_yaml
 from kaito_hera.settings import CONFIG_MAP, Settings
 
 _LARGEST = 2 * 2**20  # bytes; an object of the API server has at most 1.5 MiB
-_MOST, _DEEPEST = 500_000, 100
-"""Values, aliases followed, and how deep: a short file may unfold to more than any machine holds."""
 
 
 class UnreadableError(ValueError):
     """The text says which file, and why it is no manifest."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Dates stay what they are to Kubernetes: text. Not libyaml's: deep brackets overflow its stack."""
+class _Loader(plain_yaml.Loader):
+    """Dates stay what they are to Kubernetes: text."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -107,8 +106,6 @@ def settings(path: Path) -> Settings:
 def _settings(data: dict[str, str], source: str) -> Settings:
     try:
         return Settings.of(data)
-    except yaml.YAMLError as cause:
-        raise UnreadableError(f"{source}: cannot be read as settings: {' '.join(str(cause).split())}") from cause
     except pydantic.ValidationError as cause:
         first = cause.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -123,7 +120,7 @@ def _objects(text: str, source: str) -> Iterator[dict[str, Any]]:
         documents = [document for document in yaml.load_all(text, _Loader) if document is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as cause:
         raise UnreadableError(f"{source}: is no YAML: {' '.join(str(cause).split())[:300]}") from cause
-    _refuse_bombs(documents, source)
+    _refuse_others(documents, source)
     for document in documents:
         items = document.get("items") if isinstance(document, dict) and document.get("kind") == "List" else [document]
         for obj in items if isinstance(items, list) else []:
@@ -133,23 +130,18 @@ def _objects(text: str, source: str) -> Iterator[dict[str, Any]]:
             yield obj
 
 
-def _refuse_bombs(documents: list[Any], source: str) -> None:
-    """YAML's aliases may stand for more than they are, even for themselves: count with them followed."""
-    todo, count = [(document, 0) for document in documents], 0
-    while todo:
-        value, depth = todo.pop()
-        count += 1
-        if count > _MOST or depth > _DEEPEST:
-            limit = f"more than {_MOST:,} values" if count > _MOST else f"more than {_DEEPEST} levels"
-            raise UnreadableError(f"{source}: unfolds to {limit}, which no manifest has")
-        if isinstance(value, dict):
-            todo.extend((each, depth + 1) for pair in value.items() for each in pair)
-        elif isinstance(value, list):
-            todo.extend((each, depth + 1) for each in value)
-        elif isinstance(value, str):
-            _refuse_halves(value, source)
-        elif not isinstance(value, int | float | None):
-            raise UnreadableError(f"{source}: has a {type(value).__name__}, which JSON has not; write it as text")
+def _refuse_others(documents: list[Any], source: str) -> None:
+    """Only what JSON has, and not more of it than a machine holds."""
+    try:
+        for value in plain_yaml.values(documents):
+            if isinstance(value, str):
+                _refuse_halves(value, source)
+            elif not isinstance(value, dict | list | int | float | None):
+                raise UnreadableError(f"{source}: has a {type(value).__name__}, which JSON has not; write it as text")
+    except UnreadableError:
+        raise
+    except ValueError as cause:
+        raise UnreadableError(f"{source}: {cause}, which no manifest has") from cause
 
 
 def _refuse_halves(text: str, source: str) -> None:
