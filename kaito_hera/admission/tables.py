@@ -139,11 +139,14 @@ def _usable(name: str) -> str:
     return _up(size.gib_per_gpu * size.usable)
 
 
+_THEN = ", so preflight refuses it unless the setting gpuCapabilityCheck is warn"
+
+
 @functools.cache
 def _kernels(name: str) -> str:
     size = presets.sizes()[name]
     said = sizing.unusable(size)
-    return said if size.retired_on else _instead(size, said)  # else the other note names what to take
+    return _instead(size, f"{said}{_THEN}" if said else "")
 
 
 @functools.cache
