@@ -29,6 +29,6 @@ def test_what_has_no_end_or_two_meanings_is_refused(text, words):
 
 
 def test_aliases_and_merges_of_sane_size_are_followed_in_any_order():
-    text = "c: {<<: *b, z: 3}\n".join(["a: &a {x: 1}\nb: &b {<<: *a, x: 2}\n", "d: [*a, *b]\n"])
+    text = "a: &a {x: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, z: 3}\nd: [*a, *b]\n"
     expected = {"a": {"x": 1}, "b": {"x": 2}, "c": {"x": 2, "z": 3}, "d": [{"x": 1}, {"x": 2}]}
     assert plain_yaml.config(text) == expected

@@ -132,23 +132,20 @@ def _objects(text: str, source: str) -> Iterator[dict[str, Any]]:
 
 def _refuse_others(documents: list[Any], source: str) -> None:
     """Only what JSON has, and not more of it than a machine holds."""
+    unknown: Any = None
     try:
         for value in plain_yaml.values(documents):
             if isinstance(value, str):
-                _refuse_halves(value, source)
+                value.encode()
             elif not isinstance(value, dict | list | int | float | None):
-                raise UnreadableError(f"{source}: has a {type(value).__name__}, which JSON has not; write it as text")
-    except UnreadableError:
-        raise
+                unknown = value
+    except UnicodeEncodeError as cause:
+        shown = ascii(cause.object)[:60]
+        raise UnreadableError(f"{source}: {shown} has half of a character; write it whole") from cause
     except ValueError as cause:
         raise UnreadableError(f"{source}: {cause}, which no manifest has") from cause
-
-
-def _refuse_halves(text: str, source: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as cause:
-        raise UnreadableError(f"{source}: {ascii(text)[:60]} has half of a character; write it whole") from cause
+    if unknown is not None:
+        raise UnreadableError(f"{source}: has a {type(unknown).__name__}, which JSON has not; write it as text")
 
 
 def _data(obj: dict[str, Any]) -> dict[str, str]:
