@@ -23,7 +23,8 @@ DEEP = "[" * 100_000
 def claim(tmp_path):
     folder = tmp_path / "claim"
     folder.mkdir()
-    return folder
+    yield folder
+    subprocess.run(["rm", "-rf", folder], check=True)  # pytest's own way is not up to the deepest
 
 
 @pytest.fixture
@@ -202,7 +203,6 @@ def test_what_has_the_names_of_what_comes_and_goes_is_in_nobodys_way(claim, made
     assert (claim / volume.NAMES[1]).read_text() == "new"
     assert (claim / "replaced-by-one" / volume.NAMES[1]).read_text() == "earlier"
     assert others_are_there(claim)
-    subprocess.run(["rm", "-rf", claim], check=True)  # pytest's own way is not up to the deepest
 
 
 @pytest.mark.parametrize("plant", [*NOT_A_FOLDER, as_folder], ids=name_of)
