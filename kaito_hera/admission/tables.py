@@ -6,7 +6,6 @@ The rules read these rows in both languages, so what they compare is the same do
 import dataclasses
 import datetime
 import functools
-import math
 from collections.abc import Callable
 
 import presets
@@ -118,9 +117,9 @@ def _preset(name: str) -> Preset:
         runtime="own" if "transformers" in model.runtimes else "other",
         tuning="tunable" if model.tunable else "fixed",
         upstream=model.upstream,
-        serve=_down(serve),
-        lora=_down(lora),
-        qlora=_down(qlora),
+        serve=_gib(serve),
+        lora=_gib(lora),
+        qlora=_gib(qlora),
         for_serve=holders[0],
         for_lora=holders[1],
         for_qlora=holders[2],
@@ -136,7 +135,7 @@ def _holder(gib: float) -> str:
 @functools.cache
 def _usable(name: str) -> str:
     size = presets.sizes()[name]
-    return _up(size.gib_per_gpu * size.usable)
+    return _gib(size.gib_per_gpu * size.usable)
 
 
 _THEN = ", so preflight refuses it unless the setting gpuCapabilityCheck is warn"
@@ -162,10 +161,6 @@ def _instead(size: presets.Size, said: str) -> str:
     return f"{said}; take {others} instead" if said and others else said
 
 
-def _down(gib: float) -> str:
-    """Rounded so that nothing is refused that preflight would let through."""
-    return f"{math.floor(gib * 10) / 10:.1f}"
-
-
-def _up(gib: float) -> str:
-    return f"{math.ceil(gib * 10) / 10:.1f}"
+def _gib(gib: float) -> str:
+    """As everything else shows it; what fits before it is rounded fits after."""
+    return f"{gib:.1f}"

@@ -130,7 +130,7 @@ def _need(name: str, demand: loads.Demand, region: str | None) -> Need:
         use=demand.verb,
         method="" if name == demand.verb else name,
         basis=demand.basis,
-        gib=round(demand.gib, 2),
+        gib=round(demand.gib, 3),
         parts={part: round(gib, 3) for part, gib in demand.need.parts.items() if gib},
         sizes=tuple(
             Holder(size=size.name, usd_per_hour=size.usd(region))
