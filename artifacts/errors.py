@@ -17,8 +17,10 @@ A message tells what was seen. Which field named it, the way out and the reason 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 
+from artifacts import strangers
 
-class ArtifactError(Exception):
+
+class ArtifactError(strangers.Told):
     """Something is wrong with what is fetched or pushed, where it is kept, or this machine."""
 
 

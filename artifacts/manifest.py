@@ -10,12 +10,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from artifacts import errors
+from artifacts import errors, strangers
 
 TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 CONFIG_TYPES = frozenset({CONFIG, "application/vnd.docker.container.image.v1+json"})
 MOST_LAYERS = 1000
+_MOST_BYTES = 1 << 60
+"""Of a layer: a number that has no measure cannot even be told."""
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _TITLE = "org.opencontainers.image.title"
 
@@ -68,7 +70,7 @@ def read(what: str, ask: Ask) -> Manifest:
                 raise errors.Away(f"{what}: the registry sent another manifest than {chosen}")
         layers = tuple(_layer(what, entry) for entry in found["layers"])
         config = str((found.get("config") or {}).get("mediaType") or "of no known kind")
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise errors.Unusable(f"{what} has a manifest without readable layers") from error
     if not 0 < len(layers) <= MOST_LAYERS:
         raise errors.Unusable(f"{what} has {len(layers)} layers; an image has 1 to {MOST_LAYERS}")
@@ -78,7 +80,7 @@ def read(what: str, ask: Ask) -> Manifest:
 def parsed(what: str, body: bytes) -> dict[str, Any]:
     """A JSON object of an image."""
     try:
-        found = json.loads(body)
+        found = strangers.parsed(body)
     except ValueError:
         found = None
     if not isinstance(found, dict):
@@ -110,7 +112,7 @@ def _platform(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _layer(what: str, entry: Mapping[str, Any]) -> Layer:
     named, size, kind = str(entry["digest"]), int(entry["size"]), str(entry.get("mediaType", ""))
-    if not is_digest(named) or size < 0:
+    if not is_digest(named) or not 0 <= size < _MOST_BYTES:
         raise errors.Unusable(f"{what} has a layer without a sha256 digest and a size")
     told = dict(entry.get("annotations") or {})
     is_file = "tar" not in kind and _TITLE in told

@@ -6,7 +6,6 @@ nobody in particular asks first: a public image must not fail for an expired Sec
 """
 
 import hashlib
-import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from artifacts import addresses, docker, errors, web
+from artifacts import addresses, docker, errors, strangers, web
 from artifacts import manifest as manifests
 
 _DOCKER = "application/vnd.docker.distribution.manifest"
@@ -30,6 +29,8 @@ SENT = 64 << 10
 """The most bytes of such a piece: a slow line takes it in time."""
 _SAID = 64 << 10
 """The most bytes that are read of why not."""
+_TOKEN = re.compile(r"[!-~]+")
+"""What a header can carry."""
 _READS = frozenset({"GET", "HEAD"})
 _ANONYMOUS, _PASSWORD = 1, 2
 TRIES = 6
@@ -162,7 +163,8 @@ class Registry:
         begun = self._call("POST", f"/v2/{self.reference.repository}/blobs/uploads/")
         if begun.status_code != requests.codes.accepted:
             raise self._refusal(begun)
-        return urljoin(begun.url, begun.headers.get("Location", ""))
+        with web.asking(self._host):
+            return urljoin(begun.url, begun.headers.get("Location", ""))
 
     def tag(self, manifest: bytes) -> None:
         """Give the reference's tag to a manifest whose blobs are all there."""
@@ -230,7 +232,7 @@ class Registry:
             given = self.credential if stage == _PASSWORD else docker.Credential()
             found = ""
             if kind.lower() not in {"", "basic", "bearer"}:
-                raise errors.HostRefused(f"{self._host} asks for unknown authentication {self._challenge!r}")
+                raise errors.HostRefused(f"{self._host} asks for unknown authentication {self._challenge[:200]!r}")
             if kind.lower() == "basic" and given:
                 found = given.basic()
             elif kind.lower() == "bearer" and (given or stage == _ANONYMOUS):
@@ -247,7 +249,7 @@ class Registry:
             raise errors.HostRefused(f"{self._host} wants a token and names no server (realm) for it")
         if given and not docker.same_owner(realm, self.base):
             raise errors.HostRefused(
-                f"{self._host} wants the password sent to {realm!r}, not its own host; "
+                f"{self._host} wants the password sent to {realm[:200]!r}, not its own host; "
                 "use a registry whose tokens come from its own domain"
             )
         scope = f"repository:{self.reference.repository}:{self._actions}"
@@ -263,10 +265,13 @@ class Registry:
                 raise self._wrong_password(answer)
             return ""
         try:
-            said = answer.json()
-            return str(said.get("access_token") or said["token"])
-        except (ValueError, KeyError, AttributeError) as error:
-            raise errors.Away(f"{self._host}: its token server sent no token") from error
+            said = strangers.parsed(answer.content)
+            token = said.get("access_token") or said["token"]
+            if _TOKEN.fullmatch(token):
+                return str(token)
+        except (ValueError, KeyError, AttributeError, TypeError):
+            pass
+        raise errors.Away(f"{self._host}: its token server sent no token")
 
     def _refusal(self, answer: requests.Response) -> errors.ArtifactError:
         """Why the last answer is none; a 401 in spite of a token is about the right, not about the password."""
@@ -302,10 +307,10 @@ def of(image: str, auth: Path | None, *, push: bool = False, silence: float = _S
 def _said(answer: requests.Response) -> str:
     """Status and, where the body is the API's own kind of error, its text: other bodies may be anything."""
     try:
-        first = json.loads(next(answer.iter_content(_SAID), b""))["errors"][0]
+        first = strangers.parsed(next(answer.iter_content(_SAID), b""))["errors"][0]
         return f"{answer.status_code} {first['code']}: {first.get('message', '')}"[:300]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, requests.RequestException):
-        return f"{answer.status_code} {answer.reason}"
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, requests.RequestException):
+        return f"{answer.status_code} {answer.reason}"[:300]
 
 
 def _hash(file: Path, into: Any) -> int:

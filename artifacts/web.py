@@ -68,6 +68,8 @@ def asking(whom: str) -> Iterator[None]:
         raise errors.HostRefused("this is no URL that can be asked for; write https://host/path") from error
     except requests.RequestException as error:
         raise errors.Away(f"{whom} does not answer ({cause(error)}); check its name and whether it runs") from error
+    except (ValueError, OverflowError) as error:  # of what the library takes on trust: redirects, sizes of chunks
+        raise errors.Away(f"{whom} answers what is no HTTP ({str(error)[:300]})") from error
 
 
 def cause(error: requests.RequestException) -> str:

@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Collection, Sequence
 from typing import Self, TextIO
 
+from artifacts import strangers
+
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _NARROWEST = 40
 _GAP = "  "
@@ -89,9 +91,7 @@ class Paper:
         return line if self.width is None or len(line) <= self.width else f"{line[: self.width - 1]}…"
 
 
-def inert(text: str) -> str:
-    """The text without what a terminal would obey: control characters, and those that turn the writing round."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+inert = strangers.inert
 
 
 def bar(start: float, end: float, width: int) -> str:

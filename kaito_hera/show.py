@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pydantic
 
-from kaito_hera import observe, status
+from kaito_hera import observe, paper, status
 from kaito_hera.api import Workspace
 from kaito_hera.status import Condition, NodesStatus, ServedAdapter, Status
 
@@ -70,7 +70,8 @@ def sparkline(values: tuple[float, ...], width: int = 40) -> str:
 
 
 def _line(text: str, gist: str = "") -> Line:
-    return Line(text, gist or text)
+    """The status has words of servers, of data and of logs in it."""
+    return Line(paper.inert(text), gist or text)
 
 
 def _conditions(seen: Status) -> list[Line]:

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
 
-from artifacts import addresses, errors, web
+from artifacts import addresses, errors, strangers, web
 from tuning import formats
 from tuning.errors import (
     ConfigInvalid,
@@ -94,7 +94,7 @@ def peek(source: Source, session: requests.Session, policy: addresses.Policy) ->
     with _explained(source), _open(source, session, policy, {"Range": f"bytes=0-{formats.HEAD_BYTES - 1}"}) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             return formats.sniff(b"")
-        _refuse_errors(response)
+        _length(response)
         return formats.sniff(web.head(response, formats.HEAD_BYTES))
 
 
@@ -179,11 +179,11 @@ def _receive(source: Source, partial: _Partial, session: requests.Session, polic
         sent = response.headers.get("Content-Range", "")
         if response.status_code == requests.codes.requested_range_not_satisfiable and sent == f"bytes */{partial.size}":
             return  # it was whole already, and only the connection's end was bad
-        _refuse_errors(response)
+        length = _length(response)
         if not (response.status_code == requests.codes.partial and sent.startswith(f"bytes {partial.size}-")):
             partial.restart()
         partial.version = _version(response)
-        total = partial.size + int(response.headers.get("Content-Length", 0))
+        total = partial.size + length
         _refuse_too_large(partial, total)
         for size in partial.add(response.iter_content(1 << 20)):
             yield min(1.0, size / max(total, size, 1))
@@ -238,17 +238,24 @@ def _open(
     raise DataNotFound(f"more than {REDIRECTS} redirects; give the address of the file itself")
 
 
-def _refuse_errors(response: requests.Response) -> None:
+def _length(response: requests.Response) -> int:
+    """How many bytes are announced, 0 where none are; raises what an answer without a file means."""
     status = response.status_code
+    answers = f"the server answers {status} {strangers.inert(response.reason)[:100]}"
     if status in (requests.codes.ok, requests.codes.partial):
-        return
+        said = response.headers.get("Content-Length", "0").strip()
+        if not re.fullmatch("[0-9]{1,18}", said):
+            raise DataUnreachable(
+                f"the server announces {said[:60]!r} bytes, which is no number; it may do better later"
+            )
+        return int(said)
     if status in (408, 425, 429) or status >= 500:
-        raise DataUnreachable(f"the server answers {status} {response.reason}; it may do better later")
+        raise DataUnreachable(f"{answers}; it may do better later")
     if status in (401, 403):
-        raise DataNotFound(f"the server answers {status} {response.reason}; make the file public or renew a signed URL")
+        raise DataNotFound(f"{answers}; make the file public or renew a signed URL")
     if status in (404, 410):
-        raise DataNotFound(f"the server answers {status} {response.reason}: there is no such file; correct the URL")
-    raise DataNotFound(f"the server answers {status} {response.reason}, which is no file; correct the URL")
+        raise DataNotFound(f"{answers}: there is no such file; correct the URL")
+    raise DataNotFound(f"{answers}, which is no file; correct the URL")
 
 
 @contextlib.contextmanager

@@ -15,10 +15,10 @@ A message names the field or object, the value seen and the way out.
 import contextlib
 from typing import ClassVar
 
-from artifacts import errors
+from artifacts import errors, strangers
 
 
-class WeightsError(Exception):
+class WeightsError(strangers.Told):
     """Why a model's files cannot be had."""
 
     code: ClassVar[int]

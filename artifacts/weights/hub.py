@@ -5,7 +5,6 @@ to the hub's own host and never along a redirect to another one.
 """
 
 import errno
-import json
 import logging
 import os
 import time
@@ -16,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from artifacts import addresses, web
+from artifacts import addresses, strangers, web
 from artifacts import errors as kinds
 from artifacts.weights import config, errors
 from artifacts.weights.config import Model
@@ -72,7 +71,7 @@ class Hub:
             body, query = self._get(model, path + query)
             try:
                 sizes = {str(entry["path"]): int(entry["size"]) for entry in _parsed(model, body)}
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
                 raise errors.HubUnavailable(f"{model.what}: the hub lists no files: {body[:80]!r}") from error
             wanted = [name for name in sizes if config.is_wanted(name) and name.endswith(".safetensors")]
             total += sum(sizes[name] for name in wanted)
@@ -98,9 +97,10 @@ class Hub:
             self._session.get(url, timeout=TIMEOUT, stream=True) as answer,
         ):
             body = web.head(answer, _MOST)
+            following = urlsplit(answer.links.get("next", {}).get("url", "")).query
         if answer.status_code != requests.codes.ok:
-            raise refusal(model, answer.status_code, answer.headers.get("X-Error-Code", ""), given=bool(self._token))
-        following = urlsplit(answer.links.get("next", {}).get("url", "")).query
+            code = answer.headers.get("X-Error-Code", "")[:60]
+            raise refusal(model, answer.status_code, code, given=bool(self._token))
         return body, f"?{following}" if following else ""
 
     def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -112,7 +112,7 @@ class Hub:
 
 def _parsed(model: Model, body: bytes) -> Any:
     try:
-        return json.loads(body)
+        return strangers.parsed(body)
     except ValueError as error:
         raise errors.HubUnavailable(f"{model.what}: the hub's answer is no JSON: {body[:80]!r}") from error
 

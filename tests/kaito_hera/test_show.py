@@ -252,3 +252,8 @@ def test_a_terminal_is_redrawn_in_place():
     lines = [show.Line("a" * 25, ""), show.Line("b", "")]
     assert show.redrawn(lines, [], 10) == "a" * 25 + "\nb"
     assert show.redrawn(lines[1:], lines, 10) == "\033[4A\033[Jb"
+
+
+def test_words_of_servers_move_no_cursor():
+    text = failed("DataNotFound", "the server answers 404 \x1b[2J\u202egone", retryable=False)
+    assert "404 \\x1b[2J\\u202egone" in text
