@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 import urllib3
 from kubernetes import client, config
 
-from kaito_hera import errors
+from kaito_hera import errors, shallow
 
 Object = dict[str, Any]
 FIELD_MANAGER = "kaito-hera"
@@ -150,7 +150,7 @@ class Cluster:
             "timeoutSeconds": max(1, int(seconds)),
         }
         for line in self._lines(_path(kind, namespace), query, read=75):
-            event = json.loads(line)
+            event = shallow.loads(line)
             if event["type"] == "ERROR":
                 raise _error(event["object"].get("code", 500), event["object"])
             yield event["type"], event["object"]
@@ -306,7 +306,7 @@ def _segment(what: str, name: str) -> str:
 
 def _decode(data: bytes) -> Object:
     try:
-        answer = json.loads(data or b"{}")
+        answer = shallow.loads(data.decode() or "{}")
     except ValueError:
         answer = None
     return answer if isinstance(answer, dict) else {"message": data.decode("utf-8", "replace")[:500].strip()}

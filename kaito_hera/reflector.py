@@ -92,6 +92,8 @@ class Reflector:
                     self._be_empty(cause)
                 else:
                     log.warning("watching %s: %s; again in %.1f s", self._watched.kind.plural, cause, pause)
+            except Exception:  # one object that nobody foresaw must not end the watch for all others
+                log.exception("watching %s; again in %.1f s", self._watched.kind.plural, pause)
             time.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, guards nothing
             pause = min(pause * 2, 30.0)
 

@@ -74,6 +74,25 @@ def test_a_workspace_of_another_version_s_crd_is_released_all_the_same(cluster, 
         reconciler.reconcile(unreadable(), live(workflows=[done]))
 
 
+@pytest.mark.parametrize("levels", [300, 2_000, 5_000])
+def test_a_workspace_too_deep_for_any_reader_is_refused_by_itself(cluster, settings, kubectl, namespace, levels):
+    pod = {"spec": {"containers": [{"name": "c", "image": "i"}], "x": "DEEP"}}
+    obj = {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": {"name": "w", "namespace": namespace},
+        "resource": {"labelSelector": {"matchLabels": {"a": "b"}}},
+        "inference": {"template": pod},
+    }
+    deep = '{"a":' * levels + "1" + "}" * levels
+    kubectl("create", "--validate=false", "-f", "-", stdin=json.dumps(obj).replace('"DEEP"', deep))
+    (seen,) = cluster.items(clusters.WORKSPACE, namespace)
+    stored = settled(cluster, Reconciler(cluster, settings, plan), seen, live())
+    (ready,) = [each for each in stored["status"]["conditions"] if each["type"] == "Ready"]
+    assert (ready["status"], ready["reason"]) == ("False", "InvalidWorkspace")
+    assert "workflow" not in stored["status"]
+
+
 def test_a_job_that_runs_gets_its_workspace_s_new_deadline(cluster, apply, settings, kubectl):
     reconciler = Reconciler(cluster, settings, plan)
     stored = settled(cluster, reconciler, apply(making.tuning()), live())
