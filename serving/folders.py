@@ -77,7 +77,7 @@ def read(adapter: Adapter) -> Pulled:
 
 def _sum(folder: Path, name: str, most: int, volume: str) -> str:
     """The file's sha256. A link may lead about within the volume, as in one made of a ConfigMap, and nowhere else."""
-    path = (folder / name).resolve()
+    path = Path(os.path.realpath(folder / name))  # which bears links that lead round
     about = path.stat()
     if not path.is_relative_to(folder.resolve()) or not stat.S_ISREG(about.st_mode):
         raise errors.NotAnAdapter(f"{name} in {volume} is not a regular file of the volume's")

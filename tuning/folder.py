@@ -116,7 +116,7 @@ def _walk(folder: Folder) -> Iterator[Path]:
 
 def _judge(folder: Folder, path: Path, name: str) -> Candidate | str:
     """The file as data, or why it is none."""
-    real = path.resolve()
+    real = Path(os.path.realpath(path))  # which bears links that lead round
     if path.name in OURS:
         return "an adapter's"
     if not real.is_file() or not real.is_relative_to(folder.path.resolve()):

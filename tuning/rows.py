@@ -253,4 +253,8 @@ def _text(value: Any, column: str) -> str:
         value = str(value)
     if not isinstance(value, str):
         raise ValueError(f"{column} is {type(value).__name__}, not text")  # noqa: TRY004
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON can write one, as scraped data does; no tokenizer reads it
+        raise ValueError(f"{column} has half of a character, {ascii(value[error.start])}") from error
     return value

@@ -96,6 +96,7 @@ def test_links_within_are_followed_as_in_a_volume_of_a_config_map_and_others_are
     (tmp_path / "secret.jsonl").write_text(ROWS)
     (folder.path / "evil.jsonl").symlink_to(tmp_path / "secret.jsonl")
     (folder.path / "around").symlink_to(folder.path)
+    (folder.path / "round.jsonl").symlink_to("round.jsonl")
     assert names(folders.files(folder)) == ["rows.jsonl"]
 
 

@@ -105,6 +105,8 @@ def test_named_context():
         ({"messages": [{"role": "user", "content": None}]}, "content is NoneType, not text"),
         ({"prompt": "q", "completion": None}, "no known shape"),
         ({"prompt": "q", "completion": ["a"]}, "completion is list, not text"),
+        (json.loads('{"prompt": "\\ud800x", "completion": "a"}'), "prompt has half of a character"),
+        (json.loads('{"text": "x\\udc00"}'), "text has half of a character"),
         ({"text": ""}, "column text is empty"),
         ({"text": None}, "text is NoneType"),
     ],
