@@ -244,7 +244,7 @@ def _length(response: requests.Response) -> int:
     answers = f"the server answers {status} {strangers.inert(response.reason)[:100]}"
     if status in (requests.codes.ok, requests.codes.partial):
         said = response.headers.get("Content-Length", "0").strip()
-        if not re.fullmatch("[0-9]{1,18}", said):
+        if not re.fullmatch("[0-9]{1,19}", said):
             raise DataUnreachable(
                 f"the server announces {said[:60]!r} bytes, which is no number; it may do better later"
             )

@@ -31,9 +31,13 @@ def moved(to):
     return b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + to + b"\r\n\r\n"
 
 
-def peek(source):
+def peek(source, _folder=None):
     with Session(LOOPBACK) as session:
         fetch.peek(source, session, LOOPBACK)
+
+
+def download(source, folder):
+    fetch.download([source], folder, LOOPBACK, patience=0.0)
 
 
 ANSWERS = {
@@ -48,15 +52,12 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("said", ANSWERS.values(), ids=ANSWERS)
-@pytest.mark.parametrize("step", ["peek", "download"])
+@pytest.mark.parametrize("step", [peek, download])
 def test_what_is_no_http_is_told_with_the_field(tmp_path, said, step):
     with contextlib.closing(Raw(said)) as server:
         (source,) = fetch.sources((f"{server.url}/a.json",))
         with pytest.raises(DataUnreachable, match=r"^tuning\.input\.urls\[0\] "):
-            if step == "peek":
-                peek(source)
-            else:
-                fetch.download([source], tmp_path, LOOPBACK, patience=0.0)
+            step(source, tmp_path)
 
 
 def test_a_servers_reason_moves_no_cursor():
