@@ -1,11 +1,10 @@
 """The image that an adapter goes to, and the push secret's entry for it: refused in the words of those two fields."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from artifacts import docker
+from artifacts import docker, strangers
 from artifacts.docker import Credential, Reference
 from tuning.errors import ConfigInvalid, PushUnauthorized
 
@@ -36,7 +35,7 @@ def hosts(secret: Path) -> list[str]:
 def entries(secret: Path) -> Mapping[str, Any]:
     """The secret's `auths`; empty when there is no secret."""
     try:
-        found = json.loads(secret.read_text())["auths"]
+        found = strangers.parsed(secret.read_text())["auths"]
         if all(isinstance(entry, dict) for entry in found.values()):
             return dict(found)
     except FileNotFoundError:

@@ -2,12 +2,11 @@
 
 import contextlib
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from artifacts import errors
+from artifacts import errors, strangers
 from artifacts import registry as registries
 from tuning import credentials
 from tuning.config import INTENT
@@ -54,7 +53,7 @@ class Registry:
             except (errors.NotFound, errors.Denied):
                 return ""
         try:
-            made_by = json.loads(body).get("annotations", {}).get(INTENT, "")  # without: of KAITO's
+            made_by = strangers.parsed(body).get("annotations", {}).get(INTENT, "")  # without: of KAITO's
         except (ValueError, AttributeError):
             return ""
         return f"sha256:{hashlib.sha256(body).hexdigest()}" if made_by == intent else ""

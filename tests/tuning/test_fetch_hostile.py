@@ -1,4 +1,4 @@
-"""Data servers that speak no HTTP: told with the field, at the check and at the download."""
+"""Servers of data and images that speak no HTTP or JSON: told with the field, at the check and at the download."""
 
 import contextlib
 
@@ -7,7 +7,7 @@ import pytest
 from artifacts.web import Session
 from tests.tuning import servers
 from tests.tuning.test_fetch import LOOPBACK
-from tuning import fetch
+from tuning import fetch, registry
 from tuning.errors import DataNotFound, DataUnreachable
 
 
@@ -65,3 +65,15 @@ def test_a_servers_reason_moves_no_cursor():
         (source,) = fetch.sources((f"{server.url}/a.json",))
         with pytest.raises(DataNotFound, match=r"404 \\x1b\[2Jgone: there is no such file"):
             peek(source)
+
+
+class Deep(servers.Server):
+    """A registry whose every answer is brackets without end."""
+
+    def answer(self, request):
+        self.reply(request, 202 if request.command == "POST" else 200, b"[" * 100_000, {"Location": "/uploads/1"})
+
+
+def test_what_no_image_has_under_the_tag_was_made_by_nobody(tmp_path):
+    with contextlib.closing(Deep()) as server:
+        assert registry.Registry(f"{server.host}/team/a:1", tmp_path / "none").ask("an intent") == ""
