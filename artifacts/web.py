@@ -68,8 +68,11 @@ def asking(whom: str) -> Iterator[None]:
         raise errors.HostRefused("this is no URL that can be asked for; write https://host/path") from error
     except requests.RequestException as error:
         raise errors.Away(f"{whom} does not answer ({cause(error)}); check its name and whether it runs") from error
-    except (ValueError, OverflowError) as error:  # of what the library takes on trust: redirects, sizes of chunks
-        raise errors.Away(f"{whom} answers what is no HTTP ({str(error)[:300]})") from error
+    except (
+        ValueError,
+        OverflowError,
+    ) as error:  # of redirects and sizes of chunks; its words may hold a header's token
+        raise errors.Away(f"what was sent to {whom} or came back is no HTTP ({type(error).__name__})") from error
 
 
 def cause(error: requests.RequestException) -> str:

@@ -4,7 +4,8 @@ import contextlib
 
 import pytest
 
-from artifacts import errors, registry, strangers
+from artifacts import addresses, errors, registry, strangers, web
+from artifacts import manifest as manifests
 from tests.tuning import servers
 
 DEEP = b"[" * 100_000
@@ -66,6 +67,20 @@ def asked_of(server, tmp_path, ask):
 def test_what_is_no_answer_is_one_of_a_registry_that_is_away(tmp_path, says, ask, words):
     with contextlib.closing(Hostile(**says)) as server, pytest.raises(errors.Away, match=words):
         asked_of(server, tmp_path, ask)
+
+
+def test_a_token_that_no_header_can_carry_is_in_no_message():
+    with web.Session(addresses.ANY_PRIVATE) as session, contextlib.closing(Hostile()) as server:
+        session.auth = lambda request: request.headers.update(Authorization="Bearer secret\nx") or request
+        with pytest.raises(errors.Away, match="no HTTP") as raised, web.asking("the hub"):
+            session.get(server.url)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("body", [DEEP, b'{"layers": [{"digest": "sha256:%064d", "size": 1%0400d}]}' % (0, 0)])
+def test_what_is_no_manifest(body):
+    with pytest.raises(errors.Unusable, match="the image has"):
+        manifests.read("the image", lambda _digest: body)
 
 
 def test_why_not_is_told_without_a_text_that_cannot_be_read(tmp_path):
