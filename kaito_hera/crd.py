@@ -42,8 +42,8 @@ def manifest() -> dict[str, Any]:
                 "categories": ["workspace"],
             },
             "versions": [
-                _version("v1alpha1", storage=False, columns=_columns(state=1)),
-                _version("v1beta1", storage=True, columns=_columns(state=0)),
+                _version("v1alpha1", storage=False, columns=_columns(later=1)),
+                _version("v1beta1", storage=True, columns=_columns(later=0)),
             ],
         },
     }
@@ -57,17 +57,17 @@ def _condition(name: str, field: str = "status") -> str:
     return f'.status.conditions[?(@.type=="{name}")].{field}'
 
 
-def _columns(*, state: int) -> list[dict[str, Any]]:
-    """What users know of KAITO's first releases, then what later ones print; `-o wide` prints those of priority 1."""
+def _columns(*, later: int) -> list[dict[str, Any]]:
+    """What KAITO's first releases print, and what later ones do: `-o wide` prints those of priority 1."""
     return [
         _column("Instance", ".status.instanceType"),
         _column("ResourceReady", _condition("ResourceReady")),
         _column("InferenceReady", _condition("InferenceReady")),
+        _column("JobStarted", _condition("JobStarted"), priority=later),
+        _column("WorkspaceSucceeded", _condition("WorkspaceSucceeded"), priority=later),
         _column("WorkspaceReady", _condition("WorkspaceReady")),
-        _column("State", ".status.state", priority=state),
+        _column("State", ".status.state", priority=later),
         _column("Age", ".metadata.creationTimestamp", "date"),
-        _column("JobStarted", _condition("JobStarted"), priority=1),
-        _column("WorkspaceSucceeded", _condition("WorkspaceSucceeded"), priority=1),
         _column("TargetNodeCount", ".status.targetNodeCount", "integer", priority=1),
         _column("Step", ".status.step.name", priority=1),
         _column("Percent", ".status.step.percent", "integer", priority=1),

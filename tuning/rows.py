@@ -256,5 +256,5 @@ def _text(value: Any, column: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:  # JSON can write one, as scraped data does; no tokenizer reads it
-        raise ValueError(f"{column} has half of a character, {ascii(value[error.start])}") from error
+        raise ValueError(f"{column} has half of a character, {value[error.start]!a}") from error
     return value

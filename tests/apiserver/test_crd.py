@@ -31,7 +31,13 @@ def _without_defaults(part):
     ("version", "header"),
     [
         ("v1alpha1", ["NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE"]),
-        ("v1beta1", ["NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "STATE", "AGE"]),
+        (
+            "v1beta1",
+            [
+                *("NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "JOBSTARTED"),
+                *("WORKSPACESUCCEEDED", "WORKSPACEREADY", "STATE", "AGE"),
+            ],
+        ),
     ],
 )
 def test_kubectl_prints_the_columns_that_users_know(kubectl, namespace, version, header):
