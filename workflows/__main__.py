@@ -12,7 +12,6 @@ kaito-hera release         give back what $WORKSPACE (JSON) holds: what a Job ru
 """
 
 import argparse
-import contextlib
 import datetime
 import logging
 import os
@@ -23,13 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
-import yaml
 
 from artifacts.weights.errors import WeightsError
-from kaito_hera import crd, decide, errors, live, reference, settings, show, status
+from kaito_hera import crd, errors, reference, settings, show, status
 from kaito_hera.api import Workspace
-from workflows.commands import model, presets, printing, sizes
-from workflows.commands import plan as foresight
+from workflows.commands import model, plan, presets, printing, render, sizes
 from workflows.outlook.documents import UnreadableError
 
 _USAGE = 2
@@ -67,12 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(prog="kaito-hera", description=__doc__, formatter_class=raw)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (foresight, presets, sizes):
+    for module in (plan, presets, sizes, render):
         module.add_to(commands)
-    command = commands.add_parser("render", help="print the Workflow that a Workspace becomes")
-    command.add_argument("file", type=Path, help="a Workspace manifest")
-    command.add_argument("--settings", type=Path, help="a folder with a file per setting (default: all defaults)")
-    command.set_defaults(run=_render)
     command = commands.add_parser("crd", help="print the CustomResourceDefinition")
     command.add_argument("--reference", action="store_true", help="as a page for people")
     command.set_defaults(run=_crd)
@@ -91,47 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _render(arguments: argparse.Namespace) -> None:
-    """The Workflow of the first attempt; raises InvalidWorkspaceError, exits as `plan` does where no model is meant."""
-    from workflows.plan import plan  # noqa: PLC0415
-
-    file, folder = arguments.file, arguments.settings
-    try:
-        workspace = Workspace.parse(yaml.safe_load(file.read_text(encoding="utf-8")))
-        chosen = settings.Settings.load(folder) if folder else settings.Settings()
-    except (OSError, yaml.YAMLError, AttributeError) as cause:
-        raise errors.InvalidWorkspaceError(f"{file}: is not a readable Workspace manifest: {cause}") from cause
-    except pydantic.ValidationError as cause:
-        raise errors.InvalidWorkspaceError(f"{file}: {_first(cause)}") from cause
-    _warn(workspace, chosen)
-    parts = decide.missing(workspace, status.Status(), live.Live(now=datetime.datetime.now(datetime.UTC)))
-    _print_yaml(plan(workspace, chosen, attempt=1, parts=parts))
-
-
-def _warn(workspace: Workspace, chosen: settings.Settings) -> None:
-    """Say what preflight would refuse; what is printed on stdout stays the Workflow alone."""
-    from kaito_hera import checks, refusals  # noqa: PLC0415
-
-    found = refusals.findings(workspace, chosen, datetime.datetime.now(datetime.UTC).date())
-    if unknown := next((one for one in found if one.error is errors.UnknownPresetError and one.fatal), None):
-        print(f"{unknown.reason}: {unknown}", file=sys.stderr)
-        sys.exit(foresight.NEVER)
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            checks.pass_facts(workspace, chosen)
-        except errors.KaitoError as error:
-            print(f"warning: {error.reason}: {error}")
-
-
 def _crd(arguments: argparse.Namespace) -> None:
     if arguments.reference:
         print(reference.markdown(), end="")
     else:
-        _print_yaml(crd.manifest())
-
-
-def _print_yaml(obj: object) -> None:
-    print(yaml.safe_dump(obj, sort_keys=False, width=120, allow_unicode=True), end="")
+        printing.manifest(crd.manifest())
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -193,14 +150,8 @@ def _release(arguments: argparse.Namespace) -> None:
         hint = "a Job of the operator's sets it; to give back what a Workspace holds, delete the Workspace"
         raise UnreadableError(f"${cause.args[0]} is not set: {hint}") from cause
     except pydantic.ValidationError as cause:
-        raise UnreadableError(f"${cause.title.upper()}: {_first(cause)}") from cause
+        raise UnreadableError(f"${cause.title.upper()}: {printing.first(cause)}") from cause
     steps.give_back(Run.open(workspace, chosen))
-
-
-def _first(cause: pydantic.ValidationError) -> str:
-    """The first thing that is wrong."""
-    first = cause.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']} (seen: {first['input']!r})".removeprefix(": ")
 
 
 if __name__ == "__main__":

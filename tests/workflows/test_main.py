@@ -44,6 +44,21 @@ def test_a_model_that_nobody_knows_has_no_workflow(tmp_path):
     assert rendered.stderr.startswith("UnknownPreset: inference.preset.name: ")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 20_000, "is no YAML"),
+        ("kind: Secret", "has 0 Workspaces"),
+    ],
+)
+def test_what_is_no_workspace_has_no_workflow(tmp_path, text, words):
+    (tmp_path / "wrong.yaml").write_text(text)
+    rendered = kaito_hera("render", tmp_path / "wrong.yaml")
+    assert (rendered.returncode, rendered.stdout) == (2, "")
+    assert words in rendered.stderr
+    assert len(rendered.stderr.splitlines()) == 1
+
+
 def test_a_warning_that_the_platform_team_chose_is_not_in_the_workflow(tmp_path):
     (tmp_path / "gpuCapabilityCheck").write_text("warn")
     manifest = yaml.safe_load(EXAMPLE.read_text())

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import pydantic
 import yaml
 
 import presets
@@ -40,6 +41,17 @@ def show(body: Part, lines: Sequence[str], output: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         stop()
+
+
+def manifest(obj: object) -> None:
+    """On stdout, as YAML that kubectl takes."""
+    print(yaml.safe_dump(obj, sort_keys=False, width=120, allow_unicode=True), end="")
+
+
+def first(cause: pydantic.ValidationError) -> str:
+    """The first thing that is wrong."""
+    wrong = cause.errors()[0]
+    return f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']} (seen: {wrong['input']!r})".removeprefix(": ")
 
 
 def stop() -> None:

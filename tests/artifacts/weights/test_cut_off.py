@@ -96,7 +96,7 @@ def test_an_interrupted_push_ends(files, tmp_path):
     with contextlib.closing(Patient(tar_digest(files / "config.json"))) as server:
         command = [sys.executable, "-m", "workflows", "model", "push", "acme/tiny", f"{server.host}/a:1"]
         pushing = subprocess.Popen(
-            [*command, "--folder", str(files)],
+            ["env", "--default-signal=INT", *command, "--folder", str(files)],  # jobs in the background ignore it
             cwd=ROOT,
             env={"PATH": "/usr/bin", "HOME": str(tmp_path)},
             stderr=subprocess.PIPE,
