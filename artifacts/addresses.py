@@ -6,7 +6,10 @@ import re
 import socket
 import threading
 from collections.abc import Iterable
+from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
+
+import pydantic
 
 from artifacts import errors
 
@@ -45,11 +48,24 @@ class HostUnknown(errors.Away):
     """There is no such name in DNS."""
 
 
+def _networks(ranges: Iterable[str]) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(each, strict=False) for each in ranges)
+
+
+def _are_ranges(value: tuple[str, ...]) -> tuple[str, ...]:
+    _networks(value)
+    return value
+
+
+Ranges = Annotated[tuple[str, ...], pydantic.AfterValidator(_are_ranges)]
+"""CIDRs of a model's field; what is none is a validation error."""
+
+
 class Policy:
     """Which private addresses may be connected to: those in the allowed ranges, or with `private` all."""
 
     def __init__(self, allowed: Iterable[str] = (), *, private: bool = False) -> None:
-        self._allowed: tuple[Network, ...] = tuple(ipaddress.ip_network(cidr, strict=False) for cidr in allowed)
+        self._allowed = _networks(allowed)
         self._private = private
 
     def refusal(self, address: Address) -> str:

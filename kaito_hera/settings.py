@@ -3,7 +3,6 @@
 The values travel into each Workflow as a parameter, so a run keeps the settings that it began with.
 """
 
-import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,6 +11,7 @@ import pydantic
 from pydantic.alias_generators import to_camel
 
 from artifacts import plain_yaml
+from artifacts.addresses import Ranges
 
 CONFIG_MAP = "kaito-hera-settings"
 FOLDER = Path("/etc/kaito-hera/settings")
@@ -72,7 +72,7 @@ class Settings(pydantic.BaseModel):
     """
     retired_sizes: Literal["refuse", "warn"] = "warn"
     """What to do with a GPU size that the cloud has retired: it may be left over somewhere."""
-    allowed_private_cidrs: Annotated[tuple[str, ...], Yaml] = pydantic.Field((), alias="allowedPrivateCIDRs")
+    allowed_private_cidrs: Annotated[Ranges, Yaml] = pydantic.Field((), alias="allowedPrivateCIDRs")
     """Private ranges that data sets may be fetched from."""
     hf_endpoint: Annotated[str, pydantic.StringConstraints(pattern=r"^(https?://[^\s/]+(/[^\s]*)?)?$")] = ""
     """Address of the Hugging Face hub that pods ask for models, for example a mirror's; default: the public one."""
@@ -94,13 +94,6 @@ class Settings(pydantic.BaseModel):
     """How long a tuning Job's pod may wait for one and the same thing, such as a GPU or its image, on paid nodes."""
     tuning_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 259200
     """How long a tuning Job may take."""
-
-    @pydantic.field_validator("allowed_private_cidrs")
-    @classmethod
-    def _are_ranges(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for cidr in value:
-            ipaddress.ip_network(cidr, strict=False)
-        return value
 
     @classmethod
     def load(cls, folder: Path = FOLDER) -> Self:

@@ -5,13 +5,13 @@ The operator writes a `TuningConfig` as JSON; the image prints `Progress` lines,
 """
 
 import enum
-import ipaddress
 import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import pydantic
 
+from artifacts.addresses import Ranges
 from artifacts.weights.config import Found, Model
 from tuning.training_config import TrainingConfig
 
@@ -112,19 +112,12 @@ class TuningConfig(Strict):
     output: Output
     intent: str
     """Hash of what the user asked for; what is made is marked with it, and what has the mark is not made again."""
-    allowed_private_cidrs: tuple[str, ...] = ()
+    allowed_private_cidrs: Ranges = ()
     """Private ranges that data may be fetched from; none by default."""
     require_gpu: bool = False
     """True refuses to train on a CPU: a node whose GPU torch cannot use is broken."""
     checkpoint_seconds: Annotated[float, pydantic.Field(ge=0)] = 0
     """Time between checkpoints in the output's volume; 0 takes none."""
-
-    @pydantic.field_validator("allowed_private_cidrs")
-    @classmethod
-    def _are_ranges(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for cidr in value:
-            ipaddress.ip_network(cidr, strict=False)
-        return value
 
     @pydantic.model_validator(mode="after")
     def _keeps_checkpoints_on_a_volume(self) -> Self:

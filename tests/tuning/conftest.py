@@ -34,6 +34,18 @@ def registry(tmp_path_factory):
     server.close()
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A hub with a tiny model that has learned nothing."""
+    from tests.tuning import tiny
+
+    root = tmp_path_factory.mktemp("hub") / "tiny"
+    tiny.publish(root / "phi", steps=0)
+    hub = servers.Hub(root.parent)
+    yield hub
+    hub.close()
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
     """A certificate for localhost that vouches for itself, and its key."""

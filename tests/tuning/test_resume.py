@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.tuning import servers, words
+from tests.tuning import words
 from tests.tuning.conftest import start, tuning_config
 from tuning import checkpoints, volume
 from tuning.config import Exit, Progress, parse_termination
@@ -22,17 +22,6 @@ TRAINING = {
     "arguments": {"num_train_epochs": 8, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     "lora": {"lora_dropout": 0.1},
 }
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    from tests.tuning import tiny
-
-    root = tmp_path_factory.mktemp("hub") / "tiny"
-    tiny.publish(root / "phi", steps=0)
-    hub = servers.Hub(root.parent)
-    yield hub
-    hub.close()
 
 
 class World:

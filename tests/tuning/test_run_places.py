@@ -13,17 +13,6 @@ FEW = {"arguments": {"max_steps": 2, "per_device_train_batch_size": 4}}
 ROWS = "".join(json.dumps({"messages": words.conversation(each, words.B)}) + "\n" for each in words.QUESTIONS)
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    from tests.tuning import tiny
-
-    root = tmp_path_factory.mktemp("hub") / "tiny"
-    tiny.publish(root / "phi", steps=0)
-    hub = servers.Hub(root.parent)
-    yield hub
-    hub.close()
-
-
 @pytest.fixture
 def run(tuning, auth, models, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", models.url)
