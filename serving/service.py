@@ -160,7 +160,7 @@ class Service:
         text = TextStream(chat.tokenizer.backend, request.prompt, stops=stops)
         with self.adapters.lease(request.adapters), _as_request_errors():
             async with contextlib.aclosing(engine.generate(request)) as deltas:
-                async for tokens, finish in deltas:
+                async for tokens, finish, _logprobs in deltas:
                     shown = text.push(tokens[:-1] if finish == "stop" else tokens)
                     if finish and not text.stopped:
                         shown += text.end()

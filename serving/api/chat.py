@@ -171,7 +171,8 @@ def _request(options: Options, prompt: list[int], info: ModelInfo, *, whole: boo
     stop = [options.eos_token_id] if isinstance(options.eos_token_id, int) else options.eos_token_id
     if not all(0 <= token < info.vocabulary for token in stop or ()):
         raise _bad("eos_token_id", options.eos_token_id, f"it must be a token of the vocabulary of {info.vocabulary}")
-    sampling = Sampling(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Sampling)})
+    wishes = {field.name for field in dataclasses.fields(Sampling)} & Options.model_fields.keys()
+    sampling = Sampling(**{name: getattr(options, name) for name in wishes})
     return Request(
         prompt=tuple(prompt),
         max_new_tokens=new,

@@ -84,7 +84,7 @@ def check_sampling(sampling: Sampling, info: ModelInfo, *, within: str = "") -> 
     always = ("do_sample", "temperature", "top_k", "top_p", "seed")
     for field in dataclasses.fields(sampling):
         value = getattr(sampling, field.name)
-        if value not in (None, 0, neutral.get(field.name)) and field.name not in (*always, *info.features):
+        if value and value != neutral.get(field.name) and field.name not in (*always, *info.features):
             unsupported = f"this engine ({info.kind}) does not support it; leave it out"
             raise of_field(f"{within}{field.name}", value, unsupported)
     return sampling

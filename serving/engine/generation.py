@@ -54,6 +54,14 @@ def describe(model: Any, *, kind: str, concurrency: int) -> ModelInfo:
     )
 
 
+def beyond(request: Request) -> dict[str, object]:
+    """What a request can wish and `generate` does not do as we promise it; what is None or 0 is no wish."""
+    wishes: dict[str, object] = {
+        name: getattr(request.sampling, name) for name in ("presence_penalty", "frequency_penalty", "logit_bias")
+    }
+    return wishes | {"logprobs": request.logprobs is not None, "grammar": request.grammar is not None}
+
+
 def configure(own: Any, request: Request) -> Any:
     """The model's generation config with the request's wishes on top."""
     merged = copy.deepcopy(own)

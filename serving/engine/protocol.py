@@ -9,7 +9,10 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
 
 Finish = Literal["stop", "length"]
 
@@ -31,6 +34,22 @@ class Sampling:
     early_stopping: bool = False
     length_penalty: float | None = None
     seed: int | None = None
+    presence_penalty: float | None = None
+    """Taken from the score of each token that the answer already holds."""
+    frequency_penalty: float | None = None
+    """Taken once for each time that the answer holds the token."""
+    logit_bias: Mapping[int, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Added to the scores of these tokens."""
+
+
+class Grammar(Protocol):
+    """What may come next, told one token at a time; belongs to one request and is called from the engine's thread."""
+
+    def allowed(self) -> "torch.Tensor | None":
+        """The tokens that may come next, bool [vocabulary] on the CPU; None: any. Stop tokens are tokens."""
+
+    def accept(self, token: int) -> None:
+        """Go on behind this token, which was chosen."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +64,22 @@ class Request:
     """Tokens that end the sequence; None: the model's own."""
     adapters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Adapter id to strength; their weighted sum is added to the base model."""
+    logprobs: int | None = None
+    """Tell the log probability of each chosen token, and of so many most likely ones (0: of none)."""
+    grammar: Grammar | None = None
 
     def with_adapters(self, strengths: Mapping[str, float]) -> "Request":
         """The same for other adapters."""
         return replace(self, adapters=strengths)
+
+
+class Logprob(NamedTuple):
+    """How likely a chosen token was under the model's own scores, before any wish of the request changed them."""
+
+    chosen: float
+    """Its natural logarithm."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The most likely tokens with theirs, best first."""
 
 
 class Delta(NamedTuple):
@@ -56,6 +87,8 @@ class Delta(NamedTuple):
 
     tokens: tuple[int, ...]
     finish: Finish | None = None
+    logprobs: tuple[Logprob, ...] = ()
+    """One for each token, where the request asked for them."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +106,7 @@ class ModelInfo:
     defaults: Sampling
     """What the model's own generation config sets."""
     features: frozenset[str]
-    """Fields of `Sampling` beyond temperature, top_k, top_p and seed that this engine honours."""
+    """Honoured of `Sampling` beyond temperature, top_k, top_p and seed; `logprobs` and `grammar` of `Request`."""
     dtype: str
     device: str
 
@@ -85,6 +118,24 @@ class Health(NamedTuple):
     reason: str = ""
     stalled_seconds: float = 0.0
     """For how long a running request has produced nothing; 0 when idle."""
+
+
+class Stats(NamedTuple):
+    """How much is going on, and what was done since the start."""
+
+    running: int
+    waiting: int
+    kv_usage: float
+    """Which part of the memory for keys and values is taken, 0 to 1."""
+    prompt_tokens: int
+    generated_tokens: int
+    prefix_queries: int
+    """Prompt tokens that were looked up among the prefixes at hand."""
+    prefix_hits: int
+    """Those of them that did not have to be computed."""
+    preemptions: int
+    steps: int
+    step_seconds: float
 
 
 class RequestRefused(ValueError):
@@ -124,6 +175,9 @@ class Engine(Protocol):
 
     def health(self) -> Health:
         """The state right now; cheap."""
+
+    def stats(self) -> Stats:
+        """What it does right now and did since the start; cheap."""
 
     async def stop(self) -> None:
         """End its thread; running requests fail with EngineDown."""

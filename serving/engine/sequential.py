@@ -20,7 +20,16 @@ import transformers
 
 from serving.engine import generation, lora, lora_files
 from serving.engine.loading import load_model
-from serving.engine.protocol import Delta, EngineDown, Health, ModelInfo, Request, RequestFailed, RequestRefused
+from serving.engine.protocol import (
+    Delta,
+    EngineDown,
+    Health,
+    ModelInfo,
+    Request,
+    RequestFailed,
+    RequestRefused,
+    Stats,
+)
 
 log = logging.getLogger("serving.engine")
 
@@ -51,6 +60,8 @@ class SequentialEngine:
         self._fatal = ""
         self._last_sign = time.monotonic()
         self._current: Job | None = None
+        self._prompt_tokens = self._generated_tokens = self._requests = 0
+        self._began = self._seconds = 0.0
         info = generation.describe(model, kind="sequential", concurrency=1)
         self.info: ModelInfo = replace(info, context=min(context or info.context, info.context))
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -101,6 +112,12 @@ class SequentialEngine:
         stalled = time.monotonic() - self._last_sign if self._current else 0.0
         return Health(alive, self._fatal or ("" if alive else "the engine's thread has ended"), stalled)
 
+    def stats(self) -> Stats:
+        """See `Engine.stats`; a step is a whole request here, and adapters wait in the same queue."""
+        running = int(self._current is not None)
+        done = (self._prompt_tokens, self._generated_tokens)
+        return Stats(running, self._jobs.qsize(), float(running), *done, 0, 0, 0, self._requests, self._seconds)
+
     async def stop(self) -> None:
         """See `Engine.stop`."""
         self._fatal = self._fatal or "the engine was stopped"
@@ -116,6 +133,9 @@ class SequentialEngine:
             raise RequestRefused("the prompt has no tokens")
         if not all(0 <= token < self.info.vocabulary for token in request.prompt):
             raise RequestRefused(f"a token of the prompt is outside the vocabulary of {self.info.vocabulary}")
+        for name, value in generation.beyond(request).items():
+            if value:
+                raise RequestRefused(f"{name} is {value}; this engine ({self.info.kind}) does not support it")
         if request.max_new_tokens < 1:
             raise RequestRefused(f"max_new_tokens is {request.max_new_tokens}; it must be at least 1")
         if len(request.prompt) + request.max_new_tokens > self.info.context:
@@ -145,7 +165,10 @@ class SequentialEngine:
         with torch.inference_mode():
             while (job := self._jobs.get()) is not None and not self._fatal:
                 self._current, self._last_sign = job, time.monotonic()
+                self._began = self._last_sign
                 self._work(job)
+                self._requests += 1
+                self._seconds += time.monotonic() - self._began
                 self._current = None
         self._fail_waiting(job)
 
@@ -190,6 +213,7 @@ class SequentialEngine:
             torch.manual_seed(request.sampling.seed)
         else:
             torch.seed()
+        self._prompt_tokens += len(request.prompt)
         streamer = None if request.sampling.num_beams > 1 else generation.Streamer(self._told(job), stop_ids)
         prompt = torch.tensor([request.prompt], device=self._model.device)
         output = self._model.generate(
@@ -200,13 +224,16 @@ class SequentialEngine:
             stopping_criteria=transformers.StoppingCriteriaList([generation.Cancelled(job.cancelled)]),
         )
         if streamer is None:
-            job.answer(generation.whole(output[0, len(request.prompt) :].tolist(), stop_ids))
+            found = generation.whole(output[0, len(request.prompt) :].tolist(), stop_ids)
+            self._generated_tokens += len(found.tokens)
+            job.answer(found)
         elif not streamer.stopped:
             job.answer(Delta((), "length"))
 
     def _told(self, job: Job) -> Callable[[Delta], None]:
         def tell(delta: Delta) -> None:
             self._last_sign = time.monotonic()
+            self._generated_tokens += len(delta.tokens)
             job.answer(delta)
 
         return tell

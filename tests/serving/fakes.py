@@ -16,7 +16,7 @@ from serving import errors
 from serving.adapters import Pulled
 from serving.app import create_app
 from serving.config import ServingConfig
-from serving.engine.protocol import AdapterRefused, Delta, EngineDown, Health, ModelInfo, Sampling
+from serving.engine.protocol import AdapterRefused, Delta, EngineDown, Health, ModelInfo, Sampling, Stats
 from serving.service import Loaded, Service
 from serving.text.chat import Chat, TextRefused
 
@@ -112,6 +112,9 @@ class FakeEngine:
                     yield Delta((), "length")
         finally:
             self.cancelled += done < min(len(tokens), request.max_new_tokens)
+
+    def stats(self):
+        return Stats(int(self._turn.locked()), 0, 0.0, 0, 0, 0, 0, 0, 0, 0.0)
 
     def _goes_on(self):
         return self.gate.is_set() or self.broken or self.fails
