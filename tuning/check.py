@@ -5,11 +5,13 @@ Runs in the operator's image. Everything is asked at once, and the whole is boun
 
 from artifacts import looks
 from artifacts.weights import check as weights
-from tuning import hub, inputs, outputs
 from tuning.config import Result, TuningConfig
+from tuning.data import inputs
 from tuning.errors import DataUnreachable, ModelFiles, RegistryUnavailable
+from tuning.output import destination
 from tuning.places import Places
 from tuning.report import log
+from tuning.training import hub
 
 
 def check(config: TuningConfig, places: Places, *, seconds: float = looks.SECONDS) -> Result:
@@ -35,4 +37,4 @@ def _find(config: TuningConfig, places: Places) -> str:
             "tuning.output.volumeSource (%s): is not mounted here: it is looked into on the node", config.output.volume
         )
         return ""
-    return outputs.find(config, places)
+    return destination.find(config, places)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuning import adapter, checkpoints, fetch, hub, inputs, masks, model, outputs, rows, train
 from tuning.config import Progress, Result, TuningConfig
+from tuning.data import fetch, inputs, masks, rows
 from tuning.errors import DataInvalid
 from tuning.eviction import Eviction
+from tuning.output import cards, checkpoints, destination
 from tuning.places import Places
 from tuning.report import Report, log
+from tuning.training import adapter, hub, model, train
 from tuning.training_config import DatasetConfig
 
 SAMPLES = 3
@@ -41,7 +43,7 @@ class Run:
         for warning in self.config.training.warnings:
             log.warning("training_config.yaml: %s", warning)
         self.report.say(Progress(phase="fetch", percent=0))
-        if made := outputs.find(self.config, self.places):
+        if made := destination.find(self.config, self.places):
             log.info("%s was made by the same intent; nothing to train", made)
             self.report.say(Progress(phase="push", percent=100))
             return Result(adapter=made)
@@ -66,7 +68,7 @@ class Run:
         with self.eviction.deferred():  # training stops at a step's end, and a push that runs is soon done
             trained = self._train(adapted, tokenizer, data)
             files = self._save(adapted, tokenizer)
-            put = self._put(files, adapter.summary(self.config, trained, data.facts), trained.loss)
+            put = self._put(files, cards.summary(self.config, trained, data.facts), trained.loss)
         return Result(adapter=put, loss=round(trained.loss, 5))
 
     def _tokenizer(self, folder: Path) -> Any:
@@ -129,7 +131,7 @@ class Run:
             report=self.report,
             eviction=self.eviction,
             scratch=self.places.scratch,
-            checkpoints=outputs.kept(self.config, self.places, self._identity(adapted, data.training)),
+            checkpoints=destination.kept(self.config, self.places, self._identity(adapted, data.training)),
         )
         seconds, steps = time.monotonic() - began, len(trained.losses) - trained.resumed_from
         log.info("%d steps in %.1f s, loss %.4g -> %.4g", steps, seconds, trained.losses[0], trained.loss)
@@ -157,7 +159,7 @@ class Run:
 
     def _put(self, files: dict[str, Path], card: dict[str, Any], loss: float) -> str:
         self.report.say(Progress(phase="push", percent=95, loss=round(loss, 5)))
-        put = outputs.put(self.config, self.places, files, card, self.eviction)
+        put = destination.put(self.config, self.places, files, card, self.eviction)
         self.report.say(Progress(phase="push", percent=100, loss=round(loss, 5)), last=True)
         return put
 

@@ -6,7 +6,7 @@ import pytest
 
 from kaito_hera import dockerconfigs
 from tests import making
-from tuning import credentials
+from tuning.output import credentials
 
 PULL, PUSH, OTHER = {"auth": "cHVsbDp4"}, {"auth": "cHVzaDp4"}, {"auth": "b3RoZXI6eA=="}
 

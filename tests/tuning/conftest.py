@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.tuning import servers
-from tuning import volume
 from tuning.__main__ import main
 from tuning.config import TuningConfig, parse_termination
+from tuning.output import volume
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = ("127.0.0.0/8",)

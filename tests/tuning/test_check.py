@@ -7,10 +7,10 @@ import pytest
 from tests.tuning import servers
 from tests.tuning.conftest import ROOT, entry, write_secret
 from tuning import check as check_
-from tuning import image, push
 from tuning.config import INTENT, Exit, Failure, Result, parse_termination
 from tuning.errors import DataUnreachable, RegistryUnavailable
 from tuning.eviction import Eviction
+from tuning.output import image, push
 from tuning.places import Places
 
 ROWS = b'{"text": "x"}\n'

@@ -15,11 +15,11 @@ import pytest
 
 from tests.tuning import servers, words
 from tests.tuning.conftest import entry, start, tuning_config, write_secret
-from tuning import masks
-from tuning.adapter import OLD_KEYS
 from tuning.config import INTENT, Exit, Progress, Result, parse_termination
-from tuning.masks import Encoded
+from tuning.data import masks
+from tuning.data.masks import Encoded
 from tuning.run import split
+from tuning.training.adapter import OLD_KEYS
 from tuning.training_config import DatasetConfig
 
 LEARNS = {"arguments": {"learning_rate": 5e-3, "num_train_epochs": 5, "per_device_train_batch_size": 8}}

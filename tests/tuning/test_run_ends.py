@@ -8,10 +8,11 @@ import pytest
 
 from tests.tuning import servers
 from tests.tuning.conftest import start
-from tuning import errors, hub
+from tuning import errors
 from tuning.config import Exit, parse_termination
 from tuning.places import Places
 from tuning.run import use_scratch
+from tuning.training import hub
 
 
 def test_bad_rows_end_a_run_before_anything_heavy(config, registry, files, auth, tmp_path):

@@ -6,8 +6,8 @@ import pytest
 
 from tests.serving import registry as images
 from tests.tuning import servers, words
-from tuning import volume
 from tuning.config import Exit
+from tuning.output import volume
 
 FEW = {"arguments": {"max_steps": 2, "per_device_train_batch_size": 4}}
 ROWS = "".join(json.dumps({"messages": words.conversation(each, words.B)}) + "\n" for each in words.QUESTIONS)

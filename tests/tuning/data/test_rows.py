@@ -1,0 +1,244 @@
+import csv
+import io
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from tuning.data import rows
+from tuning.data.fetch import File
+from tuning.data.rows import Dropped, example, read
+from tuning.errors import DataInvalid
+from tuning.training_config import DatasetConfig
+
+CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+def shape(row, **columns):
+    return example(row, DatasetConfig(**columns))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": CHAT},
+        {"messages": json.dumps(CHAT)},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "q"}]},
+                {"role": "assistant", "content": "a", "tool_calls": None},
+            ]
+        },
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        {"conversations": CHAT},
+        {"prompt": "q", "completion": "a"},
+        {"prompt": CHAT[:1], "completion": CHAT[1:]},
+        {"instruction": "q", "output": "a"},
+        {"instruction": "q", "input": "", "output": "a"},
+        {"instruction": "q", "context": None, "response": "a", "category": "x"},
+        {"question": "q", "answer": "a"},
+        {"text": "unused", "messages": CHAT},
+    ],
+)
+def test_shapes_of_conversations(row):
+    assert shape(row) == CHAT
+
+
+def test_context_follows_the_question():
+    for column in ("input", "context"):
+        found = shape({"instruction": "q", column: "c", "output": "a"})
+        assert found[0]["content"] == "q\n\nc"
+
+
+def test_a_system_message_is_kept():
+    said = [{"role": "system", "content": "s"}, *CHAT]
+    assert shape({"messages": said}) == said
+
+
+def test_a_text_is_a_text():
+    assert shape({"text": "whole"}) == "whole"
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "found"),
+    [
+        ({"chat": CHAT, "text": "t"}, {"messages_column": "chat"}, CHAT),
+        ({"x": "q", "y": "a", "text": "t"}, {"prompt_column": "x", "response_column": "y"}, CHAT),
+        ({"x": "q", "y": "a", "messages": CHAT[:1]}, {"instruction_column": "x", "response_column": "y"}, CHAT),
+        ({"instruction": "q", "y": "a", "output": "no"}, {"response_column": "y"}, CHAT),
+        ({"body": "t"}, {"response_column": "body"}, "t"),
+        ({"text": "t"}, {"response_column": "text"}, "t"),
+        ({"messages": CHAT}, {"response_column": "text"}, CHAT),  # KAITO's default, written out
+        ({"prompt": "q", "completion": "a"}, {"response_column": "text"}, CHAT),
+        (
+            {"q": "q", "label": 1},
+            {"prompt_column": "q", "response_column": "label"},
+            [CHAT[0], {"role": "assistant", "content": "1"}],
+        ),
+    ],
+)
+def test_named_columns_win(row, columns, found):
+    assert shape(row, **columns) == found
+
+
+def test_named_context():
+    found = shape({"a": "q", "b": "c", "d": "a"}, prompt_column="a", context_column="b", response_column="d")
+    assert found[0]["content"] == "q\n\nc"
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"x": 1}, "columns x are no known shape"),
+        ({}, "no known shape"),
+        ([1], "a row is list"),
+        (None, "a row is NoneType"),
+        (ValueError("not JSON: x"), "not JSON: x"),
+        ({"messages": []}, "no known shape"),
+        ({"messages": "hello"}, "the conversation is ValueError"),
+        ({"messages": {"role": "user"}}, "the conversation is dict"),
+        ({"messages": ["hello"]}, "a message is str"),
+        ({"messages": CHAT[:1]}, "no answer"),
+        ({"messages": [CHAT[0], {"role": "assistant", "content": " "}]}, "no answer"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "unknown role 'wizard'"),
+        ({"messages": [{"role": "user", "content": None}]}, "content is NoneType, not text"),
+        ({"prompt": "q", "completion": None}, "no known shape"),
+        ({"prompt": "q", "completion": ["a"]}, "completion is list, not text"),
+        (json.loads('{"prompt": "\\ud800x", "completion": "a"}'), "prompt has half of a character"),
+        (json.loads('{"text": "x\\udc00"}'), "text has half of a character"),
+        ({"text": ""}, "column text is empty"),
+        ({"text": None}, "text is NoneType"),
+    ],
+)
+def test_bad_rows_say_why(row, words):
+    with pytest.raises(ValueError) as raised:
+        shape(row)
+    assert words in str(raised.value)
+
+
+def test_a_named_column_that_is_missing_is_named():
+    with pytest.raises(ValueError, match="there is no column chat; the columns are messages"):
+        shape({"messages": CHAT}, messages_column="chat")
+
+
+@pytest.fixture
+def put(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.write_bytes(content)
+        return File("tuning.input.urls[0]", name, path, len(content), "")
+
+    return write
+
+
+def parquet(table):
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), sink)
+    return sink.getvalue()
+
+
+def table(kind, rows):
+    if kind == "parquet":
+        return parquet(rows)
+    if kind == "csv":
+        sink = io.StringIO()
+        writer = csv.DictWriter(sink, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+        return sink.getvalue().encode()
+    return {
+        "jsonl": "\n".join(map(json.dumps, rows)) + "\n\n",
+        "json": json.dumps(rows, indent=2),
+        "json object": json.dumps({"version": 1, "data": rows}, indent=1),
+        "json object in a line": json.dumps({"version": 1, "tags": ["x"], "data": rows}) + "\n",
+        "json bom": "\ufeff" + json.dumps(rows),
+    }[kind].encode()
+
+
+@pytest.mark.parametrize(
+    "kind", ["parquet", "csv", "jsonl", "json", "json object", "json object in a line", "json bom"]
+)
+def test_all_formats(put, kind):
+    content = [{"prompt": f"q, {n}\nü", "completion": "a"} for n in range(3000)]
+    dropped = Dropped()
+    found = read([put("a.data", table(kind, content))], DatasetConfig(), dropped)
+    assert len(found) == 3000
+    assert found[7] == rows.Found("a.data row 8", [{"role": "user", "content": "q, 7\nü"}, CHAT[1]])
+    assert dropped.count == 0
+
+
+def test_nested_parquet(put):
+    (found,) = read([put("a", parquet([{"messages": CHAT}]))], DatasetConfig(), Dropped())
+    assert found.example == CHAT
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators(put, separator):
+    content = f"prompt{separator}completion\nq{separator}a\n".encode()
+    assert read([put("a", content)], DatasetConfig(), Dropped())[0].example == CHAT
+
+
+def test_all_files_are_read_whatever_their_columns(put):
+    files = [put("a", table("jsonl", [{"text": "t"}])), put("b", parquet([{"prompt": "q", "completion": "a"}]))]
+    assert [found.example for found in read(files, DatasetConfig(), Dropped())] == ["t", CHAT]
+
+
+def test_bad_rows_are_counted_and_the_first_are_shown(put):
+    content = b'{"text": "t"}\n' + b'{"text": ""}\n{"x": 1}\nnonsense\n{"text": 1.5}\n[]\n{"text"\n'
+    dropped = Dropped()
+    assert len(read([put("a.jsonl", content)], DatasetConfig(), dropped)) == 2
+    assert dropped.count == 5
+    assert str(dropped).startswith("a.jsonl row 2: column text is empty; a.jsonl row 3: columns x are no known")
+    assert str(dropped).endswith("; and 2 more")
+
+
+def test_a_broken_first_line_is_a_bad_row_as_any_other(put):
+    dropped = Dropped()
+    content = b'{"text": "t\n' + b'{"text": "t"}\n' * 30
+    assert len(read([put("a.jsonl", content)], DatasetConfig(), dropped)) == 30
+    assert str(dropped).startswith("a.jsonl row 1: not JSON")
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(("row", "columns"), [({"messages": CHAT}, {}), ({"chat": CHAT}, {"messages_column": "chat"})])
+def test_a_single_row_is_a_row(put, indent, row, columns):
+    for document in (row, {"data": [row]}):
+        content = json.dumps(document, indent=indent).encode()
+        (found,) = read([put("a.json", content)], DatasetConfig(**columns), Dropped())
+        assert found.example == CHAT
+
+
+def test_only_bad_rows_are_an_error_with_reasons(put):
+    with pytest.raises(DataInvalid, match=r"tuning\.input: no row of 2 can be used: a row 1: columns x are no known"):
+        read([put("a", b'{"x": 1}\n{"y": 1}\n')], DatasetConfig(), Dropped())
+
+
+def test_no_rows_are_an_error(put):
+    with pytest.raises(DataInvalid, match="no row of 0 can be used: the files have none"):
+        read([put("a", b"[]")], DatasetConfig(), Dropped())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        parquet([{"text": "x" * 5000}])[:-500] + b"PAR1",
+        b"[{",
+        b"[" * 100_000,
+        b'{"a": [' + b"\n",
+        json.dumps({"data": [{"text": "t"}] * 9}, indent=1).encode()[:-9],
+        b"[\n" + b'{"text": "t"},\n' * 9 + b'{"text": "t"}\n',
+        b"a,b\n" + b"\xe9" * 40_000,
+    ],
+)
+def test_broken_files_are_named(put, content):
+    with pytest.raises(DataInvalid) as raised:
+        read([put("a.data", content)], DatasetConfig(), Dropped())
+    assert "tuning.input.urls[0] (a.data): this" in str(raised.value) or "the file starts with" in str(raised.value)
+
+
+def test_a_disk_error_is_none_of_the_datas(put):
+    file = put("a", b"{}")
+    file.path.unlink()
+    with pytest.raises(FileNotFoundError):
+        read([file], DatasetConfig(), Dropped())

@@ -1,0 +1,77 @@
+"""Where the data comes from: addresses, an image or a volume; looked at before a GPU is bought, and then on disk."""
+
+import functools
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from artifacts import addresses, unpack, web
+from tuning.config import TuningConfig
+from tuning.data import fetch, folder, pull
+from tuning.errors import DataTooLarge
+from tuning.places import Places
+
+Look = Callable[[], str]
+
+
+def files(config: TuningConfig, places: Places, on_share: Callable[[float], None]) -> list[fetch.File]:
+    """All data files, on disk; `on_share` hears how much of the whole has come, from 0 to 1."""
+    only, asked = config.training.dataset.dataset_path, config.input
+    if asked.urls:
+        wanted, policy = fetch.sources(asked.urls, only), addresses.Policy(config.allowed_private_cidrs)
+        return fetch.download(wanted, places.scratch / "data", policy, on_share=on_share)
+    if asked.volume:
+        return folder.files(_mounted(config, places), only, on_share=on_share)
+    found = pull.patiently(asked.image, places.scratch, places.pull_auth)
+    return folder.files(found, only, on_share=on_share)
+
+
+def looks(
+    config: TuningConfig,
+    places: Places,
+    *,
+    seconds: float,
+    most: int = unpack.LOOK_STORED,
+    room: int = unpack.LOOK_UNPACKED,
+) -> dict[str, Look]:
+    """What is to be looked at before a GPU is bought, by the name for it; each raises what the user must mend."""
+    only, asked = config.training.dataset.dataset_path, config.input
+    if asked.urls:
+        policy = addresses.Policy(config.allowed_private_cidrs)
+        return {source.label: _peek(source, policy) for source in fetch.sources(asked.urls, only)}
+    if asked.volume:
+        mounted = _mounted(config, places)
+        return {mounted.field: lambda: _look(mounted, only)}
+    into = functools.partial(_look_into, asked.image, places, only, seconds=seconds, most=most, room=room)
+    return {f"{pull.FIELD} ({asked.image})": into}
+
+
+def _mounted(config: TuningConfig, places: Places) -> folder.Folder:
+    return folder.Folder(places.data, f"tuning.input.volumeSource ({config.input.volume})")
+
+
+def _peek(source: fetch.Source, policy: addresses.Policy) -> Look:
+    def peek() -> str:
+        with web.Session(policy) as session:  # sessions are not for several threads
+            return fetch.peek(source, session, policy)
+
+    return peek
+
+
+def _look(mounted: folder.Folder, only: str | None) -> str:
+    return folder.look(mounted, only) if mounted.path.is_dir() else "is not mounted here: it is looked into on the node"
+
+
+def _look_into(asked: str, places: Places, only: str | None, *, seconds: float, most: int, room: int) -> str:
+    end = time.monotonic() + seconds
+    image = pull.inspect(asked, places.pull_auth, seconds=seconds)
+    if sum(layer.size for layer in image.layers) > most:
+        return "is there, and so large that it is looked into on the node"
+    with tempfile.TemporaryDirectory() as scratch:
+        left = end - time.monotonic()
+        try:
+            found = pull.pull(image, Path(scratch), places.pull_auth, seconds=left, limit=room)
+        except DataTooLarge as error:
+            return f"is there, and is looked into on the node: {error}, which is all that there is room for here"
+        return folder.look(found, only)

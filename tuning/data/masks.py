@@ -1,0 +1,204 @@
+"""Turns examples into token ids and labels, so that the loss is taken over what the model shall say and nothing else.
+
+The answers are found in the rendered text, for any chat template: up to where rendering with the generation prompt
+agrees with the whole text, the template has spoken; from there to where rendering up to this turn stops to agree, it
+is the answer. The token that ends the answer belongs to it, or the model would never learn to stop.
+"""
+
+import contextlib
+import itertools
+from array import array
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+from tuning.data.rows import Dropped, Example, Found, Message
+from tuning.errors import ModelUnusable
+from tuning.report import log
+
+IGNORED = -100
+"""The label that PyTorch's cross entropy leaves out."""
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}### Response:\n{{ message['content'] }}"
+    "{{ eos_token }}\n\n{% else %}### Instruction:\n{{ message['content'] }}\n\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}### Response:\n{% endif %}"
+)
+"""For base models, which have none; it travels with the adapter."""
+
+
+class Encoded(NamedTuple):
+    """One row for the model: four bytes a token, since data sets have millions."""
+
+    ids: "array[int]"
+    labels: "array[int]"
+
+
+class Encoder:
+    """Encodes examples with one tokenizer."""
+
+    def __init__(self, tokenizer: Any, *, max_length: int, loss: Literal["answers", "all"]) -> None:
+        if not tokenizer.is_fast:
+            raise ModelUnusable(
+                f"tokenizer {type(tokenizer).__name__} gives no offsets; the model needs a tokenizer.json"
+            )
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._loss = loss
+        self._marks = "{% generation" in (tokenizer.chat_template or "").replace("{%-", "{%")
+        self._stops = frozenset(
+            itertools.chain(
+                tokenizer.all_special_ids,
+                (token for token, added in tokenizer.added_tokens_decoder.items() if added.special),
+            )
+        )
+        self._folds_system = not self._takes_system()
+
+    def encode_all(self, found: Iterable[Found], dropped: Dropped) -> list[Encoded]:
+        """Every example that has something to learn from; the others are added to `dropped`."""
+        rows: list[Encoded] = []
+        for where, example in found:
+            try:
+                rows.append(self.encode(example))
+            except ValueError as error:
+                dropped.add(where, str(error))
+        return rows
+
+    def encode(self, example: Example) -> Encoded:
+        """Ids and labels, cut to the longest length; ValueError when no label is left."""
+        ids, labels = self._text(example) if isinstance(example, str) else self._conversation(example)
+        if self._loss == "all":
+            labels = list(ids)
+        ids, labels = ids[: self._max_length], labels[: self._max_length]
+        if all(label == IGNORED for label in labels[1:]):  # the first token is never predicted
+            raise ValueError(f"nothing to learn within the first {self._max_length} tokens")
+        return Encoded(array("i", ids), array("i", labels))
+
+    def show(self, row: Encoded) -> str:
+        """The row's text, what is learned from between ⟦ and ⟧."""
+        parts = []
+        for learned, run in itertools.groupby(zip(row.ids, row.labels, strict=True), lambda pair: pair[1] != IGNORED):
+            text = self._tokenizer.decode([token for token, _ in run])
+            parts.append(f"⟦{text}⟧" if learned else text)
+        return "".join(parts)
+
+    def _text(self, text: str) -> tuple[list[int], list[int]]:
+        """A plain text: all of it is learned, and that it ends."""
+        ids = list(self._tokenizer(text)["input_ids"])
+        end = self._tokenizer.eos_token_id
+        if end is not None and ids[-1:] != [end]:
+            ids.append(end)
+        return ids, list(ids)
+
+    def _conversation(self, messages: list[Message]) -> tuple[list[int], list[int]]:
+        if self._folds_system:
+            messages = _without_system(messages)
+        if self._marks:
+            return self._by_marks(messages)
+        whole = self._render(messages)
+        tokens = self._tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = list(tokens["input_ids"]), tokens["offset_mapping"]
+        labels = [IGNORED] * len(ids)
+        stopped, told = True, 0
+        for turn, message in enumerate(messages):
+            content = message["content"].strip()
+            if message["role"] == "assistant":
+                span = self._answer(messages, turn, whole, told)
+                stopped = self._label(ids, labels, offsets, span)
+            if (place := whole.find(content, told)) >= 0:
+                told = place + len(content)
+        if not stopped and messages[-1]["role"] == "assistant" and self._tokenizer.eos_token_id is not None:
+            # the template ends answers with nothing: teach to stop all the same
+            ids.append(self._tokenizer.eos_token_id)
+            labels.append(self._tokenizer.eos_token_id)
+        return ids, labels
+
+    def _answer(self, messages: list[Message], turn: int, whole: str, told: int) -> tuple[int, int, int]:
+        """Where the turn's answer starts and ends in the whole text, and where its own words end.
+
+        `told` is where the words of the turns before end.
+        """
+        content = messages[turn]["content"].strip()
+        start, end = self._span(messages, turn, whole)
+        place = whole.find(content, max(start, told), end)
+        if place < 0:  # the template has changed the words beyond finding
+            return start, end, start
+        if start < told:  # it renders a question in another way once it is answered, so no prefix is common
+            start = told + len(whole[told:place].rstrip())
+        return start, end, place + len(content)
+
+    def _span(self, messages: list[Message], turn: int, whole: str) -> tuple[int, int]:
+        """Where the turn's answer starts and ends in the whole text; the end is generous."""
+        head = self._render(messages[:turn], add_generation_prompt=True)
+        tail = whole if turn == len(messages) - 1 else self._render(messages[: turn + 1])
+        start = _common_prefix(head, whole)
+        prompt, rest = head[start:].strip(), whole[start:].lstrip()
+        if prompt and rest.startswith(prompt):  # the template indents what its generation prompt does not
+            start = len(whole) - len(rest) + len(prompt)
+        return start, _common_prefix(tail, whole)
+
+    def _label(
+        self, ids: list[int], labels: list[int], offsets: list[tuple[int, int]], span: tuple[int, int, int]
+    ) -> bool:
+        """Label what is wholly inside the span, up to the first stop token after the content; whether there was one."""
+        start, end, content_end = span
+        for index, (first, last) in enumerate(offsets):
+            if first < start or last > end or last == first:
+                continue
+            labels[index] = ids[index]
+            if first >= content_end and ids[index] in self._stops:
+                if ids[index + 1 : index + 2] == [self._tokenizer.eos_token_id] and offsets[index + 1][1] <= end:
+                    labels[index + 1] = ids[index + 1]  # one token ends the answer, the next the turn
+                return True
+        return False
+
+    def _by_marks(self, messages: list[Message]) -> tuple[list[int], list[int]]:
+        """The template itself says what the assistant says."""
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+            )
+        except Exception as error:
+            raise ValueError(f"the chat template refuses the conversation: {error}") from error
+        ids, marks = rendered["input_ids"], rendered["assistant_masks"]
+        return list(ids), [token if mark else IGNORED for token, mark in zip(ids, marks, strict=True)]
+
+    def _render(self, messages: list[Message], *, add_generation_prompt: bool = False) -> str:
+        if not messages and not add_generation_prompt:
+            return ""
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                )
+            )
+        except Exception as error:  # a template is a program of its own; its complaints are about this row
+            raise ValueError(f"the chat template refuses the conversation: {error}") from error
+
+    def _takes_system(self) -> bool:
+        """Whether it is rendered: one template refuses the role, another leaves the words out and says nothing."""
+        probe = [{"role": role, "content": f"{role}-words"} for role in ("system", "user", "assistant")]
+        with contextlib.suppress(ValueError):
+            if "system-words" in self._render(probe):
+                return True
+        log.info("the chat template takes no system message; it is put before the first user message")
+        return False
+
+
+def _without_system(messages: list[Message]) -> list[Message]:
+    """The system's words at the head of the user's first message, or as one where the assistant begins."""
+    said = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+    rest = [dict(message) for message in messages if message["role"] != "system"]
+    if not said:
+        return rest
+    if not rest or rest[0]["role"] != "user":
+        return [{"role": "user", "content": said}, *rest]
+    rest[0]["content"] = f"{said}\n\n{rest[0]['content']}"
+    return rest
+
+
+def _common_prefix(one: str, other: str) -> int:
+    if other.startswith(one):
+        return len(one)
+    return next(
+        (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )

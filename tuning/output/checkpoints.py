@@ -1,0 +1,199 @@
+"""Checkpoints in the output's volume: what training needs to go on, in folders that are there whole or not at all.
+
+They lie in `.checkpoints-INTENT` and are called `checkpoint-STEP`, as transformers calls them. Each is written beside
+and renamed, with a manifest that has every file's sha256 and the identity of the run: rows, settings, model, number
+format. The newest two are kept, and none once the adapter has its place. What is in them is the business of who fills
+them: nothing here knows torch.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pydantic
+
+from tuning.output import entries, volume
+from tuning.report import log
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)", re.ASCII)
+_INCOMING = ".incoming-"
+_KEPT = 2
+_SHARE = 20
+"""They take a twentieth of the time at most: on a slow volume they are rarer than was asked for."""
+
+
+class Manifest(pydantic.BaseModel, strict=True, frozen=True):
+    """What a checkpoint says of itself."""
+
+    run: str
+    step: int
+    files: dict[str, str]
+    """Names and sha256 of all of them."""
+
+
+class Checkpoint(NamedTuple):
+    """A whole one."""
+
+    step: int
+    path: Path
+
+
+class Checkpoints:
+    """Those of one run, whatever the attempt."""
+
+    def __init__(
+        self, folder: Path, identity: str, *, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._folder = folder
+        self._identity = identity
+        self._seconds = seconds
+        self._clock = clock
+        self._last = clock()
+        self._cost = 0.0
+        self._good: list[str] = []
+
+    def newest(self) -> Checkpoint | None:
+        """The newest that is whole and of this run; says of each newer one why it is passed over."""
+        for step, path in reversed(_all(self._folder)):
+            why_not = self._why_not(step, path)
+            if not why_not:
+                self._good.append(path.name)
+                return Checkpoint(step, path)
+            log.warning("%s: %s is passed over: %s", volume.FIELD, path.relative_to(self._folder.parent), why_not)
+        return None
+
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        return self._clock() - self._last >= max(self._seconds, _SHARE * self._cost)
+
+    def fits(self, seconds: float) -> bool:
+        """Whether one can be written in so many seconds, by what the last took; the first is tried in any case."""
+        return 2 * self._cost < seconds
+
+    def write(self, step: int, fill: Callable[[Path], None]) -> bool:
+        """Take one after this step; False, with a warning, when that fails: it is not worth ending the training for."""
+        began = self._clock()
+        try:
+            self._write(step, fill)
+        except Exception as error:  # noqa: BLE001 -- torch and safetensors have errors of their own for a full disk
+            text = str(error).partition("\n")[0][:300]
+            log.warning(
+                "%s: no checkpoint after step %d (%s: %s); training goes on, and the next is tried later; if the"
+                " volume is full, make the claim larger or free some of it",
+                *(volume.FIELD, step, type(error).__name__, text),
+            )
+            return False
+        finally:
+            self._last = self._clock()
+            self._cost = self._last - began
+        return True
+
+    def remove(self, checkpoint: Checkpoint) -> None:
+        """Take one away that turned out to be of no use."""
+        entries.remove(checkpoint.path)
+
+    def _write(self, step: int, fill: Callable[[Path], None]) -> None:
+        self._folder.mkdir(exist_ok=True)
+        incoming, name = _incoming(), f"checkpoint-{step}"
+        with entries.held(self._folder) as within:
+            os.mkdir(incoming, dir_fd=within)
+            try:
+                fill(self._folder / incoming)
+                self._seal(step, self._folder / incoming)
+                entries.remove(name, within=within)  # one that was passed over
+                os.rename(incoming, name, src_dir_fd=within, dst_dir_fd=within)
+                os.fsync(within)
+            finally:
+                entries.remove(incoming, within=within)
+            self._good = [*self._good, name][-_KEPT:]
+            _remove_all(within, but=self._good)
+
+    def _seal(self, step: int, incoming: Path) -> None:
+        """Write down what is in it, for those who ask later whether it is whole."""
+        names = sorted(path.name for path in incoming.iterdir())
+        for name in names:
+            entries.sync(incoming / name)
+        files = {name: entries.sha256(incoming / name) for name in names}
+        manifest = Manifest.model_validate({"run": self._identity, "step": step, "files": files})
+        entries.write(incoming / MANIFEST, manifest.model_dump_json(indent=2).encode())
+        entries.sync(incoming)
+
+    def _why_not(self, step: int, path: Path) -> str:
+        """Why training cannot go on from there; empty when it can."""
+        try:
+            manifest = entries.is_folder(path) and entries.read(path / MANIFEST, Manifest)
+            if not manifest or manifest.step != step:
+                return f"it is not whole (it has no {MANIFEST} of ours)"
+            if manifest.run != self._identity:
+                return "it is of other rows, settings, another model or number format"
+            if others := {MANIFEST, *manifest.files} ^ {each.name for each in path.iterdir()}:
+                return f"it is not whole ({', '.join(sorted(others))}: not there, or not ours)"
+            changed = [name for name, said in manifest.files.items() if entries.sha256(path / name) != said]
+        except OSError as error:
+            return f"it is not whole ({type(error).__name__}: {error})"
+        return f"{', '.join(changed)} is not what was written" if changed else ""
+
+
+def place(results: Path, intent: str) -> Path:
+    """The folder for the checkpoints of an intent."""
+    return results / f".checkpoints-{intent}"
+
+
+def identity(**parts: Any) -> str:
+    """One word for all that has to be the same for training to go on as if nothing had happened."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def probe(folder: Path) -> None:
+    """Raise VolumeRefused where something is in the way of them."""
+    if not os.path.lexists(folder):
+        return
+    with volume.explained(), entries.held(folder) as within:
+        name = _incoming()
+        os.mkdir(name, dir_fd=within)
+        os.rmdir(name, dir_fd=within)
+
+
+def drop(folder: Path) -> None:
+    """Take all of them away: the adapter is in its place."""
+    with contextlib.suppress(OSError), entries.held(folder) as within:
+        _remove_all(within)
+        folder.rmdir()
+
+
+def make_room(folder: Path) -> bool:
+    """Take the oldest away, for the finished adapter; False when there is none."""
+    with contextlib.suppress(OSError), entries.held(folder) as within:
+        for _, path in _all(folder):
+            entries.remove(path.name, within=within)
+            if not os.path.lexists(path):
+                return True
+    return False
+
+
+def _incoming() -> str:
+    """A name for one that comes: a pod on a lost node may still be writing its own."""
+    return f"{_INCOMING}{uuid.uuid4().hex}"
+
+
+def _remove_all(within: int, *, but: Sequence[str] = ()) -> None:
+    """Take away what is ours in the folder, by its name; what somebody else put there stays."""
+    for name in os.listdir(within):
+        if name not in but and (_NAME.fullmatch(name) or name.startswith(_INCOMING)):
+            entries.remove(name, within=within)
+
+
+def _all(folder: Path) -> list[tuple[int, Path]]:
+    """All that are called so, whole or not, by their step."""
+    if not entries.is_folder(folder):
+        return []
+    names = (_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return sorted((int(name[1]), folder / name[0]) for name in names if name)
