@@ -3,10 +3,10 @@
 import contextlib
 
 import pytest
-from tests.tuning.data.test_fetch import LOOPBACK
 
 from artifacts.web import Session
 from tests.tuning import servers
+from tests.tuning.data.test_fetch import LOOPBACK
 from tuning.data import fetch
 from tuning.errors import DataNotFound, DataUnreachable
 from tuning.output import registry
