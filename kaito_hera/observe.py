@@ -119,7 +119,7 @@ def _step(view: View) -> StepStatus | None:
         ready = sum(1 for node in view.live.nodes if live.is_ready(node))
         message = f"{ready} of {view.workspace.node_count} nodes are Ready"
     if step.name == "train" and (progress := _progress(view)):
-        message, percent = progress.phase, progress.percent
+        message, percent = progress.message or progress.phase, progress.percent
     return StepStatus(name=step.name, since=step.started_at, message=message, percent=percent)
 
 
@@ -137,9 +137,13 @@ class _Progress(status.Model):
     max_steps: _Count | None = None
     epoch: pydantic.FiniteFloat | None = None
     loss: pydantic.FiniteFloat | None = None
+    eval_loss: pydantic.FiniteFloat | None = None
+    learning_rate: pydantic.FiniteFloat | None = None
     tokens_per_second: pydantic.FiniteFloat | None = None
     eta_seconds: _Count | None = None
+    gpu_memory_gib: pydantic.FiniteFloat | None = None
     resumed_from_step: _Count | None = None
+    message: Annotated[str, pydantic.Field(max_length=1000)] = ""
 
 
 def _progress(view: View) -> _Progress | None:
@@ -168,8 +172,9 @@ def _tuning(view: View) -> TuningStatus | None:
         return None
     before = view.before.tuning or TuningStatus()
     progress = _progress(view)
-    told = progress.model_dump(exclude={"phase", "percent"}, exclude_unset=True) if progress else {}
-    update = {"resumed_from_step": None, **told} if progress else {}  # an earlier attempt's says nothing of this one
+    told = progress.model_dump(exclude={"phase", "percent", "message"}, exclude_unset=True) if progress else {}
+    of_an_attempt = {"resumed_from_step": None, "eval_loss": None}  # an earlier one's says nothing of this one
+    update = {**of_an_attempt, **told} if progress else {}
     adapters = [view.steps[name].outputs.get("adapter", "") for name in ("preflight", "train") if name in view.steps]
     if view.satisfied.tune != view.wanted.tune:
         update["adapter_image"] = ""  # an earlier intent's adapter says nothing about this one

@@ -141,7 +141,10 @@ def _training(seen: Status, losses: tuple[float, ...]) -> list[Line]:
         parts = [f"step {run.step}" + (f" of {run.max_steps}" if run.max_steps else "")]
         parts += [f"resumed from step {run.resumed_from_step}"] if run.resumed_from_step else []
         parts += [f"loss {run.loss:.4f}"] if run.loss is not None else []
+        parts += [f"{run.eval_loss:.4f} on rows held out"] if run.eval_loss is not None else []
+        parts += [f"rate {run.learning_rate:.2g}"] if run.learning_rate is not None else []
         parts += [f"{run.tokens_per_second:.0f} tokens/s"] if run.tokens_per_second else []
+        parts += [f"{run.gpu_memory_gib:.1f} GiB of GPU memory"] if run.gpu_memory_gib else []
         parts += [f"{_span(run.eta_seconds)} left"] if run.eta_seconds else []
         found.append(_line(f"  training  {', '.join(parts)}", f"training {tenth}"))
     if len(losses) > 1:

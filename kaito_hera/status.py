@@ -119,10 +119,16 @@ class TuningStatus(Model):
     """Passes over the data."""
     loss: float | None = None
     """Training loss of the last step."""
+    eval_loss: float | None = None
+    """Loss on the rows held out (`train_test_split`), when they were looked at last."""
+    learning_rate: float | None = None
+    """Learning rate of the last step."""
     tokens_per_second: float | None = None
     """Tokens trained on per second."""
     eta_seconds: int | None = None
     """Seconds that are left, estimated."""
+    gpu_memory_gib: float | None = None
+    """The most that training has held in the GPU's memory so far."""
     resumed_from_step: int | None = None
     """The step after which this attempt went on from a checkpoint of an earlier one."""
     adapter_image: str = ""

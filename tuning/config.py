@@ -36,6 +36,9 @@ SCRATCH = Path("/mnt/scratch")
 GRACE_SECONDS = 60
 """Between SIGTERM and SIGKILL: the pod's terminationGracePeriodSeconds."""
 
+MESSAGE_LENGTH = 300
+"""Characters of a progress line's message; what is longer is cut."""
+
 
 class Exit(enum.IntEnum):
     """Exit codes of the image; the operator maps them to retry or terminal with `RETRYABLE`.
@@ -136,14 +139,26 @@ class Progress(Strict):
     max_steps: int | None = None
     epoch: float | None = None
     loss: float | None = None
+    eval_loss: float | None = None
+    """On the rows held out, when they were looked at last."""
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens: int | None = None
+    """That this attempt has trained on."""
+    supervised_tokens: int | None = None
+    """Those of them that were learned from."""
     tokens_per_second: float | None = None
     eta_seconds: int | None = None
+    gpu_memory_gib: float | None = None
+    """The most that the GPU's memory has held."""
     resumed_from_step: int | None = None
     """The step after which this run went on from an earlier one's checkpoint."""
+    message: Annotated[str, pydantic.AfterValidator(lambda text: text[:MESSAGE_LENGTH])] = ""
+    """What is being done, where the phase does not say it."""
 
     def line(self) -> str:
         """The line to print, without its newline."""
-        return "progress: " + self.model_dump_json(exclude_none=True)
+        return "progress: " + self.model_dump_json(exclude_none=True, exclude=None if self.message else {"message"})
 
     @classmethod
     def parse(cls, line: str) -> "Progress | None":

@@ -24,18 +24,33 @@ def test_training_shows_its_progress():
     assert status.state == "Running"
 
 
-@pytest.mark.parametrize(("told", "shown"), [({}, None), ({"resumed_from_step": 9}, 9)])
-def test_where_an_attempt_went_on_from_is_its_own(told, shown):
+def test_what_training_tells_is_in_status():
     workspace = making.tuning()
-    before = recorded(workspace, kind="tune").model_copy(update={"tuning": TuningStatus(step=7, resumed_from_step=5)})
-    progress = {"phase": "train", "percent": 40, "step": 12, **told}
+    told = {"eval_loss": 1.5, "learning_rate": 2e-4, "gpu_memory_gib": 7.9, "tokens_per_second": 90.5}
+    progress = {"phase": "train", "percent": 40, **told, "message": "the second pass", "grad_norm": 0.5}
+    status = observed(
+        workspace,
+        recorded(workspace, kind="tune"),
+        workflows=[making.workflow(workspace, kind="tune", train="Running")],
+        jobs=[making.job(workspace, progress=progress)],
+    )
+    assert status.step.message == "the second pass"
+    assert told.items() <= status.tuning.model_dump().items()
+
+
+@pytest.mark.parametrize("field", ["resumed_from_step", "eval_loss"])
+@pytest.mark.parametrize(("told", "shown"), [(None, None), (9, 9)])
+def test_what_an_earlier_attempt_said_of_itself_goes(field, told, shown):
+    workspace = making.tuning()
+    before = recorded(workspace, kind="tune").model_copy(update={"tuning": TuningStatus(step=7, **{field: 5})})
+    progress = {"phase": "train", "percent": 40, "step": 12, **({field: told} if told else {})}
     status = observed(
         workspace,
         before,
         workflows=[making.workflow(workspace, kind="tune", train="Running")],
         jobs=[making.job(workspace, progress=progress)],
     )
-    assert (status.tuning.step, status.tuning.resumed_from_step) == (12, shown)
+    assert (status.tuning.step, getattr(status.tuning, field)) == (12, shown)
 
 
 def test_a_tuning_pod_that_cannot_start_says_why():

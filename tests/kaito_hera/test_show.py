@@ -64,7 +64,11 @@ def test_training_shows_its_progress_and_its_loss():
         "step": 12,
         "max_steps": 24,
         "loss": 1.5,
+        "eval_loss": 1.25,
+        "learning_rate": 0.0002,
+        "gpu_memory_gib": 7.94,
         "eta_seconds": 90,
+        "message": "the second pass",
         "resumed_from_step": 8,
     }
     before = Status(workflow=WorkflowStatus(name=flow["metadata"]["name"], kind="tune", attempt=1, generation=1))
@@ -72,8 +76,9 @@ def test_training_shows_its_progress_and_its_loss():
         workflows=[flow], jobs=[making.job(workspace, progress=progress)], pods=[making.pod(workspace, "tuning")]
     )
     text = shown(workspace, observe(making.parsed(workspace), before, seen, AKS), losses=(4.0, 3.0, 1.5))
-    assert "step      train for 1 min 14 s  [############............]  50 %  train" in text
-    assert "training  step 12 of 24, resumed from step 8, loss 1.5000, 1 min 30 s left" in text
+    assert "step      train for 1 min 14 s  [############............]  50 %  the second pass" in text
+    told = "loss 1.5000, 1.2500 on rows held out, rate 0.0002, 7.9 GiB of GPU memory, 1 min 30 s left"
+    assert f"training  step 12 of 24, resumed from step 8, {told}" in text
     assert "loss      █▅▁  4.00 to 1.50" in text
 
 
