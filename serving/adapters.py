@@ -114,6 +114,10 @@ class AdapterSet:
         finally:
             self._leases.subtract(held)
 
+    def in_use(self) -> tuple[str, ...]:
+        """The names of those that requests use right now."""
+        return tuple(sorted({each.partition("@")[0] for each, count in self._leases.items() if count > 0}))
+
     async def watch(self, *, seconds: float = 1.0) -> None:
         """Apply the file now and whenever its content changes; try again what may work later. Ends when cancelled."""
         while True:

@@ -3,11 +3,13 @@
 ```
 RequestError            status and OpenAI's type; /chat shows the message as `detail`
 ├── BadRequest     400  names the parameter; ContextExceeded is one
+├── KeyMissing     401
 ├── ModelNotFound  404
 ├── TooBusy        429  with Retry-After
 ├── ClientGone     499  nobody reads it
 ├── EngineTrouble  500
-└── NotReady       503  starting, draining or broken
+├── NotReady       503  starting, draining, broken, or waited too long
+└── TooLate        504  the deadline came first
 
 Fatal                     class name = reason; exit code; whether trying again unchanged may help
 ├── BadConfig               the mounted config
@@ -66,6 +68,14 @@ class ModelNotFound(BadRequest):
     code = "model_not_found"
 
 
+class KeyMissing(RequestError):
+    """The server wants a key and got none, or another."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
 class TooBusy(RequestError):
     """The queue is full."""
 
@@ -89,6 +99,14 @@ class NotReady(RequestError):
 
     status = 503
     type = "service_unavailable"
+
+
+class TooLate(RequestError):
+    """The deadline came before the end."""
+
+    status = 504
+    type = "timeout"
+    code = "timeout"
 
 
 class Fatal(Exception):

@@ -17,7 +17,7 @@ import fastapi
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
-from serving import errors
+from serving import errors, settings
 from serving.app import create_app
 from serving.config import ServingConfig
 from serving.folders import Sources
@@ -72,6 +72,7 @@ class Server:
             adapters_file=launch.adapters_file,
             source=Sources(Images(launch.scratch / "adapters", authfile=launch.registry_auth)),
             on_fatal=self._end,
+            limits=settings.read().limits,
         )
         self._app = create_app(self._service)
         obey(self._link, self._drain)

@@ -8,26 +8,22 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from serving import adapters, admission, errors
+from serving import adapters, admission, errors, sequences
+from serving.admission import Place
 from serving.config import ServingConfig
-from serving.engine.protocol import (
-    Engine,
-    EngineDown,
-    Finish,
-    Request,
-    RequestFailed,
-    RequestRefused,
-)
+from serving.engine.protocol import Engine, Request
+from serving.metrics import Metrics, Moment
+from serving.sequences import Piece
+from serving.settings import Limits
 from serving.text.chat import Chat
 from serving.text.tokens import TextStream
 
 log = logging.getLogger("serving")
-T = TypeVar("T")
 
 STALLED_SECONDS = 600.0
 """A request that produces nothing for so long has lost its engine."""
@@ -48,24 +44,6 @@ class Mix(NamedTuple):
     template: str | None
 
 
-class Piece(NamedTuple):
-    """Some more of an answer."""
-
-    text: str
-    tokens: int
-    """How many tokens this piece took, a stop token included."""
-    finish: Finish | None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A whole answer."""
-
-    text: str
-    tokens: int
-    finish: Finish
-
-
 class Service:
     """One model being served."""
 
@@ -77,10 +55,13 @@ class Service:
         adapters_file: Path,
         source: adapters.Source,
         on_fatal: Callable[[errors.Fatal], None],
+        limits: Limits | None = None,
         poll_seconds: float = 1.0,
     ) -> None:
         self.config = config
-        self.admission = admission.Admission()
+        self.limits = limits or Limits()
+        self.admission = admission.Admission(self.limits)
+        self.metrics = Metrics(config.name, self._moment)
         self.adapters = adapters.AdapterSet(adapters_file, source, self._engine)
         self.failure = ""
         self.started = int(time.time())
@@ -150,30 +131,31 @@ class Service:
         template = self.config.chat_template or self._agreed([each.template for each in active]) or base
         return Mix(strengths, template)
 
-    async def stream(self, request: Request, *, stops: tuple[str, ...] = ()) -> AsyncGenerator[Piece, None]:
-        """Run one request that was let in; closing the generator cancels it. Raises an error of `serving.errors`."""
+    @contextlib.contextmanager
+    def enter(self, requests: Sequence[Request], mix: Mix, *, seconds: float | None = None) -> Iterator[list[Place]]:
+        """Places for these requests, which keep the mix's adapters loaded; raises an error of `serving.errors`."""
+        concurrency = self.require().engine.info.concurrency
+        prompts = [len(request.prompt) for request in requests]
+        with (
+            self.admission.enter(concurrency, prompts, seconds=seconds) as places,
+            self.adapters.lease(mix.strengths),
+        ):
+            for adapter in mix.strengths:
+                self.metrics.used(adapter.partition("@")[0])
+            yield places
+
+    def stream(
+        self, request: Request, place: Place, *, stops: tuple[str, ...] = (), special: bool = False
+    ) -> AsyncGenerator[Piece, None]:
+        """Run one request that was let in; with `special`, control tokens are shown. Closing it cancels."""
         if self.loaded is None:
             raise errors.NotReady(self.unready())
-        engine, chat = self.loaded
+        engine, chat = self.loaded.engine, self.loaded.chat
         if request.stop_ids is None:
             request = replace(request, stop_ids=engine.info.stop_ids | chat.tokenizer.stop_ids)
-        text = TextStream(chat.tokenizer.backend, request.prompt, stops=stops)
-        with self.adapters.lease(request.adapters), _as_request_errors():
-            async with contextlib.aclosing(engine.generate(request)) as deltas:
-                async for tokens, finish, _logprobs in deltas:
-                    shown = text.push(tokens[:-1] if finish == "stop" else tokens)
-                    if finish and not text.stopped:
-                        shown += text.end()
-                    yield Piece(shown, len(tokens), "stop" if text.stopped else finish)
-                    if text.stopped:
-                        return
-
-    async def answer(self, request: Request, *, stops: tuple[str, ...] = ()) -> Answer:
-        """Run one request to its end."""
-        async with contextlib.aclosing(self.stream(request, stops=stops)) as stream:
-            pieces = [piece async for piece in stream]
-        finish = pieces[-1].finish or "length"
-        return Answer("".join(piece.text for piece in pieces), sum(piece.tokens for piece in pieces), finish)
+        text = TextStream(chat.tokenizer.backend, request.prompt, stops=stops, special=special)
+        watch = self.metrics.watch(place.entered, len(request.prompt))
+        return sequences.stream(engine, request, text, place=place, watch=watch)
 
     async def drain(self, seconds: float) -> bool:
         """Stop taking work and let what is inside finish; at the deadline the rest fails."""
@@ -193,6 +175,12 @@ class Service:
                 "the adapters were trained with different chat templates: the base model's is used for their sum"
             )
         return templates[0] if len(kinds) == 1 else None
+
+    def _moment(self) -> Moment | None:
+        if self.loaded is None:
+            return None
+        engine, known = self.loaded.engine, self.adapters
+        return Moment(engine.info, engine.stats(), self.admission.draining, tuple(known.loaded()), known.in_use())
 
     async def _engine(self) -> Engine:
         assert self._loaded is not None
@@ -227,15 +215,3 @@ class Service:
     def _give_up(self, error: errors.Fatal) -> None:
         self.failure = str(error)
         self._on_fatal(error)
-
-
-@contextlib.contextmanager
-def _as_request_errors() -> Iterator[None]:
-    try:
-        yield
-    except RequestRefused as error:
-        raise errors.BadRequest(str(error)) from error
-    except RequestFailed as error:
-        raise errors.EngineTrouble(str(error)) from error
-    except EngineDown as error:
-        raise errors.NotReady(str(error), retry_after=5) from error

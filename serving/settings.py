@@ -6,7 +6,7 @@ The pod's defaults need nothing set but RAY_AUTH_TOKEN; the rest is there for te
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from artifacts import looks
@@ -14,6 +14,30 @@ from serving import errors
 from serving.config import REGISTRY_AUTH, SCRATCH
 
 DRAIN_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What clients may ask of the server, and how it is guarded."""
+
+    waiting: int | None = None
+    """MAX_WAITING: answers that may wait; None: four for each that runs, and 64 at least."""
+    waiting_tokens: int = 262_144
+    """MAX_WAITING_TOKENS: tokens of the prompts that wait; one prompt may be longer."""
+    request_seconds: float = 600.0
+    """REQUEST_SECONDS: how long a request may take; the header X-Request-Timeout can ask for less."""
+    wait_seconds: float = 120.0
+    """WAIT_SECONDS: how long of these it may wait."""
+    keep_alive_seconds: float = 15.0
+    """KEEP_ALIVE_SECONDS: how often a stream that waits says that it is still there."""
+    body_bytes: int = 4 << 20
+    """MAX_BODY_BYTES: a request's body."""
+    choices: int = 8
+    """MAX_CHOICES: `n`, and `num_return_sequences` of /chat."""
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    """API_KEY: who names none of these, divided by commas, gets 401; none: everybody may ask."""
+    cors_origins: tuple[str, ...] = ()
+    """CORS_ORIGINS: pages of these origins, divided by commas, may read answers in a browser; `*` is all."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +60,7 @@ class Settings:
     """CHECK_SECONDS: how long `--check` may take in all."""
     threads: int
     """OMP_NUM_THREADS, or as many as this process has processors: for models on the CPU."""
+    limits: Limits = Limits()
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -49,6 +74,22 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         host=environment.get("HOST") or ("::" if socket.has_dualstack_ipv6() else "0.0.0.0"),  # noqa: S104
         check_seconds=_number(environment, "CHECK_SECONDS", looks.SECONDS),
         threads=int(_number(environment, "OMP_NUM_THREADS", processors())),
+        limits=_limits(environment),
+    )
+
+
+def _limits(environment: Mapping[str, str]) -> Limits:
+    own = Limits()
+    return Limits(
+        waiting=int(_number(environment, "MAX_WAITING", 0)) if environment.get("MAX_WAITING") else None,
+        waiting_tokens=int(_number(environment, "MAX_WAITING_TOKENS", own.waiting_tokens)),
+        request_seconds=_number(environment, "REQUEST_SECONDS", own.request_seconds),
+        wait_seconds=_number(environment, "WAIT_SECONDS", own.wait_seconds),
+        keep_alive_seconds=_number(environment, "KEEP_ALIVE_SECONDS", own.keep_alive_seconds),
+        body_bytes=int(_number(environment, "MAX_BODY_BYTES", own.body_bytes)),
+        choices=int(_number(environment, "MAX_CHOICES", own.choices)),
+        api_keys=_list(environment, "API_KEY"),
+        cors_origins=_list(environment, "CORS_ORIGINS"),
     )
 
 
@@ -83,3 +124,11 @@ def _number(environment: Mapping[str, str], name: str, default: float) -> float:
     if number <= 0:
         raise errors.BadConfig(f"the environment variable {name} is {text!r}; it must be a number above 0")
     return number
+
+
+def _list(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """What is divided by commas. Set and empty is an error: an empty Secret must not open the server."""
+    values = tuple(value.strip() for value in environment.get(name, "").split(",") if value.strip())
+    if name in environment and not values:
+        raise errors.BadConfig(f"the environment variable {name} is empty; give it a value, or unset it")
+    return values

@@ -39,7 +39,7 @@ KNOWN = (
     Annotation(ENABLE_LB, "honoured", "True, spelled so: the Service is of type LoadBalancer", _TRUTH),
     Annotation(BYPASS, "honoured", "too little GPU memory is a warning"),
     Annotation(IMAGE_FAMILY, "honoured", "operating system of new nodes", ("ubuntu", "azurelinux")),
-    Annotation(RUNTIME, "no effect", "one engine serves /chat and the OpenAI API together, without metrics yet"),
+    Annotation(RUNTIME, "no effect", "one engine serves /chat and the OpenAI API together"),
     Annotation("kaito.sh/disable-benchmark", "honoured", "no benchmark is ever run after loading"),
     Annotation("kaito.sh/run-benchmark", "no effect", "no benchmark is run after loading"),
     Annotation(

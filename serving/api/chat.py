@@ -5,21 +5,25 @@ chat template's control tokens is rendered as one user turn; what made KAITO ans
 the conversation's answer is the assistant's text and not the print of a Python object.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import AsyncGenerator
+from typing import Annotated
 
 import fastapi
 import pydantic
 
 from serving import errors
 from serving.api import refusals
-from serving.api.clients import while_connected
+from serving.api.clients import patience, together, while_connected
 from serving.engine.protocol import ModelInfo, Request, Sampling
+from serving.sequences import Piece, numbered
 from serving.service import Loaded, Mix, Service
 from serving.text import tokens
 from serving.text.chat import Message, TextRefused
 
 ROLES = ("system", "user", "assistant", "tool")
-MAX_SEQUENCES = 8
+MAX_BEAMS = 8
 IGNORED = frozenset({"pad_token_id", "use_cache", "return_dict_in_generate", "bos_token_id"})
 """Keywords of `generate` that change nothing in what /chat answers, as does null for any other."""
 
@@ -67,7 +71,7 @@ class Body(pydantic.BaseModel):
     clean_up_tokenization_spaces: bool | None = False
     prefix: str | None = None
     handle_long_generation: str | None = None
-    messages: list[Turn] | None = None
+    messages: Annotated[list[Turn], pydantic.Field(max_length=refusals.MAX_MESSAGES)] | None = None
     generate_kwargs: Options | None = None
 
 
@@ -78,24 +82,24 @@ def router(service: Service) -> fastapi.APIRouter:
     @routes.post("/chat")
     async def chat(body: Body, request: fastapi.Request) -> dict[str, str]:
         options = body.generate_kwargs or Options()
-        _check(options)
+        _check(options, service.limits.choices)
         loaded = service.require()
         mix = service.mix(None)
         wanted = _request(options, _prompt(loaded, body, mix), loaded.engine.info, whole=_keeps_whole(body))
         wanted = wanted.with_adapters(mix.strengths)
         stops = (options.stop_strings,) if isinstance(options.stop_strings, str) else tuple(options.stop_strings or ())
-        with service.admission.enter(loaded.engine.info.concurrency), service.adapters.lease(mix.strengths):
-            texts = []
-            for number in range(options.num_return_sequences):
-                answer = service.answer(_numbered(wanted, number), stops=stops)
-                texts.append(_shown(body, (await while_connected(request, answer)).text))
+        requests = [numbered(wanted, number) for number in range(options.num_return_sequences)]
+        with service.enter(requests, mix, seconds=patience(request)) as places:
+            pairs = zip(requests, places, strict=True)
+            answers = together([_text_of(service.stream(each, place, stops=stops)) for each, place in pairs])
+            texts = [_shown(body, text) for text in await while_connected(request, answers)]
         result = "".join(texts)
         return {"Result": result.lstrip() if _is_answer(loaded, body, mix) else result}
 
     return routes
 
 
-def _check(options: Options) -> None:
+def _check(options: Options, most_sequences: int) -> None:
     """Refuse keywords that are not honoured, and values without a meaning."""
     for key, value in (options.model_extra or {}).items():
         if value is not None and key not in IGNORED:
@@ -107,8 +111,8 @@ def _check(options: Options) -> None:
         ("top_p", 0 < options.top_p <= 1, "above 0 and at most 1"),
         ("typical_p", 0 < options.typical_p <= 1, "above 0 and at most 1"),
         ("repetition_penalty", least <= options.repetition_penalty <= most, f"{least} to {most}"),
-        ("num_beams", 1 <= options.num_beams <= MAX_SEQUENCES, f"1 to {MAX_SEQUENCES}"),
-        ("num_return_sequences", 1 <= options.num_return_sequences <= MAX_SEQUENCES, f"1 to {MAX_SEQUENCES}"),
+        ("num_beams", 1 <= options.num_beams <= MAX_BEAMS, f"1 to {MAX_BEAMS}"),
+        ("num_return_sequences", 1 <= options.num_return_sequences <= most_sequences, f"1 to {most_sequences}"),
         ("max_new_tokens", options.max_new_tokens is None or options.max_new_tokens >= 1, "at least 1"),
         ("min_p", options.min_p is None or 0 <= options.min_p <= 1, "0 to 1"),
         ("no_repeat_ngram_size", (options.no_repeat_ngram_size or 0) >= 0, "0 or above"),
@@ -182,14 +186,9 @@ def _request(options: Options, prompt: list[int], info: ModelInfo, *, whole: boo
     )
 
 
-def _numbered(request: Request, number: int) -> Request:
-    """The same request for the n-th sequence: a fixed seed gives different sequences, and the same ones again."""
-    seed = request.sampling.seed
-    if seed is None or number == 0:
-        return request
-    return dataclasses.replace(
-        request, sampling=dataclasses.replace(request.sampling, seed=(seed + number) % (1 << 63))
-    )
+async def _text_of(stream: AsyncGenerator[Piece, None]) -> str:
+    async with contextlib.aclosing(stream):
+        return "".join([piece.text async for piece in stream])
 
 
 def _shown(body: Body, text: str) -> str:

@@ -1,7 +1,7 @@
-"""What both text interfaces need of the client's side: to stop when it has gone."""
+"""What both text interfaces need of the client's side: its patience, and to stop when it has gone."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import fastapi
@@ -24,6 +24,33 @@ async def while_connected(request: fastapi.Request, work: Coroutine[Any, Any, T]
         for task in (working, gone):
             task.cancel()
         await asyncio.gather(working, gone, return_exceptions=True)
+
+
+async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run them at the same time; the first that fails ends the others."""
+    if len(works) == 1:
+        return [await works[0]]
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def patience(request: fastapi.Request) -> float | None:
+    """How many seconds the client gives its answer, in the header X-Request-Timeout."""
+    given = request.headers.get("x-request-timeout")
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise errors.BadRequest(f"the header X-Request-Timeout is {given!r}: it must be a number of seconds above 0")
+    return seconds
 
 
 async def _gone(request: fastapi.Request) -> None:

@@ -13,10 +13,11 @@ from fastapi.responses import StreamingResponse
 
 from serving import errors
 from serving.api import refusals
-from serving.api.clients import while_connected
+from serving.api.clients import patience, while_connected
 from serving.api.openai_body import DEFAULT_CHAT_TOKENS, DEFAULT_COMPLETION_TOKENS, ChatBody, Common, CompletionBody
 from serving.engine.protocol import Request
-from serving.service import Loaded, Piece, Service
+from serving.sequences import Piece
+from serving.service import Loaded, Service
 from serving.text.chat import TextRefused
 
 Choice = Callable[[str, str | None], dict[str, Any]]
@@ -53,7 +54,7 @@ def router(service: Service) -> fastapi.APIRouter:
             raise refusals.of_text(error, turns) from error
         request = body.request(prompt, loaded.engine.info, default=DEFAULT_CHAT_TOKENS)
         shape = Shape("chat.completion", body.model or service.config.name, whole=_message, chunk=_message_chunk)
-        return await Answer(service, body, request, shape).respond(http)
+        return await Answer(service, body, request, shape, patience(http)).respond(http)
 
     @routes.post("/v1/completions")
     async def complete(body: CompletionBody, http: fastapi.Request) -> Any:
@@ -64,7 +65,7 @@ def router(service: Service) -> fastapi.APIRouter:
             raise errors.BadRequest(str(error), param="prompt") from error
         request = body.request(prompt, loaded.engine.info, default=DEFAULT_COMPLETION_TOKENS)
         shape = Shape("text_completion", body.model or service.config.name, whole=_text, chunk=_text)
-        return await Answer(service, body, request, shape, echo=text if body.echo else "").respond(http)
+        return await Answer(service, body, request, shape, patience(http), echo=text if body.echo else "").respond(http)
 
     return routes
 
@@ -77,6 +78,8 @@ class Answer:
     body: Common
     request: Request
     shape: Shape
+    seconds: float | None
+    """How long the client wants to wait."""
     echo: str = ""
     """What stands before the answer's own text."""
 
@@ -100,9 +103,10 @@ class Answer:
         White space at a chat answer's beginning is taken away: SentencePiece models begin a turn with a space.
         """
         service, stripped = self.service, self.shape.chat
-        with service.admission.enter(service.require().engine.info.concurrency):
-            wanted = self.request.with_adapters(service.mix(self.body.model).strengths)
-            async with contextlib.aclosing(service.stream(wanted, stops=self.body.stops())) as stream:
+        mix = service.mix(self.body.model)
+        with service.enter([self.request], mix, seconds=self.seconds) as [place]:
+            wanted = self.request.with_adapters(mix.strengths)
+            async with contextlib.aclosing(service.stream(wanted, place, stops=self.body.stops())) as stream:
                 async for piece in stream:
                     text = piece.text.lstrip() if stripped else piece.text
                     stripped = stripped and not text
@@ -131,7 +135,7 @@ class Answer:
         yield "data: [DONE]\n\n"
 
     def _usage(self, done: list[Piece]) -> dict[str, int]:
-        prompt, completion = len(self.request.prompt), sum(piece.tokens for piece in done)
+        prompt, completion = len(self.request.prompt), sum(len(piece.tokens) for piece in done)
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 

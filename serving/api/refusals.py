@@ -16,6 +16,8 @@ from serving.text.chat import TextRefused
 SHOWN = 120
 """Characters of a value; a body may have megabytes."""
 
+MAX_MESSAGES = 2048
+
 PENALTY = (0.01, 100)
 """Beyond, `repetition_penalty` can make scores overflow; see `engine.generation.COLDEST` for what that does."""
 

@@ -164,6 +164,8 @@ class Engine(Protocol):
     def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """Stream the continuation. Closing the generator cancels the request, wherever it is.
 
+        The first delta has no tokens and says that the request's turn has come: until then it waits.
+
         Raises RequestRefused, RequestFailed or EngineDown.
         """
 

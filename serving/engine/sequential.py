@@ -214,6 +214,7 @@ class SequentialEngine:
         else:
             torch.seed()
         self._prompt_tokens += len(request.prompt)
+        job.answer(Delta(()))
         streamer = None if request.sampling.num_beams > 1 else generation.Streamer(self._told(job), stop_ids)
         prompt = torch.tensor([request.prompt], device=self._model.device)
         output = self._model.generate(

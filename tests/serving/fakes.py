@@ -18,6 +18,7 @@ from serving.app import create_app
 from serving.config import ServingConfig
 from serving.engine.protocol import AdapterRefused, Delta, EngineDown, Health, ModelInfo, Sampling, Stats
 from serving.service import Loaded, Service
+from serving.settings import Limits
 from serving.text.chat import Chat, TextRefused
 
 SPECIAL = ["<s>", "<|user|>", "<|assistant|>", "<|end|>"]
@@ -82,6 +83,7 @@ class FakeEngine:
         self.cancelled = 0
         self.adapters = {}
         self.broken = ""
+        self.inside = 0
         self._turn = asyncio.Lock()
 
     def forget(self):
@@ -97,8 +99,10 @@ class FakeEngine:
         self.seen.append(request)
         tokens = self.tokenizer.encode(self.answer) + ([END] if self.ends else [])
         done = 0
+        self.inside += 1
         try:
             async with self._turn:
+                yield Delta(())
                 for token in tokens[: request.max_new_tokens]:
                     while done and not self._goes_on():  # noqa: ASYNC110 (opened by another thread)
                         await asyncio.sleep(0.01)
@@ -111,10 +115,8 @@ class FakeEngine:
                 if not self.ends and done < request.max_new_tokens:
                     yield Delta((), "length")
         finally:
+            self.inside -= 1
             self.cancelled += done < min(len(tokens), request.max_new_tokens)
-
-    def stats(self):
-        return Stats(int(self._turn.locked()), 0, 0.0, 0, 0, 0, 0, 0, 0, 0.0)
 
     def _goes_on(self):
         return self.gate.is_set() or self.broken or self.fails
@@ -131,6 +133,10 @@ class FakeEngine:
 
     def health(self):
         return Health(not self.broken, self.broken)
+
+    def stats(self):
+        running = int(self._turn.locked())
+        return Stats(running, self.inside - running, 0.25 * running, 10, 20, 5, 3, 0, 30, 1.5)
 
     async def stop(self):
         self.broken = "the engine was stopped"
@@ -189,7 +195,7 @@ class Client:
 
 @contextlib.contextmanager
 def server(
-    folder, *, tokenizer=None, load=None, max_waiting=64, max_body=4 << 20, images=None, adapters="[]", source=None,
+    folder, *, tokenizer=None, load=None, limits=None, images=None, adapters="[]", source=None,
     **engine,
 ):  # fmt: skip
     """The real application on a real port of loopback, with a fake engine behind it."""
@@ -206,12 +212,12 @@ def server(
         adapters_file=folder / "adapters.json",
         source=source,
         on_fatal=fatal.append,
+        limits=Limits(**(limits or {})),
         poll_seconds=0.05,
     )
-    service.admission.max_waiting = max_waiting
     listener = socket.create_server(("127.0.0.1", 0))
     client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", service, fake, source, fatal)
-    config = uvicorn.Config(create_app(service, max_body=max_body), log_level="error", ws="none", lifespan="on")
+    config = uvicorn.Config(create_app(service), log_level="error", ws="none", lifespan="on")
     running = uvicorn.Server(config)
 
     async def serve():

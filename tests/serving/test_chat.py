@@ -298,7 +298,7 @@ def test_what_the_engine_says_of_a_request_reaches_the_client(chat, error, statu
 
 
 def test_full_queue_is_429_with_retry_after_and_health_stays(tmp_path):
-    with fakes.server(tmp_path, max_waiting=1) as client:
+    with fakes.server(tmp_path, limits={"waiting": 1}) as client:
         client.engine.gate.clear()
         answers = []
         threads = [
@@ -329,7 +329,7 @@ def test_client_that_hangs_up_frees_its_place(chat):
 
 
 def test_body_that_is_too_long_is_413(tmp_path):
-    with fakes.server(tmp_path, max_body=1000) as client:
+    with fakes.server(tmp_path, limits={"body_bytes": 1000}) as client:
         assert client.post("/chat", prompt="x" * 2000).status_code == 413
         chunks = (piece for piece in [b'{"prompt": "', b"x" * 2000, b'"}'])
         headers = {"Content-Type": "application/json"}

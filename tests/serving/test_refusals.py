@@ -5,7 +5,6 @@ import json
 import pytest
 import requests
 
-from kaito_hera.api import annotations
 from tests.serving import fakes
 
 HELLO = [{"role": "user", "content": "Hi"}]
@@ -253,8 +252,3 @@ def test_odd_bodies_are_400_where_kaito_answered_422(server, body, words):
 def test_bodies_that_only_an_enemy_sends_are_400(server, path, body):
     headers = {"Content-Type": "application/json"}
     assert requests.post(server.url + path, data=body, headers=headers, timeout=60).status_code == 400
-
-
-def test_the_annotation_for_the_runtime_promises_no_metrics_while_there_are_none(server):
-    promised = next(each.why for each in annotations.KNOWN if each.key == annotations.RUNTIME)
-    assert ("without metrics" in promised) == (server.get("/metrics").status_code == 404)

@@ -1,0 +1,166 @@
+"""What a server does for its own good: queue, deadlines, keys, the end of a stream at a shutdown."""
+
+import contextlib
+import json
+import threading
+
+import pytest
+import requests
+
+from serving import errors, settings
+from serving.admission import Admission
+from serving.settings import Limits
+from tests.serving import fakes
+
+HELLO = [{"role": "user", "content": "Hi"}]
+CHAT = "/v1/chat/completions"
+
+
+@contextlib.contextmanager
+def streamed(client, **body):
+    """A stream's lines, as they come."""
+    body = {"messages": HELLO, "stream": True} | body
+    with requests.post(client.url + CHAT, json=body, stream=True, timeout=60) as response:
+        yield response, response.iter_lines(decode_unicode=True)
+
+
+def error_of(lines):
+    """The error that ends a stream; nothing follows it."""
+    *_, last = [line for line in lines if line]
+    return json.loads(last.removeprefix("data: "))["error"]
+
+
+def test_prompts_that_wait_are_bounded_by_their_tokens_too():
+    door = Admission(Limits(waiting_tokens=100))
+    with door.enter(1, [500]) as [first]:
+        with pytest.raises(errors.TooBusy, match="prompts with 500 tokens are waiting"), door.enter(1, [1]):
+            pass
+        first.begin()
+        with door.enter(1, [60]), door.enter(1, [40]), pytest.raises(errors.TooBusy), door.enter(1, [1]):
+            pass
+    assert door.inside == 0
+
+
+def test_the_queue_grows_with_what_runs_and_is_64_at_least():
+    door = Admission()
+    for concurrency, most in ((1, 65), (32, 160)):
+        with door.enter(concurrency, [1] * most), pytest.raises(errors.TooBusy) as busy, door.enter(concurrency):
+            pass
+        assert busy.value.retry_after >= 1
+        with pytest.raises(errors.BadRequest, match=f"at most {most} are made"), door.enter(concurrency, [1] * 999):
+            pass
+
+
+def test_a_request_that_waits_too_long_is_503_and_one_that_takes_too_long_504(tmp_path):
+    with fakes.server(tmp_path, limits={"wait_seconds": 0.4, "request_seconds": 30}) as client:
+        client.engine.gate.clear()
+        with streamed(client) as (_, lines):
+            next(lines)
+            waited = client.post(CHAT, messages=HELLO)
+            assert (waited.status_code, waited.headers["Retry-After"]) == (503, "5")
+            assert "did not get its turn" in waited.json()["error"]["message"]
+        client.eventually(lambda: client.service.admission.inside == 0)
+        headers = {"X-Request-Timeout": "0.4"}
+        late = requests.post(client.url + CHAT, json={"messages": HELLO}, headers=headers, timeout=60)
+        assert (late.status_code, late.json()["error"]["type"]) == (504, "timeout")
+        late = requests.post(client.url + "/chat", json={"prompt": "p"}, headers=headers, timeout=60)
+        assert (late.status_code, "was not finished within" in late.json()["detail"]) == (504, True)
+        client.eventually(lambda: client.engine.cancelled == 4)
+
+
+def test_the_header_can_only_lower_the_deadline_and_must_be_a_number(tmp_path):
+    with fakes.server(tmp_path, limits={"request_seconds": 0.4}) as client:
+        client.engine.gate.clear()
+        for given, status in (("99999", 504), ("inf", 504), ("-1", 400), ("nan", 400), ("soon", 400)):
+            headers = {"X-Request-Timeout": given}
+            answer = requests.post(client.url + CHAT, json={"messages": HELLO}, headers=headers, timeout=60)
+            assert answer.status_code == status, given
+
+
+def test_a_deadline_in_a_stream_is_an_event(tmp_path):
+    with fakes.server(tmp_path, limits={"request_seconds": 0.4}) as client:
+        client.engine.gate.clear()
+        with streamed(client) as (response, lines):
+            assert response.status_code == 200
+            assert error_of(lines)["code"] == "timeout"
+
+
+def test_a_stream_that_outlives_the_shutdown_ends_with_an_event(tmp_path):
+    with fakes.server(tmp_path) as client:
+        client.engine.gate.clear()
+        with streamed(client) as (_, lines):
+            next(lines)
+            drained = client.on_loop(client.service.drain(0.3))
+            assert error_of(lines)["type"] == "service_unavailable"
+            assert not drained.result(60)
+
+
+def test_with_a_key_only_health_and_figures_are_open(tmp_path):
+    with fakes.server(tmp_path, limits={"api_keys": ("new", "old")}) as client:
+        for path in ("/", "/health", "/healthz", "/livez", "/metrics"):
+            assert client.get(path).status_code == 200, path
+        refused = client.post(CHAT, messages=HELLO)
+        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert refused.json()["error"]["code"] == "invalid_api_key"
+        assert "detail" in client.post("/chat", prompt="p").json()
+        assert not client.engine.seen
+        for headers, status in (
+            ({"Authorization": "Bearer old"}, 200),
+            ({"Authorization": "bearer new"}, 200),
+            ({"X-Api-Key": "new"}, 200),
+            ({"Authorization": "Bearer ne"}, 401),
+            ({"Authorization": "Basic new"}, 401),
+            ({"Authorization": "Bearer "}, 401),
+        ):
+            answer = requests.get(client.url + "/v1/models", headers=headers, timeout=60)
+            assert answer.status_code == status, headers
+
+
+def test_pages_of_other_origins_read_nothing_unless_they_are_listed(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    headers = {"Origin": "https://chat.example"}
+    with fakes.server(tmp_path / "a") as client:
+        answer = requests.get(client.url + "/v1/models", headers=headers, timeout=60)
+        assert "Access-Control-Allow-Origin" not in answer.headers
+    with fakes.server(tmp_path / "b", limits={"cors_origins": ("https://chat.example",)}) as client:
+        answer = requests.get(client.url + "/v1/models", headers=headers, timeout=60)
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://chat.example"
+        other = requests.get(client.url + "/v1/models", headers={"Origin": "https://evil.example"}, timeout=60)
+        assert "Access-Control-Allow-Origin" not in other.headers
+
+
+def test_every_answer_has_a_request_id_the_clients_if_it_has_one(tmp_path):
+    with fakes.server(tmp_path) as client:
+        url = client.url + "/v1/models"
+        assert requests.get(url, headers={"X-Request-Id": "abc-1"}, timeout=60).headers["X-Request-Id"] == "abc-1"
+        made = {requests.get(url, timeout=60).headers["X-Request-Id"] for _ in range(2)}
+        made.add(requests.get(url, headers={"X-Request-Id": "a b"}, timeout=60).headers["X-Request-Id"])
+        assert len(made) == 3
+        assert client.get("/nothing").headers["X-Request-Id"]
+
+
+def test_full_queues_are_counted_and_health_answers(tmp_path):
+    with fakes.server(tmp_path, limits={"waiting": 1}) as client:
+        client.engine.gate.clear()
+        inside = [threading.Thread(target=lambda: client.post("/chat", prompt="p")) for _ in range(2)]
+        for each in inside:
+            each.start()
+        client.eventually(lambda: client.service.admission.inside == 2)
+        assert client.post("/chat", prompt="p").status_code == 429
+        assert client.get("/health").status_code == 200
+        assert 'vllm:admission_rejections_total{engine="0",model_name="tiny"} 1.0' in client.get("/metrics").text
+        client.engine.gate.set()
+        for each in inside:
+            each.join()
+
+
+def test_the_environment_sets_the_limits():
+    limits = settings.read({"MAX_WAITING": "9", "REQUEST_SECONDS": "30", "API_KEY": "a, b", "CORS_ORIGINS": "*"}).limits
+    assert (limits.waiting, limits.request_seconds, limits.api_keys) == (9, 30, ("a", "b"))
+    assert limits.cors_origins == ("*",)
+    assert settings.read({}).limits == Limits()
+    for wrong in ({"API_KEY": ""}, {"API_KEY": " , "}, {"MAX_WAITING": "many"}, {"WAIT_SECONDS": "0"}):
+        with pytest.raises(errors.BadConfig, match=next(iter(wrong))):
+            settings.read(wrong)
+    assert "a, b" not in repr(settings.read({"API_KEY": "a, b"}))
