@@ -5,13 +5,15 @@ agrees with the whole text, the template has spoken; from there to where renderi
 is the answer. The token that ends the answer belongs to it, or the model would never learn to stop.
 """
 
+import bisect
 import contextlib
 import itertools
 from array import array
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
-from tuning.data.rows import Dropped, Example, Found, Message
+from tuning.data.rows import Dropped, Found
+from tuning.data.shapes import Example, Message, Tools
 from tuning.errors import ModelUnusable
 from tuning.report import log
 
@@ -33,6 +35,16 @@ class Encoded(NamedTuple):
     labels: "array[int]"
 
 
+class _Said(NamedTuple):
+    """A conversation and its text."""
+
+    messages: list[Message]
+    tools: Tools
+    whole: str
+    blanked: str
+    """The text without its special tokens, at the same places."""
+
+
 class Encoder:
     """Encodes examples with one tokenizer."""
 
@@ -42,6 +54,9 @@ class Encoder:
                 f"tokenizer {type(tokenizer).__name__} gives no offsets; the model needs a tokenizer.json"
             )
         self._tokenizer = tokenizer
+        self._words = tokenizer.backend_tokenizer
+        self._words.no_truncation()
+        self._words.no_padding()
         self._max_length = max_length
         self._loss = loss
         self._marks = "{% generation" in (tokenizer.chat_template or "").replace("{%-", "{%")
@@ -51,21 +66,23 @@ class Encoder:
                 (token for token, added in tokenizer.added_tokens_decoder.items() if added.special),
             )
         )
+        self._stop_texts = sorted(tokenizer.convert_ids_to_tokens(list(self._stops)), key=len, reverse=True)
+        self._parts = False
         self._folds_system = not self._takes_system()
 
     def encode_all(self, found: Iterable[Found], dropped: Dropped) -> list[Encoded]:
         """Every example that has something to learn from; the others are added to `dropped`."""
         rows: list[Encoded] = []
-        for where, example in found:
+        for where, example, tools in found:
             try:
-                rows.append(self.encode(example))
+                rows.append(self.encode(example, tools))
             except ValueError as error:
                 dropped.add(where, str(error))
         return rows
 
-    def encode(self, example: Example) -> Encoded:
+    def encode(self, example: Example, tools: Tools = ()) -> Encoded:
         """Ids and labels, cut to the longest length; ValueError when no label is left."""
-        ids, labels = self._text(example) if isinstance(example, str) else self._conversation(example)
+        ids, labels = self._text(example) if isinstance(example, str) else self._conversation(example, tools)
         if self._loss == "all":
             labels = list(ids)
         ids, labels = ids[: self._max_length], labels[: self._max_length]
@@ -89,20 +106,21 @@ class Encoder:
             ids.append(end)
         return ids, list(ids)
 
-    def _conversation(self, messages: list[Message]) -> tuple[list[int], list[int]]:
+    def _conversation(self, messages: list[Message], tools: Tools) -> tuple[list[int], list[int]]:
         if self._folds_system:
             messages = _without_system(messages)
         if self._marks:
-            return self._by_marks(messages)
-        whole = self._render(messages)
-        tokens = self._tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-        ids, offsets = list(tokens["input_ids"]), tokens["offset_mapping"]
+            return self._by_marks(messages, tools)
+        whole = self._render(messages, tools)
+        tokens = self._words.encode(whole, add_special_tokens=False)
+        ids, offsets = tokens.ids, tokens.offsets
+        said = _Said(messages, tools, whole, self._without_marks(whole, ids, offsets))
         labels = [IGNORED] * len(ids)
         stopped, told = True, 0
         for turn, message in enumerate(messages):
             content = message["content"].strip()
             if message["role"] == "assistant":
-                span = self._answer(messages, turn, whole, told)
+                span = self._answer(said, turn, told)
                 stopped = self._label(ids, labels, offsets, span)
             if (place := whole.find(content, told)) >= 0:
                 told = place + len(content)
@@ -112,37 +130,63 @@ class Encoder:
             labels.append(self._tokenizer.eos_token_id)
         return ids, labels
 
-    def _answer(self, messages: list[Message], turn: int, whole: str, told: int) -> tuple[int, int, int]:
+    def _without_marks(self, whole: str, ids: list[int], offsets: list[tuple[int, int]]) -> str:
+        """The text with its special tokens blanked: an answer "c" is not that of <|channel|>."""
+        pieces, done = [], 0
+        for token, (first, last) in zip(ids, offsets, strict=True):
+            if token in self._stops and first >= done:
+                pieces += [whole[done:first], "\0" * (last - first)]
+                done = last
+        return "".join([*pieces, whole[done:]])
+
+    def _answer(self, said: _Said, turn: int, told: int) -> tuple[int, int, int]:
         """Where the turn's answer starts and ends in the whole text, and where its own words end.
 
         `told` is where the words of the turns before end.
         """
-        content = messages[turn]["content"].strip()
-        start, end = self._span(messages, turn, whole)
-        place = whole.find(content, max(start, told), end)
+        start, end = self._span(said, turn)
+        message, whole = said.messages[turn], said.whole
+        if message.get("tool_calls"):  # its words are spread between marks: all up to the end of the last call
+            return start, end, 1 + max(start - 1, *(whole.rfind(mark, start, end) for mark in ("}", "</")))
+        content = message["content"].strip()
+        text = whole if any(mark in content for mark in self._stop_texts) else said.blanked
+        place = text.rfind(content, max(start, told), end)
         if place < 0:  # the template has changed the words beyond finding
             return start, end, start
         if start < told:  # it renders a question in another way once it is answered, so no prefix is common
             start = told + len(whole[told:place].rstrip())
         return start, end, place + len(content)
 
-    def _span(self, messages: list[Message], turn: int, whole: str) -> tuple[int, int]:
+    def _span(self, said: _Said, turn: int) -> tuple[int, int]:
         """Where the turn's answer starts and ends in the whole text; the end is generous."""
-        head = self._render(messages[:turn], add_generation_prompt=True)
-        tail = whole if turn == len(messages) - 1 else self._render(messages[: turn + 1])
+        messages, tools, whole, _ = said
+        head = self._render(messages[:turn], tools, add_generation_prompt=True)
         start = _common_prefix(head, whole)
         prompt, rest = head[start:].strip(), whole[start:].lstrip()
         if prompt and rest.startswith(prompt):  # the template indents what its generation prompt does not
             start = len(whole) - len(rest) + len(prompt)
-        return start, _common_prefix(tail, whole)
+        if turn == len(messages) - 1:
+            return start, len(whole)
+        tail = self._render(messages[: turn + 1], tools)
+        return start, self._with_stop(tail, whole, _common_prefix(tail, whole))
+
+    def _with_stop(self, tail: str, whole: str, end: int) -> int:
+        """The end, or that of the token which ends this turn where eos would if it were the last, as in gpt-oss."""
+        last = tail.rfind(self._tokenizer.eos_token or "\0")
+        if not last <= end < last + len(self._tokenizer.eos_token or ""):
+            return end
+        return last + next((len(text) for text in self._stop_texts if whole.startswith(text, last)), end - last)
 
     def _label(
         self, ids: list[int], labels: list[int], offsets: list[tuple[int, int]], span: tuple[int, int, int]
     ) -> bool:
         """Label what is wholly inside the span, up to the first stop token after the content; whether there was one."""
         start, end, content_end = span
-        for index, (first, last) in enumerate(offsets):
-            if first < start or last > end or last == first:
+        for index in range(bisect.bisect_left(offsets, (start, start)), len(ids)):
+            first, last = offsets[index]
+            if first >= end:
+                break
+            if last > end or last == first:
                 continue
             labels[index] = ids[index]
             if first >= content_end and ids[index] in self._stops:
@@ -151,37 +195,59 @@ class Encoder:
                 return True
         return False
 
-    def _by_marks(self, messages: list[Message]) -> tuple[list[int], list[int]]:
+    def _by_marks(self, messages: list[Message], tools: Tools) -> tuple[list[int], list[int]]:
         """The template itself says what the assistant says."""
         try:
             rendered = self._tokenizer.apply_chat_template(
-                messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+                self._as_asked(messages),
+                tools=list(tools) or None,
+                tokenize=True,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
             )
         except Exception as error:
             raise ValueError(f"the chat template refuses the conversation: {error}") from error
         ids, marks = rendered["input_ids"], rendered["assistant_masks"]
         return list(ids), [token if mark else IGNORED for token, mark in zip(ids, marks, strict=True)]
 
-    def _render(self, messages: list[Message], *, add_generation_prompt: bool = False) -> str:
+    def _render(self, messages: list[Message], tools: Tools = (), *, add_generation_prompt: bool = False) -> str:
         if not messages and not add_generation_prompt:
             return ""
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                    self._as_asked(messages),
+                    tools=list(tools) or None,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
                 )
             )
         except Exception as error:  # a template is a program of its own; its complaints are about this row
             raise ValueError(f"the chat template refuses the conversation: {error}") from error
 
+    def _as_asked(self, messages: list[Message]) -> list[Message]:
+        """As the template wants them: those of models that see pictures know contents of parts alone."""
+        if not self._parts:
+            return messages
+        return [message | {"content": [{"type": "text", "text": message["content"]}]} for message in messages]
+
     def _takes_system(self) -> bool:
         """Whether it is rendered: one template refuses the role, another leaves the words out and says nothing."""
         probe = [{"role": role, "content": f"{role}-words"} for role in ("system", "user", "assistant")]
-        with contextlib.suppress(ValueError):
-            if "system-words" in self._render(probe):
-                return True
-        log.info("the chat template takes no system message; it is put before the first user message")
-        return False
+        for messages in (probe, probe[1:]):
+            for self._parts in (False, True):
+                with contextlib.suppress(ValueError):
+                    rendered = self._render(messages)
+                    if "assistant-words" in rendered:
+                        return self._tells(system="system-words" in rendered)
+        self._parts = False
+        return self._tells(system=False)
+
+    @staticmethod
+    def _tells(*, system: bool) -> bool:
+        if not system:
+            log.info("the chat template takes no system message; it is put before the first user message")
+        return system
 
 
 def _without_system(messages: list[Message]) -> list[Message]:

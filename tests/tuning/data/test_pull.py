@@ -68,7 +68,7 @@ def config_of(config, image, registry):
 def check(tuning, config, registry, auth):
     def go(image, pull_auth="none"):
         asked = config_of(config, image, registry)
-        return tuning(asked, "--check", "--push-auth", str(auth), "--pull-auth", str(pull_auth))
+        return tuning(asked, "validate", "--push-auth", str(auth), "--pull-auth", str(pull_auth))
 
     return go
 

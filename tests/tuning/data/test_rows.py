@@ -8,7 +8,8 @@ import pytest
 
 from tuning.data import rows
 from tuning.data.fetch import File
-from tuning.data.rows import Dropped, example, read
+from tuning.data.rows import Dropped, read
+from tuning.data.shapes import example
 from tuning.errors import DataInvalid
 from tuning.training_config import DatasetConfig
 
