@@ -1,0 +1,63 @@
+"""The layout of an optimizer step: every row once, never more at once than allowed, little computed for nothing."""
+
+import random
+
+import pytest
+
+from tuning.training import packing
+
+
+def dolly(count, seed):
+    """Lengths as those of dolly-15k's rows: a few long ones among many short ones."""
+    drawn = random.Random(seed)
+    texts = [drawn.lognormvariate(2.6, 0.62) + drawn.lognormvariate(3.8, 1.1) for _ in range(count)]
+    return [min(2048, int(text + (drawn.lognormvariate(5.2, 0.8) if drawn.random() < 0.3 else 8))) for text in texts]
+
+
+def rows(micros):
+    return sorted(row for micro in micros for line in micro.lines for row in line)
+
+
+@pytest.mark.parametrize("limit", [64, 700, 4096])
+@pytest.mark.parametrize("multiple", [1, 8])
+@pytest.mark.parametrize("seed", range(20))
+def test_every_row_comes_once_and_no_micro_batch_is_larger_than_it_may(limit, multiple, seed):
+    lengths = dolly(random.Random(seed).randint(1, 40), seed)
+    most = max(limit, -(-max(lengths) // multiple) * multiple)
+    for micros in (
+        packing.packed(lengths, limit, hidden=384, multiple=multiple),
+        packing.padded(lengths, limit, multiple=multiple),
+    ):
+        assert rows(micros) == list(range(len(lengths)))
+        assert max(micro.tokens for micro in micros) <= most
+        for micro in micros:
+            assert micro.width % multiple == 0
+            assert all(sum(lengths[row] for row in line) <= micro.width for line in micro.lines)
+
+
+def share(micros, lengths):
+    return sum(lengths) / sum(micro.tokens for micro in micros)
+
+
+def test_little_is_computed_for_nothing():
+    lengths = [dolly(8, seed) for seed in range(200)]
+    useful = [share(packing.packed(each, 4096, hidden=3072), each) for each in lengths]
+    assert sum(useful) / len(useful) > 0.97
+    assert sum(share(packing.padded(each, 10**6), each) for each in lengths) / len(lengths) < 0.5
+
+
+def test_a_narrow_model_takes_more_lines_since_attention_costs_it_more():
+    lengths = [600, 500, 400, 300, 200, 100, 50, 50]
+    (wide,) = packing.packed(lengths, 4096, hidden=8192)
+    (narrow,) = packing.packed(lengths, 4096, hidden=256)
+    assert len(wide.lines) < len(narrow.lines)
+
+
+def test_many_short_rows_are_laid_out_too():
+    micros = packing.packed([10] * 1024, 4096, hidden=384)
+    assert len(micros) == 3
+    assert rows(micros) == list(range(1024))
+
+
+def test_padded_rows_of_like_length_are_together():
+    assert packing.padded([3, 9, 4, 8], 18) == [packing.Micro([[1], [3]], 9), packing.Micro([[2], [0]], 4)]
