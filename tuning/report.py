@@ -1,17 +1,21 @@
-"""What a run tells the world while it runs and when it ends: progress lines, log lines, the termination message."""
+"""What a run tells the world while it runs and when it ends: progress lines, log lines, the termination message.
+
+Whoever else wants to know of each step listens: the curve, the bar on a terminal, the figures on the pod's port.
+"""
 
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
 import pydantic
 
 from tuning.config import Progress
+from tuning.curve import Curve
 
 log = logging.getLogger("tuning")
 """For people, on stderr; stdout carries progress alone."""
@@ -20,25 +24,37 @@ TERMINATION_LOG = "TERMINATION_LOG"
 """Environment variable with the path of the termination message, for where there is no kubelet."""
 
 
-class Report:
-    """Progress lines: one a second is enough for any reader, and the percentage never falls."""
+PAUSE_SECONDS = 10.0
+"""Between progress lines: whoever reads them writes each to the cluster."""
 
-    def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+Listener = Callable[[Progress], None]
+
+
+class Report:
+    """Progress: to those who listen as it comes, to the log at most every ten seconds; the percentage never falls."""
+
+    def __init__(
+        self, out: TextIO | None, clock: Callable[[], float] = time.monotonic, *, listeners: Sequence[Listener] = ()
+    ) -> None:
+        self.curve = Curve()
         self._out = out
+        self._listeners = listeners
         self._clock = clock
         self._last: Progress | None = None
         self._said_at = float("-inf")
 
     def say(self, progress: Progress, *, last: bool = False) -> None:
-        """Print the line unless one was printed within the last second; a new phase and a `last` line always are."""
-        percent = max(progress.percent, self._last.percent if self._last else 0)
-        new_phase = self._last is None or self._last.phase != progress.phase
-        now = self._clock()
-        if not (last or new_phase or now - self._said_at >= 1):
-            return
-        self._last = progress.model_copy(update={"percent": percent})
-        self._said_at = now
-        print(self._last.line(), file=self._out, flush=True)
+        """Print the line unless one was printed shortly before; a new phase and a `last` line always are."""
+        before, now = self._last, self._clock()
+        percent = max(progress.percent, before.percent if before else 0)
+        self._last = progress = progress.model_copy(update={"percent": percent})
+        self.curve.add(progress)
+        for listener in self._listeners:
+            listener(progress)
+        new_phase = before is None or before.phase != progress.phase
+        if self._out and (last or new_phase or now - self._said_at >= PAUSE_SECONDS):
+            self._said_at = now
+            print(progress.line(), file=self._out, flush=True)
 
 
 def log_to(stream: TextIO) -> None:

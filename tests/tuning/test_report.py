@@ -38,9 +38,9 @@ def test_lines_read_back(said):
     )
 
 
-def test_at_most_a_line_a_second(said):
+def test_at_most_a_line_every_ten_seconds(said):
     for percent in range(10):
-        lines = said(percent, 0.3)
+        lines = said(percent, 3)
     assert [line.percent for line in lines] == [0, 4, 8]
 
 
@@ -56,7 +56,22 @@ def test_a_new_phase_is_always_said(said):
 
 def test_the_percentage_never_falls(said):
     said(50)
-    assert [line.percent for line in said(40, 2)] == [50, 50]
+    assert [line.percent for line in said(40, 10)] == [50, 50]
+
+
+def test_a_message_is_cut_and_absent_when_there_is_none():
+    assert len(Progress(phase="load", percent=4, message="x" * 9999).message) == 300
+    assert "message" not in Progress(phase="load", percent=4).line()
+
+
+def test_whoever_listens_hears_each_step():
+    heard, out = [], io.StringIO()
+    report = Report(out, Clock(), listeners=[heard.append])
+    for step in (1, 2, 3):
+        report.say(Progress(phase="train", percent=50 - step, step=step, max_steps=3, loss=1.0))
+    assert [(each.step, each.percent) for each in heard] == [(1, 49), (2, 49), (3, 49)]
+    assert [row.step for row in report.curve.rows] == [1, 2, 3]
+    assert len(out.getvalue().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

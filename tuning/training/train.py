@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuning.config import Progress
+from tuning.curve import NAME as CURVE
+from tuning.curve import Curve
 from tuning.data.masks import IGNORED, Encoded
 from tuning.errors import LossDiverged, NodeTrouble, OutOfMemory, TuningError, explain
 from tuning.eviction import Eviction
@@ -44,6 +46,8 @@ class Batches:
         self._multiple = multiple or 1
         self.tokens = 0
         """Of all batches so far, padding left out."""
+        self.supervised = 0
+        """Those of them that are learned from."""
 
     def __call__(self, rows: list[Encoded]) -> dict[str, Any]:
         """Token ids, attention mask and labels, all of one length."""
@@ -62,6 +66,7 @@ class Batches:
             batch["attention_mask"][index, :length] = 1
             batch["labels"][index, :length] = torch.tensor(row.labels)
             self.tokens += length
+            self.supervised += length - row.labels.count(IGNORED)
         return batch
 
 
@@ -81,7 +86,7 @@ def train(
     import transformers  # noqa: PLC0415
 
     follower = _follower(batches, report, eviction, checkpoints)
-    trainer = _trainer(checkpoints, eviction)(
+    trainer = _trainer(checkpoints, eviction, report.curve)(
         model=model,
         args=_trainer_arguments(model, settings.arguments, settings.dataset, scratch),
         train_dataset=rows,
@@ -90,7 +95,7 @@ def train(
         callbacks=[follower],
     )
     trainer.remove_callback(transformers.PrinterCallback)  # stdout is for progress
-    _go(trainer, follower, checkpoints, eviction)
+    _go(trainer, follower, checkpoints, eviction, report.curve)
     if trainer.state.global_step < trainer.state.max_steps:
         eviction.check(f"after step {trainer.state.global_step} of {trainer.state.max_steps}")
     return Trained(follower.losses, _evaluated(trainer) if held_out else None, follower.first)
@@ -105,7 +110,7 @@ def weights(model: Any) -> dict[str, Any]:
     return {name: tensor.detach().to("cpu").contiguous() for name, tensor in found.items()}
 
 
-def _go(trainer: Any, follower: Any, checkpoints: Checkpoints | None, eviction: Eviction) -> None:
+def _go(trainer: Any, follower: Any, checkpoints: Checkpoints | None, eviction: Eviction, curve: Curve) -> None:
     """All steps that are left to do."""
     found = checkpoints.newest() if checkpoints else None
     if checkpoints is None or found is None:
@@ -113,6 +118,7 @@ def _go(trainer: Any, follower: Any, checkpoints: Checkpoints | None, eviction: 
         return
     log.info("training goes on after step %d, from %s", found.step, found.path)
     eviction.resumes_from = found.step
+    curve.load(found.path / CURVE)
     try:
         trainer.train(resume_from_checkpoint=str(found.path))
     except Exception as error:
@@ -125,7 +131,7 @@ def _go(trainer: Any, follower: Any, checkpoints: Checkpoints | None, eviction: 
         ) from error
 
 
-def _trainer(checkpoints: Checkpoints | None, eviction: Eviction) -> Any:
+def _trainer(checkpoints: Checkpoints | None, eviction: Eviction, curve: Curve) -> Any:
     """The Trainer's class, whose checkpoints are ours: the adapter without its base, whole or not there."""
     import safetensors.torch  # noqa: PLC0415
     import transformers  # noqa: PLC0415
@@ -142,6 +148,7 @@ def _trainer(checkpoints: Checkpoints | None, eviction: Eviction) -> Any:
             self._save_scaler(str(folder))
             self._save_rng_state(str(folder))
             self.state.save_to_json(str(folder / "trainer_state.json"))
+            curve.write(folder / CURVE)
 
     return Trainer
 
@@ -222,6 +229,7 @@ def _follower(batches: Batches, report: Report, eviction: Eviction, checkpoints:
         def on_train_begin(self, _args: Any, state: Any, _control: Any, **_more: Any) -> None:
             self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
             self.trains, self.first, self.began = True, state.global_step, time.monotonic()
+            report.curve.resume(self.first, self.losses)
 
         def on_step_end(self, _args: Any, state: Any, control: Any, **_more: Any) -> None:
             if eviction.requested:
@@ -232,20 +240,14 @@ def _follower(batches: Batches, report: Report, eviction: Eviction, checkpoints:
             if eviction.requested:
                 raise _NoTimeError
 
-        def on_log(
-            self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_more: Any
-        ) -> None:
-            if logs is None or "loss" not in logs:
+        def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_more: Any) -> None:
+            if "eval_loss" in logs:
+                report.say(_evaluation(state, float(logs["eval_loss"])))
+            if "loss" not in logs:
                 return
-            loss = float(logs["loss"])
-            if not math.isfinite(loss):
-                raise LossDiverged(
-                    f"the loss is {loss} at step {state.global_step} of {state.max_steps}, after "
-                    f"{_tail(self.losses)}; lower TrainingArguments.learning_rate or look for broken rows"
-                )
-            self.losses.append(loss)
+            self.losses.append(_finite(float(logs["loss"]), state, self.losses))
             report.say(
-                _progress(state, self.first, loss, batches.tokens, time.monotonic() - self.began),
+                _progress(state, self.first, logs, batches, time.monotonic() - self.began),
                 last=state.global_step == state.max_steps,
             )
 
@@ -259,20 +261,55 @@ def _is_due(checkpoints: Checkpoints | None, eviction: Eviction, state: Any) -> 
     return checkpoints.fits(eviction.left()) if eviction.requested else checkpoints.due()
 
 
-def _progress(state: Any, first: int, loss: float, tokens: int, seconds: float) -> Progress:
+def _progress(state: Any, first: int, logs: dict[str, Any], batches: Batches, seconds: float) -> Progress:
+    import torch  # noqa: PLC0415
+
     done, left = state.global_step, state.max_steps - state.global_step
+    memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
     return Progress(
         phase="train",
-        percent=int(SHARE[0] + (SHARE[1] - SHARE[0]) * done / state.max_steps),
+        percent=_percent(state),
         step=done,
         max_steps=state.max_steps,
         epoch=round(state.epoch or 0.0, 3),
-        loss=round(loss, 5),
-        tokens_per_second=round(tokens / seconds, 1) if seconds > 0 else None,
+        loss=round(float(logs["loss"]), 5),
+        learning_rate=_number(logs, "learning_rate"),
+        grad_norm=_number(logs, "grad_norm"),
+        tokens=batches.tokens,
+        supervised_tokens=batches.supervised,
+        tokens_per_second=round(batches.tokens / seconds, 1) if seconds > 0 else None,
         eta_seconds=round(seconds * left / (done - first)),
+        gpu_memory_gib=round(memory, 2) or None,
         resumed_from_step=first or None,
     )
 
 
-def _tail(losses: list[float]) -> str:
-    return ", ".join(f"{loss:.4g}" for loss in losses[-3:]) or "no step before"
+def _evaluation(state: Any, loss: float) -> Progress:
+    """What the rows held out say, after the last step that was done."""
+    return Progress(
+        phase="train",
+        percent=_percent(state),
+        step=state.global_step,
+        max_steps=state.max_steps,
+        eval_loss=round(loss, 5) if math.isfinite(loss) else None,
+    )
+
+
+def _percent(state: Any) -> int:
+    return int(SHARE[0] + (SHARE[1] - SHARE[0]) * state.global_step / state.max_steps)
+
+
+def _number(logs: dict[str, Any], name: str) -> float | None:
+    """Four digits of it, where it is one."""
+    found = logs.get(name)
+    return float(f"{float(found):.4g}") if found is not None and math.isfinite(float(found)) else None
+
+
+def _finite(loss: float, state: Any, before: list[float]) -> float:
+    if math.isfinite(loss):
+        return loss
+    tail = ", ".join(f"{each:.4g}" for each in before[-3:]) or "no step before"
+    raise LossDiverged(
+        f"the loss is {loss} at step {state.global_step} of {state.max_steps}, after {tail}; lower"
+        " TrainingArguments.learning_rate or look for broken rows"
+    )
