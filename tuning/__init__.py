@@ -1,1 +1,1 @@
-"""The tuning image: `python -m tuning CONFIG` trains an adapter and pushes it; `--check` asks whether that can work."""
+"""The tuning image: `python -m tuning run` trains an adapter and pushes it; `validate` sees whether that can work."""

@@ -1,4 +1,4 @@
-"""`--check`: what can be known without a GPU and without torch: may the adapter go there, is it there, is there data.
+"""`validate`: what can be known without a GPU and without torch: may the adapter go there, is it there, is there data.
 
 Runs in the operator's image. Everything is asked at once, and the whole is bounded: a user waits for the answer.
 """

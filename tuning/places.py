@@ -20,3 +20,7 @@ class Places:
     """The input's volume."""
     results: Path = config.RESULTS
     """The output's volume."""
+    model: Path | None = None
+    """The base model's files where they are on disk already; None: to be fetched."""
+    models: Path | None = None
+    """Where fetched models outlive the run; None: nowhere, they go below `scratch`."""

@@ -214,7 +214,7 @@ def test_an_adapter_that_is_there_is_answered_by_digest(checking, secret, cluste
     assert adapter == digest
     spec = job["spec"]["template"]["spec"]
     container = spec["containers"][0]
-    assert container["args"] == ["tuning", "--check", "/etc/kaito/job/config.json"]
+    assert container["args"] == ["tuning", "validate", "/etc/kaito/job/config.json"]
     assert "nvidia.com/gpu" not in container["resources"]["limits"]
     assert spec["automountServiceAccountToken"] is False
     asked = json.loads(job["spec"]["template"]["metadata"]["annotations"][names.CONFIG])

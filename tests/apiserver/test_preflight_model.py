@@ -87,7 +87,7 @@ def _run(cluster, namespace, job, folder):
             content = base64.b64decode(found["data"][item["key"]])
             (folder / volume["name"] / item["path"]).write_bytes(content)
     assert paths["config"] == "/etc/kaito/job"
-    command = [sys.executable, "-m", container["args"][0], "--check", str(folder / "config/config.json")]
+    command = [sys.executable, "-m", *container["args"][:-1], str(folder / "config/config.json")]
     end = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     return end.returncode, (folder / "word").read_text() if (folder / "word").exists() else ""
 

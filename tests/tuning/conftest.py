@@ -117,7 +117,8 @@ def tuning(tmp_path, monkeypatch):
     def go(config, *options):
         path = tmp_path / "config.json"
         path.write_text(config if isinstance(config, str) else config.model_dump_json())
-        code = main([*options, str(path), "--scratch", str(tmp_path / "scratch")])
+        verb, *more = options if options[:1] == ("validate",) else ("run", *options)
+        code = main([verb, str(path), *more, "--scratch", str(tmp_path / "scratch")])
         return SimpleNamespace(code=code, text=message.read_text(), left=parse_termination(message.read_text()))
 
     yield go
@@ -129,7 +130,7 @@ def start(folder, config, *options, **environment):
     path = folder / "config.json"
     path.write_text(config.model_dump_json())
     return subprocess.Popen(
-        [sys.executable, "-m", "tuning", *options, str(path), "--scratch", str(folder / "scratch")],
+        [sys.executable, "-m", "tuning", "run", str(path), *options, "--scratch", str(folder / "scratch")],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "TERMINATION_LOG": str(folder / "termination"), **environment},
         stdout=subprocess.PIPE,

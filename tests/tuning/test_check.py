@@ -19,7 +19,7 @@ ROWS = b'{"text": "x"}\n'
 @pytest.fixture
 def check(tuning, auth):
     def go(config, secret=auth):
-        return tuning(config, "--check", "--push-auth", str(secret))
+        return tuning(config, "validate", "--push-auth", str(secret))
 
     return go
 
@@ -115,7 +115,7 @@ def test_a_bad_image_name(bad):
     ],
 )
 def test_a_config_of_another_release(tuning, text, words):
-    done = tuning(text, "--check")
+    done = tuning(text, "validate")
     assert (done.code, done.left.reason) == (Exit.BAD_CONFIG, "ConfigInvalid")
     assert words in done.left.message
 
@@ -156,11 +156,11 @@ def test_a_registry_that_says_nothing_is_not_waited_for(files, config, tmp_path)
 def test_wrong_usage():
     done = subprocess.run([sys.executable, "-m", "tuning"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == Exit.USAGE
-    assert "CONFIG" in done.stderr
+    assert "COMMAND" in done.stderr
 
 
 def test_a_missing_config_file(tmp_path):
-    command = [sys.executable, "-m", "tuning", "--check", "nowhere.json"]
+    command = [sys.executable, "-m", "tuning", "validate", "nowhere.json"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, env={"TERMINATION_LOG": str(tmp_path / "t")}
     )
@@ -192,7 +192,7 @@ def test_a_check_needs_nothing_heavy(files, registry, config, auth, tmp_path):
     files.files["/rows.jsonl"] = ROWS
     path = tmp_path / "config.json"
     path.write_text(config(f"{registry.host}/team/a:1").model_dump_json())
-    command = [sys.executable, "-c", WITHOUT, "--check", str(path), "--push-auth", str(auth)]
+    command = [sys.executable, "-c", WITHOUT, "validate", str(path), "--push-auth", str(auth)]
     environment = {"TERMINATION_LOG": str(tmp_path / "t"), "PATH": "/usr/bin"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == Exit.DONE, done.stderr

@@ -15,9 +15,11 @@ PATIENCE_SECONDS = 120.0
 def download(config: TuningConfig, places: Places, *, patience: float = PATIENCE_SECONDS) -> Path:
     """The folder with the model's files, all of them."""
     try:
+        if places.model:
+            return hub.complete(config.model, places.model)
         if config.model.image:
             return image.fetch(config.model, places.scratch / "model", places.pull_auth)
-        return hub.fetch(config.model, places.scratch / "hub", patience=patience)
+        return hub.fetch(config.model, places.models or places.scratch / "hub", patience=patience)
     except WeightsError as error:
         raise ModelFiles(error) from error
 

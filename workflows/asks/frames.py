@@ -42,7 +42,7 @@ def check_task(
     settings: Settings,
     attempt: int,
     *,
-    program: str,
+    args: tuple[str, ...],
     mounts: tuple[pods.Mount, ...],
     env: tuple[dict[str, Any], ...],
     annotations: dict[str, str],
@@ -52,7 +52,7 @@ def check_task(
     frame = pods.Frame(
         role="check",
         image=settings.image("operator"),
-        args=(program, "--check", CONFIG),
+        args=(*args, CONFIG),
         mounts=mounts,
         env=env,
         limits={"memory": "512Mi"},

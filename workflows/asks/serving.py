@@ -137,7 +137,7 @@ def check_task(run: Run, attempt: int, adapter: str = "") -> jobs.Task:
         workspace,
         run.settings,
         attempt,
-        program="serving",
+        args=("serving", "--check"),
         mounts=(pods.annotation_files(frames.FOLDER, files), secret, *models.mounts(workspace), *lookable),
         env=models.env(workspace, run.settings),
         annotations=dict(zip(files.values(), files_of.values(), strict=True)),

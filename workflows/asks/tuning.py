@@ -79,7 +79,7 @@ def _template(
     frame = pods.Frame(
         role="tuning",
         image=settings.image("tuning"),
-        args=("tuning", frames.CONFIG),
+        args=("tuning", "run", frames.CONFIG),
         mounts=(
             *_files(workspace),
             *_volumes(workspace.tuning.input.volume_source, workspace.tuning.output.volume_source),
@@ -119,7 +119,7 @@ def check_task(run: Run, attempt: int, asked: tuning.TuningConfig) -> jobs.Task:
         run.workspace,
         run.settings,
         attempt,
-        program="tuning",
+        args=("tuning", "validate"),
         mounts=(*_files(run.workspace), *_volumes(data, results)),
         env=models.env(run.workspace, run.settings),
         annotations={names.CONFIG: asked.model_dump_json(exclude_defaults=True)},

@@ -274,7 +274,7 @@ def test_what_may_not_be_moved_is_refused_before_training(claim, config, places,
 
 def test_a_check_tells_what_is_in_the_way(tuning, config, claim, tmp_path):
     (claim / ".checkpoints-one").symlink_to("nowhere")
-    done = tuning(config, "--check", "--results", str(claim), "--data", str(tmp_path / "none"))
+    done = tuning(config, "validate", "--results", str(claim), "--data", str(tmp_path / "none"))
     assert (done.code, done.left.reason, done.left.retryable) == (Exit.REGISTRY_REFUSED, "VolumeRefused", False)
 
 

@@ -193,7 +193,7 @@ def test_a_volume_that_is_full_says_so_and_keeps_what_it_had(made, small):
 
 def check(tuning, config, **places):
     options = [word for name, path in places.items() for word in (f"--{name}", str(path))]
-    return tuning(config, "--check", *options)
+    return tuning(config, "validate", *options)
 
 
 BY_VOLUME = {"volume": "persistentVolumeClaim/out"}

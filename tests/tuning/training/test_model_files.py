@@ -39,7 +39,7 @@ def checked(tuning, config, files, registry, auth):
 
     def go(**model):
         asked = config(f"{registry.host}/team/a:1", model={**HUB, **model})
-        return tuning(asked, "--check", "--push-auth", str(auth))
+        return tuning(asked, "validate", "--push-auth", str(auth))
 
     return go
 
@@ -66,7 +66,7 @@ def test_a_look_at_a_model_needs_nothing_heavy(model, files, registry, config, a
     files.files["/rows.jsonl"] = ROWS
     path = tmp_path / "config.json"
     path.write_text(config(f"{registry.host}/team/a:1", model=HUB).model_dump_json())
-    command = [sys.executable, "-c", WITHOUT, "--check", str(path), "--push-auth", str(auth)]
+    command = [sys.executable, "-c", WITHOUT, "validate", str(path), "--push-auth", str(auth)]
     hub_address = {"HF_ENDPOINT": f"http://127.0.0.1:{servers.free_port()}"}
     environment = {"TERMINATION_LOG": str(tmp_path / "t"), "PATH": "/usr/bin", **hub_address}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)

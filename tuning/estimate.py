@@ -1,0 +1,80 @@
+"""`estimate`: what one GPU has to hold for a run, and which GPU sizes do; the arithmetic is `presets.memory`'s."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import presets
+from artifacts.weights import check
+from artifacts.weights.errors import WeightsError
+from presets import memory
+from tuning import flags
+from tuning.errors import ConfigInvalid, ModelFiles, ModelUnusable
+
+SHOWN = 8
+
+
+def lines(asked: argparse.Namespace) -> Iterator[str]:
+    """What to print."""
+    if not asked.model:
+        asked.error("give --model")
+    model, training = preset(asked.model), flags.training(asked.training, asked.method)
+    arguments, quantised = training.arguments, training.quantization
+    rows = asked.rows or arguments.per_device_train_batch_size
+    length = asked.max_length or arguments.max_length
+    rank = asked.rank or max([training.lora.r, *training.lora.rank_pattern.values()])
+    stored = "8 bits" if quantised.load_in_8bit else None if quantised.bnb_4bit_use_double_quant else "4 bits"
+    recompute = arguments.activation_checkpointing is not False
+    need = memory.tuning(
+        model,
+        asked.method,
+        tokens=rows * length,
+        rank=rank,
+        recompute=recompute,
+        stored=stored if asked.method == "qlora" else None,
+    )
+    kept = "" if recompute else ", activations kept"
+    yield f"{model.name}, {asked.method}, rank {rank}, {rows} x {length:,} tokens{kept}"
+    for name, gib in need.parts.items():
+        yield f"  {name:<20}{gib:8.2f} GiB"
+    yield f"  {'together':<20}{need.gib:8.2f} GiB; a GPU must have {need.gib * memory.MARGIN:.2f} GiB for it"
+    yield from _sizes(need, asked.cloud)
+
+
+def _sizes(need: memory.Need, cloud: str) -> Iterator[str]:
+    found = memory.cheapest(need.gib, cloud=cloud)
+    if not found:
+        yield f"no GPU size of {cloud} holds it: take --method qlora, fewer --rows or a smaller --max-length"
+        return
+    yield f"{len(found)} GPU sizes of {cloud} hold it, the cheapest first:"
+    for size in found[:SHOWN]:
+        usd = size.usd()
+        price = f"${usd:.2f} an hour" if usd is not None else "price not known"
+        yield f"  {size.name:<34}{size.gpu}, {size.gib_per_gpu:.0f} GiB, {price}"
+
+
+def preset(name: str) -> presets.Preset:
+    """The model's numbers: known here, or read from its folder or the hub."""
+    model, folder = flags.named_model(name)
+    try:
+        if folder:
+            return _of_folder(folder)
+        if not presets.is_hub_id(name):
+            return presets.preset(name)
+        found = check.check(model.model_copy(update={"known": False}), Path()).preset
+    except WeightsError as error:
+        raise ModelFiles(error) from error
+    assert found is not None
+    return found
+
+
+def _of_folder(folder: Path) -> presets.Preset:
+    try:
+        settings = json.loads((folder / "config.json").read_bytes())
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        return presets.from_hub(folder.resolve().name, None, settings, size)
+    except (OSError, ValueError) as error:
+        if isinstance(error, presets.UnservableError):
+            raise ModelUnusable(f"--model: {error}") from error
+        raise ConfigInvalid(f"--model: {folder}/config.json cannot be read: {error}; give a model's folder") from error

@@ -1,0 +1,88 @@
+"""Adapters carried by hand, out of a registry into a folder and back: the command line's `pull` and `push`."""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+from artifacts import errors, skopeo, unpack
+from tuning.config import INTENT
+from tuning.errors import (
+    ConfigInvalid,
+    DataInvalid,
+    DataNotFound,
+    DataTooLarge,
+    DataUnreachable,
+    NodeTrouble,
+    PullUnauthorized,
+)
+from tuning.eviction import Eviction
+from tuning.output import image
+from tuning.output import push as pushing
+
+NEEDED = ("adapter_config.json", "adapter_model.safetensors")
+ASK_SECONDS = 30.0
+PULL_SECONDS = 3600.0
+PUSH_SECONDS = 600.0
+
+
+def pull(asked: str, folder: Path, auth: Path) -> str:
+    """Unpack the image's adapter into the folder, which is new or empty; returns the image by digest."""
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigInvalid(f"{folder}: is not empty; name a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with errors.translated(_KINDS, f"{asked}: "), tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pull-") as at:
+        found = skopeo.inspect(asked, authfile=auth, seconds=ASK_SECONDS)
+        skopeo.pull(found, Path(at, "blobs"), authfile=auth, seconds=PULL_SECONDS)
+        unpack.unpack(Path(at, "blobs"), found.layers, Path(at, "files"), _cap)
+        data = Path(at, "files", "data")
+        _see_adapter(data, f"{asked}: its /data")
+        if folder.exists():
+            folder.rmdir()
+        data.rename(folder)
+    return found.pinned
+
+
+def push(folder: Path, target: str, auth: Path, eviction: Eviction) -> str:
+    """Push the folder's adapter as an image; returns it by digest."""
+    settings = _see_adapter(folder, str(folder))
+    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")}
+    mark = hashlib.sha256()
+    for name, path in files.items():
+        with path.open("rb") as file:
+            mark.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    intent, base = mark.hexdigest()[:16], str(settings.get("base_model_name_or_path") or "")
+    marks = {INTENT: intent, "sh.kaito.model.name": base, "sh.kaito.hera.base-model": base}
+    with tempfile.TemporaryDirectory(prefix="tuning-push-") as scratch:
+        packed = image.write(Path(scratch, "image"), files, marks)
+        return pushing.push(packed, target, intent, auth, scratch=Path(scratch), eviction=eviction, budget=PUSH_SECONDS)
+
+
+def _see_adapter(folder: Path, what: str) -> dict[str, object]:
+    """The adapter's settings; DataInvalid unless the folder has one."""
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if lacking := [name for name in NEEDED if name not in there]:
+        raise DataInvalid(f"{what} has no {' and no '.join(lacking)}, it has {', '.join(there[:10]) or 'nothing'}")
+    try:
+        settings = json.loads((folder / NEEDED[0]).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataInvalid(f"{what}/{NEEDED[0]} cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise DataInvalid(f"{what}/{NEEDED[0]} is no JSON object; it is no adapter of peft")
+    return settings
+
+
+def _cap(path: str) -> int | None:
+    below, _, rest = path.partition("/")
+    return skopeo.MAX_BYTES if below == "data" and rest else None
+
+
+_KINDS: errors.Table = {
+    errors.Denied: PullUnauthorized,
+    errors.NotFound: DataNotFound,
+    errors.TooLarge: DataTooLarge,
+    errors.Unusable: DataInvalid,
+    errors.Away: DataUnreachable,
+    errors.MachineTrouble: NodeTrouble,
+    errors.HostRefused: DataInvalid,
+}
