@@ -179,6 +179,7 @@ WRITE ?=
 conformance: .venv/.ready ## judge KAITO's own manifests, of every release: make conformance KAITO=a-clone [WRITE=yes]
 	@test -n "$(KAITO)" || { echo "say where a clone of KAITO's repository is: make conformance KAITO=/path/to/kaito.git" >&2; exit 1; }
 	@$(PYTHON) -m tests.conformance $(KAITO) $(if $(WRITE),--write)
+	@$(PYTHON) -m tests.tuning.data.kaito_templates $(KAITO)
 
 agreement: cluster-binaries ## do CEL and Python judge 3,000 generated Workspaces alike? (a minute; test-apiserver takes some of them)
 	KAITO_HERA_AGREEMENT=3000 $(PYTEST) tests/apiserver/test_agreement.py
