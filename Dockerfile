@@ -2,8 +2,10 @@
 #
 #   make images REGISTRY=myregistry.azurecr.io/kaito
 #
-# BASE is any Debian or python-slim image whose python3 is 3.11 or newer.
+# BASE is any Debian or python-slim image whose python3 is 3.11 or newer. TORCH is another version of torch than the pinned
+# one, for GPUs that it has no kernels for; requirements/model-torch-TORCH.txt, which make writes, has it with hashes.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
+ARG TORCH=
 
 FROM ${BASE} AS base
 RUN apt-get update \
@@ -37,9 +39,18 @@ CMD ["python3", "-m", "workflows", "watch"]
 # Installed in place: to copy this layer from another stage would need its 5.5 GB twice.
 FROM base AS model
 COPY --from=installer /opt/uv/bin/uv /usr/local/bin/uv
-COPY requirements/model.txt /tmp/
+ARG TORCH
+COPY requirements/model${TORCH:+-torch-$TORCH}.txt /tmp/model.txt
 RUN uv pip install --python "$(command -v python3)" --no-cache --compile-bytecode --require-hashes \
       --target /opt/python -r /tmp/model.txt
+
+# What the operator has to know of torch without pulling it: `make images` takes the file out, `make install` tells it.
+FROM model AS asked
+COPY presets /app/presets
+RUN python3 -m presets.kernels > /kernels.json
+
+FROM scratch AS kernels
+COPY --from=asked /kernels.json /
 
 FROM model AS tuning
 COPY presets /app/presets

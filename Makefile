@@ -36,6 +36,13 @@ lock: | $(UV) ## pin every dependency anew, with hashes and without index addres
 	$(UV) pip compile --quiet pyproject.toml --extra operator --extra azure -c requirements/dev.txt $(LOCK) -o requirements/operator.txt
 	$(UV) pip compile --quiet pyproject.toml --extra tuning --extra serving -c requirements/dev.txt $(LOCK) -o requirements/model.txt
 
+requirements/model-torch-$(TORCH).txt: requirements/model.txt pyproject.toml | $(UV)
+	@mkdir -p build
+	@grep -E '^[a-z0-9].*==' $< | grep -vE '^(torch|triton|nvidia-|cuda-)' | sed 's/ *\\$$//' > build/as-pinned.txt
+	@echo 'torch==$(TORCH)' > build/torch.txt
+	$(UV) pip compile --quiet pyproject.toml --extra tuning --extra serving -c build/as-pinned.txt --override build/torch.txt \
+	  $(filter-out --upgrade,$(LOCK)) -o $@
+
 lint: .venv/.ready ## ruff, mypy strict, the layers of the folders
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -56,8 +63,12 @@ golden: .venv/.ready ## write the generated files anew: the CRD and its page, th
 
 ROLES ?= operator tuning serving
 REGISTRY ?=
+# Another torch than the pinned one, for older GPUs; what it has kernels for is found when an image is built, told at install.
+TORCH ?=
+MODEL := requirements/model$(if $(TORCH),-torch-$(TORCH)).txt
+KERNELS = build/images/$(VERSION)/kernels.json
 # What an image is made of names it, so that an image that changed never hides behind an old tag.
-VERSION ?= $(shell find Dockerfile requirements presets artifacts kaito_hera workflows tuning serving -type f ! -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12)
+VERSION ?= $(shell find Dockerfile requirements/operator.txt $(MODEL) presets artifacts kaito_hera workflows tuning serving -type f ! -path '*/__pycache__/*' -print0 2>/dev/null | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12)
 BASE ?= docker.io/library/python:3.11-slim-bookworm
 BUILDER ?= $(if $(shell command -v buildah),buildah,docker)
 AUTHFILE ?=
@@ -66,26 +77,28 @@ BUILD_buildah = buildah $(STORE) build --quiet --layers --isolation chroot $(if 
 PUSH_buildah = buildah $(STORE) push --quiet $(if $(AUTHFILE),--authfile $(AUTHFILE)) $(PUSH_FLAGS)
 BUILD_docker = docker build --quiet
 PUSH_docker = docker push --quiet
+BUILD = $(BUILD_$(BUILDER)) --build-arg BASE=$(BASE) --build-arg TORCH=$(TORCH)
 KUBECTL ?= kubectl
 OVERLAY ?= argo
 PULL_SECRET ?=
 CA_BUNDLE ?=
 
-images: build-images push-images ## build and push the three images: make images REGISTRY=myregistry.azurecr.io/kaito
+images: build-images push-images ## build and push the three images: make images REGISTRY=myregistry.azurecr.io/kaito [TORCH=]
 
-build-images: registry-named
+build-images: registry-named $(MODEL)
+	@$(if $(filter-out operator,$(ROLES)),$(BUILD) --target kernels --output $(dir $(KERNELS)) . >/dev/null)
 	@for role in $(ROLES); do echo "image $(REGISTRY)/kaito-hera-$$role:$(VERSION)"; \
-	  $(BUILD_$(BUILDER)) --build-arg BASE=$(BASE) --target $$role --tag $(REGISTRY)/kaito-hera-$$role:$(VERSION) . >/dev/null; done
+	  $(BUILD) --label "sh.kaito.hera.kernels=$$(cat $(KERNELS) 2>/dev/null)" --target $$role --tag $(REGISTRY)/kaito-hera-$$role:$(VERSION) . >/dev/null; done
 
 push-images: registry-named
 	@for role in $(ROLES); do echo "push $(REGISTRY)/kaito-hera-$$role:$(VERSION)"; \
 	  $(PUSH_$(BUILDER)) $(REGISTRY)/kaito-hera-$$role:$(VERSION); done
 
-version: ## print the images' tag
+version: $(MODEL) ## print the images' tag
 	@echo $(VERSION)
 
-model-version:
-	@cat Dockerfile requirements/model.txt | sha256sum | cut -c1-12
+model-version: $(MODEL)
+	@cat Dockerfile $(MODEL) | sha256sum | cut -c1-12
 
 registry-named:
 	@test -n "$(REGISTRY)" || { echo "say where the images are: make $(MAKECMDGOALS) REGISTRY=myregistry.azurecr.io/kaito" >&2; exit 1; }
@@ -103,6 +116,7 @@ patches:
     patch: |
       $(call ADD,/data/registry,"$(REGISTRY)")
       $(call ADD,/data/version,"$(VERSION)")
+      $(if $(wildcard $(KERNELS)),$(call ADD,/data/kernels,'$(file < $(KERNELS))'))
       $(if $(PULL_SECRET),$(call ADD,/data/pullSecret,"$(PULL_SECRET)"))
       $(if $(CA_BUNDLE),$(call ADD,/data/caBundle,"$(CA_BUNDLE)"))
   - target: {kind: Deployment, name: kaito-hera}

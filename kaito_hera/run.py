@@ -10,6 +10,7 @@ from kaito_hera.api import Workspace
 from kaito_hera.nodes import claims
 from kaito_hera.nodes.byo import ByoProvider
 from kaito_hera.settings import NO_AZURE, Azure, Settings
+from presets.kernels import Kernels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +37,19 @@ class Run:
     @property
     def candidates(self) -> tuple[nodes.Want, ...]:
         """The kinds of node that would do, in the user's order."""
-        return nodes.candidates(self.workspace, sizing.ON_DEMAND if self.provider.makes_nodes else "")
+        usual = sizing.ON_DEMAND if self.provider.makes_nodes else ""
+        return nodes.candidates(self.workspace, usual, self._kernels)
 
     @property
     def want(self) -> nodes.Want:
         """The nodes that the Workspace needs."""
-        return nodes.wanted(self.workspace, self.candidate)
+        return nodes.wanted(self.workspace, self.candidate, self._kernels)
+
+    @property
+    def _kernels(self) -> Kernels | None:
+        """What GPUs must be able to run: nothing where our images may fall back to the CPU, or none of them runs."""
+        ours = self.workspace.preset is not None and self.settings.gpu_capability_check == "refuse"
+        return self.settings.kernels if ours else None
 
     def placement(self, hostnames: tuple[str, ...] = ()) -> nodes.Placement:
         """Where its pods may run."""

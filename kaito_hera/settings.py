@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from artifacts import plain_yaml
 from artifacts.addresses import Ranges
+from presets.kernels import PINNED, Kernels
 
 CONFIG_MAP = "kaito-hera-settings"
 FOLDER = Path("/etc/kaito-hera/settings")
@@ -65,8 +66,10 @@ class Settings(pydantic.BaseModel):
     """Who makes GPU nodes: aks makes AKS agent pools, byo uses the nodes that are there."""
     azure: Annotated[Azure | None, Yaml] = None
     """Needed by provider aks."""
+    kernels: Annotated[Kernels, Yaml] = PINNED
+    """Which GPUs and drivers the images tuning and serving can use: `make install` writes what `make images` found."""
     gpu_capability_check: Literal["refuse", "warn"] = "refuse"
-    """What to do with a GPU size that the images have no kernels for.
+    """What to do with a GPU size or node that the images cannot use, by their `kernels`.
 
     With warn the images also work on the CPU of a node whose GPU they cannot use; with refuse they end there.
     """

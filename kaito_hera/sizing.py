@@ -12,11 +12,9 @@ from kaito_hera.api import Metadata, Workspace, annotations
 from kaito_hera.findings import Finding
 from kaito_hera.loads import Demand
 from kaito_hera.settings import Settings
-from presets import memory
-from presets.facts import NO_CUDA
-
-MINIMUM_CAPABILITY = (7, 5)
-"""Lowest CUDA compute capability that the images' torch has kernels for."""
+from presets import kernels, memory
+from presets.facts import NO_CUDA, Capability
+from presets.kernels import Kernels
 
 BFLOAT16_CAPABILITY = (8, 0)
 """Lowest that computes in bfloat16."""
@@ -103,7 +101,7 @@ def size_findings(
         return [Finding(errors.InvalidWorkspaceError, "resource.instanceType", "is missing", example)]
     found = unknown(workspace)
     for field, size in {one.field: one.size for one in candidates(workspace)}.items():
-        fits = able(needs, region=region, cloud=size.cloud)
+        fits = able(needs, region=region, cloud=size.cloud, has=settings.kernels)
         nearest = [one for name in size.instead for one in fits if one.name == name]
         instead = _take(workspace, field, nearest or fits[:1], region)
         ours = workspace.preset is not None  # a pod of the user's own has none of our images
@@ -111,18 +109,22 @@ def size_findings(
     return found
 
 
-def memory_findings(workspace: Workspace, needs: tuple[Demand, ...], region: str | None = None) -> list[Finding]:
+def memory_findings(
+    workspace: Workspace, settings: Settings, needs: tuple[Demand, ...], region: str | None = None
+) -> list[Finding]:
     """Sizes of which one GPU does not hold what it must; warnings where the user's annotation says so."""
     found: dict[tuple[str, str], Finding] = {}
     for candidate in candidates(workspace):
         for demand in needs:
             if candidate.gpu_gib and not candidate.holds(demand):
+                fits = able(needs, region=region, cloud=candidate.size.cloud, has=settings.kernels)
+                advice = _roomier(workspace, candidate, demand, fits, region)
                 found[candidate.field, demand.verb] = Finding(
                     errors.InsufficientGPUMemoryError,
                     candidate.field,
                     f"{candidate.size.name} has {candidate.gpu_gib:.0f} GiB per GPU, {candidate.usable_gib:.1f} of them"
                     f" usable; to {demand.verb} {workspace.preset_name} ({demand.basis}) needs {demand.gib:.1f} GiB",
-                    _roomier(workspace, candidate, needs, demand, region),
+                    advice,
                     not bypassed(workspace),
                 )
     return list(found.values())
@@ -137,15 +139,14 @@ def number_findings(
         size = candidate.size
         for demand in needs:
             if demand.bfloat16 and NO_CUDA < size.compute < BFLOAT16_CAPABILITY:
-                fits = [
-                    one for one in able(needs, region=region, cloud=size.cloud) if one.compute >= BFLOAT16_CAPABILITY
-                ]
+                could = able(needs, region=region, cloud=size.cloud, has=settings.kernels)
+                fits = [one for one in could if one.compute >= BFLOAT16_CAPABILITY]
                 take = _take(workspace, candidate.field, fits[:1], region)
                 tunes = demand.verb == "tune"
                 problem = f"{size.name} has {size.gpu}, capability {size.capability}, which does not compute bfloat16"
                 problem += f"; {demand.bfloat16}" + (", and training takes float16 in its place" if tunes else "")
                 remedy = "write auto or float16 there" + (f"; or {take}" if take else "")
-                used = settings.gpu_capability_check == "refuse" or not unusable(size)
+                used = settings.gpu_capability_check == "refuse" or not unusable(size, settings.kernels)
                 found[candidate.field, demand.verb] = Finding(
                     errors.UnsupportedGPUError, candidate.field, problem, remedy, used and not tunes
                 )
@@ -157,28 +158,32 @@ def bypassed(workspace: Workspace) -> bool:
     return annotations.BYPASS in workspace.metadata.annotations
 
 
-def unusable(size: presets.Size) -> str:
-    """Why the images cannot run on this size; empty when they can."""
-    if size.compute < MINIMUM_CAPABILITY:
-        lowest = ".".join(str(part) for part in MINIMUM_CAPABILITY)
-        has = f"capability {size.capability}" if size.capability else "which is not CUDA"
-        return f"{size.name} has {size.gpu}, {has}; the images need CUDA capability {lowest} or newer"
+def unusable(size: presets.Size, has: Kernels = kernels.PINNED) -> str:
+    """Why images that `has` such kernels cannot run on this size; empty when they can."""
+    if not has.run_on(size.compute):
+        what = f"capability {size.capability}" if size.capability else "which is not CUDA"
+        return f"{size.name} has {size.gpu}, {what}; the images {_needs(size.compute, has)}"
     if size.arch != "amd64":
         return f"{size.name} has hosts of {size.arch}; the images are built for amd64"
     return "" if size.gpu_memory_gib else f"{size.name}: how much GPU memory it has is not known"
 
 
-def cheapest(gib: float, *, region: str | None = None, cloud: str = "azure") -> list[presets.Size]:
-    """The sizes of a cloud of which one GPU holds that much and a margin, and which the images can use."""
-    return memory.cheapest(gib, region=region, minimum=MINIMUM_CAPABILITY, cloud=cloud)
+def _needs(compute: Capability, has: Kernels) -> str:
+    """What kernels ask for where a GPU cannot run them."""
+    if compute < has.lowest:
+        return f"need CUDA capability {kernels.text(has.lowest)} or newer"
+    return f"have kernels for CUDA capabilities {has} alone"
 
 
-def able(needs: tuple[Demand, ...], *, region: str | None = None, cloud: str = "azure") -> list[presets.Size]:
-    """Those that meet all that is asked of one GPU."""
+def able(
+    needs: tuple[Demand, ...], *, region: str | None = None, cloud: str = "azure", has: Kernels = kernels.PINNED
+) -> list[presets.Size]:
+    """The sizes of a cloud that meet all that is asked of one GPU, with a margin, and that the images can use."""
     bfloat16 = any(demand.bfloat16 and demand.verb == "serve" for demand in needs)
-    lowest = BFLOAT16_CAPABILITY if bfloat16 else MINIMUM_CAPABILITY
+    lowest = BFLOAT16_CAPABILITY if bfloat16 else NO_CUDA
     most = max((demand.need.gib for demand in needs), default=0.0)
-    return [size for size in cheapest(most, region=region, cloud=cloud) if size.compute >= lowest]
+    fits = memory.cheapest(most, region=region, has=has, cloud=cloud)
+    return [size for size in fits if size.compute >= lowest]
 
 
 def smaller(model: presets.Preset) -> str:
@@ -192,7 +197,7 @@ def smaller(model: presets.Preset) -> str:
         for other in kin
         if other.weights_gib < model.weights_gib and other.tunable >= model.tunable and other.upstream != "deprecated"
         if "transformers" in other.runtimes
-        if memory.cheapest(loads.serve(other).need.gib, minimum=MINIMUM_CAPABILITY, on=datetime.date.max)
+        if memory.cheapest(loads.serve(other).need.gib, on=datetime.date.max)
     ]
     ending = model.name.rpartition("-")[2]
     return max(held, key=lambda other: (other.name.endswith(ending), other.weights_gib)).name if held else ""
@@ -224,7 +229,7 @@ def _about(
     settings: Settings, size: presets.Size, *, field: str, instead: str, on: datetime.date, ours: bool
 ) -> list[Finding]:
     found = []
-    if ours and (problem := unusable(size)):
+    if ours and (problem := unusable(size, settings.kernels)):
         refused = settings.gpu_capability_check == "refuse"
         found.append(Finding(errors.UnsupportedGPUError, field, problem, instead, refused))
     if size.retired(on):
@@ -238,9 +243,8 @@ def _about(
 
 
 def _roomier(
-    workspace: Workspace, candidate: Candidate, needs: tuple[Demand, ...], demand: Demand, region: str | None
+    workspace: Workspace, candidate: Candidate, demand: Demand, fits: list[presets.Size], region: str | None
 ) -> str:
-    fits = able(needs, region=region, cloud=candidate.size.cloud)
     cards = [size for at, size in enumerate(fits) if size.gpu not in {other.gpu for other in fits[:at]}]
     advice = [_take(workspace, candidate.field, cards[:_ADVISED], region)] if fits else []
     advice += [less.advice for less in demand.less if less.gib * loads.MARGIN <= candidate.usable_gib]

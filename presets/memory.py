@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from presets import catalogue
-from presets.facts import Capability, Preset, Shape, Size
+from presets.facts import Preset, Shape, Size
+from presets.kernels import PINNED, Kernels
 
 _GIB = 2**30
 MARGIN = 1.1
@@ -162,20 +163,20 @@ def cheapest(
     needed_gib: float,
     *,
     region: str | None = None,
-    minimum: Capability = (7, 5),
+    has: Kernels = PINNED,
     cloud: str = "azure",
     on: datetime.date | None = None,
 ) -> list[Size]:
     """The sizes of a cloud that hold `needed_gib` on one GPU and can run the images, cheapest first.
 
-    Not those retired on that day (today's, if none is given), in preview, below the CUDA capability, of arm64 hosts, or
-    not sold in the region. Sizes without a price come last.
+    Not those retired on that day (today's, if none is given), in preview, whose GPUs cannot run the kernels that the
+    images have, of arm64 hosts, or not sold in the region. Sizes without a price come last.
     """
     day = on or datetime.datetime.now(datetime.UTC).date()
     able = [
         size
         for size in catalogue.sizes().values()
-        if size.cloud == cloud and size.compute >= minimum and size.arch == "amd64"
+        if size.cloud == cloud and has.run_on(size.compute) and size.arch == "amd64"
         if not size.preview and not size.retired(day)
     ]
     priced = [(size.usd(region), size) for size in able if fits(needed_gib, size)]

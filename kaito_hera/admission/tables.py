@@ -128,7 +128,7 @@ def _preset(name: str) -> Preset:
 
 
 def _holder(gib: float) -> str:
-    able = memory.cheapest(gib / loads.MARGIN, minimum=sizing.MINIMUM_CAPABILITY, on=_NEVER) if gib else []
+    able = memory.cheapest(gib / loads.MARGIN, on=_NEVER) if gib else []
     return able[0].name if able else _NONE
 
 
@@ -138,7 +138,7 @@ def _usable(name: str) -> str:
     return _gib(size.gib_per_gpu * size.usable)
 
 
-_THEN = ", so preflight refuses it unless the setting gpuCapabilityCheck is warn"
+_THEN = ", so preflight refuses it unless the setting kernels has it or gpuCapabilityCheck is warn"
 
 
 @functools.cache

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import presets
 from kaito_hera import errors, findings, names, sizing
 from kaito_hera.api import Workspace, annotations
+from kaito_hera.nodes import drivers
+from presets.kernels import Kernels
 
 GPU = "nvidia.com/gpu"
 SIZE = "node.kubernetes.io/instance-type"
@@ -53,6 +55,8 @@ class Want:
     """The resource that pods ask for: GPUs, or slices of one."""
     share: int | None = None
     """How many of them each pod gets, where the user said so."""
+    kernels: Kernels | None = None
+    """What the images have, where nodes whose GPUs cannot run it are no good."""
 
     @property
     def gpus(self) -> int:
@@ -163,10 +167,10 @@ class Provider(Protocol):
         """Where pods of this Workspace may run; `hostnames` are those of its order."""
 
 
-def candidates(workspace: Workspace, usual: str = "") -> tuple[Want, ...]:
+def candidates(workspace: Workspace, usual: str = "", has: Kernels | None = None) -> tuple[Want, ...]:
     """Every kind of node that would do, in the user's order; raises UnknownInstanceTypeError.
 
-    `usual`: the kind of capacity where the user named none.
+    `usual`: the kind of capacity where the user named none. `has`: kernels that the GPUs must be able to run.
     """
     findings.settle(sizing.unknown(workspace))
     resource, metadata = workspace.resource, workspace.metadata
@@ -188,14 +192,15 @@ def candidates(workspace: Workspace, usual: str = "") -> tuple[Want, ...]:
             family=workspace.annotation(annotations.IMAGE_FAMILY),
             device=device,
             share=(partition.count or 1) if partition else None,
+            kernels=has,
         )
         for size, capacity in kinds or [(None, each) for each in dict.fromkeys(resource.capacity or (usual,))]
     )
 
 
-def wanted(workspace: Workspace, candidate: str = "") -> Want:
+def wanted(workspace: Workspace, candidate: str = "", has: Kernels | None = None) -> Want:
     """What this Workspace needs: the candidate of that name, else its first; raises UnknownInstanceTypeError."""
-    wants = candidates(workspace)
+    wants = candidates(workspace, has=has)
     found = [want for want in wants if candidate in {want.candidate, f"{want.candidate}/{sizing.ON_DEMAND}"}]
     return (found or list(wants))[0]
 
@@ -233,4 +238,4 @@ def unusable(node: dict[str, Any], want: Want) -> str:
     if offered < want.gpus:
         cut = "" if want.device == GPU else " and MIG cut that way"
         return f"is Ready but offers {offered} of {want.gpus} {want.device} (is the device plugin running on it{cut}?)"
-    return ""
+    return drivers.refused(node, want.kernels) if want.kernels else ""

@@ -35,7 +35,7 @@ def findings(
     workspace: Workspace, settings: Settings, needs: tuple[loads.Demand, ...], region: str | None = None
 ) -> list[Finding]:
     """What speaks against the nodes for what is to be done on them."""
-    memory = sizing.memory_findings(workspace, needs, region)
+    memory = sizing.memory_findings(workspace, settings, needs, region)
     numbers = sizing.number_findings(workspace, settings, needs, region)
     return [*memory, *numbers, *_of_partition(workspace, settings, needs)]
 

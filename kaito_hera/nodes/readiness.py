@@ -5,7 +5,7 @@ from typing import Any
 
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, live, nodes
-from kaito_hera.nodes import Want
+from kaito_hera.nodes import Want, drivers
 from kaito_hera.run import Run
 
 _LOOK = 5.0  # seconds between looks when nothing happens
@@ -52,7 +52,8 @@ def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> l
     """Return the names of the wanted number of nodes that stayed usable; prints what it waits for as that changes.
 
     The provider, which may be rate limited, is asked every `ask` seconds whether its order has failed. Raises
-    NodesNotReadyError at the timeout, naming each node with its reason, and whatever the provider raises.
+    NodesNotReadyError at the timeout, naming each node with its reason, UnsupportedGPUError as soon as a node says that
+    the images cannot use its GPUs, and whatever the provider raises.
     """
     want = run.want
     timeout = run.workspace.resource.provisioning_timeout_seconds or run.settings.node_timeout_seconds
@@ -64,7 +65,9 @@ def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> l
     while True:
         page = run.cluster.page(clusters.NODE, labels=labels)
         now = time.monotonic()
-        ready = calm.see([node for node in page["items"] if placement.allows(node)], now)
+        found = [node for node in page["items"] if placement.allows(node)]
+        _pass_kernels(found, want)
+        ready = calm.see(found, now)
         if len(ready) >= want.count:
             return ready
         if now - began >= timeout:
@@ -77,3 +80,15 @@ def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> l
             asked = now
         pause = min(calm.wait(now), began + timeout - now, asked + ask - now)
         run.cluster.await_change(clusters.NODE, None, page, labels=labels, seconds=pause)
+
+
+def _pass_kernels(found: list[dict[str, Any]], want: Want) -> None:
+    """No node is one that waiting makes no better, and that costs while one waits."""
+    if want.kernels is None:
+        return
+    for node in found:
+        if why := drivers.refused(node, want.kernels):
+            raise errors.UnsupportedGPUError(
+                f"node {node['metadata']['name']} {why}; take a size with other GPUs, a newer driver, or images that"
+                " are built for these (make images TORCH=...)"
+            )

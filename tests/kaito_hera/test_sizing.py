@@ -8,6 +8,7 @@ import presets
 from kaito_hera import errors, findings, loads, nodes, sizing
 from kaito_hera.settings import Settings
 from presets import memory
+from presets.kernels import Kernels
 from tests import making
 
 TODAY = datetime.date(2026, 11, 21)
@@ -56,7 +57,7 @@ def test_brought_nodes_without_a_size_have_no_candidate_and_nothing_against_them
     made = workspace()
     assert sizing.candidates(making.parsed(made)) == ()
     assert judged(made, Settings()) == []
-    assert sizing.memory_findings(making.parsed(made), needed(made)) == []
+    assert sizing.memory_findings(making.parsed(made), AKS, needed(made)) == []
 
 
 def test_every_size_that_is_wrong_is_named_not_the_first():
@@ -70,6 +71,20 @@ def test_every_size_that_is_wrong_is_named_not_the_first():
     assert "capability 7.0; the images need CUDA capability 7.5" in found[1].problem
     assert "retired on 2025-09-30" in found[2].problem
     assert found[2].remedy.startswith("take Standard_NC4as_T4_v3 (0.53 USD/h) or ")
+
+
+def test_images_that_are_built_for_older_gpus_take_them_and_are_advised_for_them():
+    older = AKS.model_copy(update={"kernels": Kernels(capabilities=("7.0", "7.5"), minimum_driver="525.60.13")})
+    made = workspace(instanceTypes=["Standard_NC6s_v3", "Standard_NC24ads_A100_v4"])
+    found = judged(made, older)
+    assert [(f.field, f.fatal) for f in found] == [
+        ("resource.instanceTypes[0]", False),
+        ("resource.instanceTypes[1]", True),
+    ]
+    assert "retired" in found[0].problem
+    assert found[1].problem.endswith("capability 8.0; the images have kernels for CUDA capabilities 7.0, 7.5 alone")
+    advised = presets.size(found[1].remedy.split()[1])
+    assert older.kernels.run_on(advised.compute)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +127,7 @@ def test_too_little_memory_is_said_of_each_size_and_each_use_with_one_that_holds
     made = workspace("tuning", instanceTypes=["Standard_NC4as_T4_v3", "Standard_NC24ads_A100_v4"])
     made["tuning"]["preset"]["name"] = "phi-4"
     demands = needed(made, "phi-4")
-    found = sizing.memory_findings(making.parsed(made), demands)
+    found = sizing.memory_findings(making.parsed(made), AKS, demands)
     assert [(f.field, f.reason, f.fatal) for f in found] == [
         ("resource.instanceTypes[0]", "InsufficientGPUMemory", True),
         ("resource.instanceTypes[0]", "InsufficientGPUMemory", True),
@@ -140,7 +155,7 @@ def test_prices_are_those_of_the_region():
         assert f"Standard_NC24ads_A100_v4 ({usd} USD/h)" in (
             sizing.size_findings(making.parsed(made), AKS, TODAY, needs, region)[0].remedy
         )
-        assert "(" in sizing.memory_findings(making.parsed(made), needs, region)[0].remedy
+        assert "(" in sizing.memory_findings(making.parsed(made), AKS, needs, region)[0].remedy
 
 
 @pytest.mark.parametrize(
@@ -150,22 +165,23 @@ def test_prices_are_those_of_the_region():
 def test_a_model_that_no_single_gpu_holds_has_no_size_to_take_but_smaller_kin(name, smaller):
     made = workspace(instanceType="Standard_NC24ads_A100_v4")
     made["inference"]["preset"] = {"name": name, "presetOptions": {"image": "a.io/x:1"}}
-    [finding] = sizing.memory_findings(making.parsed(made), needed(made, name))
+    [finding] = sizing.memory_findings(making.parsed(made), AKS, needed(made, name))
     assert finding.remedy.startswith("no size here holds it on one GPU")
     assert finding.remedy.endswith(f"take a smaller model, such as {smaller}")
-    assert sizing.cheapest(loads.serve(presets.preset(smaller)).need.gib)
+    assert memory.cheapest(loads.serve(presets.preset(smaller)).need.gib)
 
 
 def test_sizes_that_hold_a_model_are_advised_one_for_each_kind_of_gpu():
     made = workspace(instanceType="Standard_NC4as_T4_v3")
-    [finding] = sizing.memory_findings(making.parsed(made), needed(made, "phi-4"))
+    [finding] = sizing.memory_findings(making.parsed(made), AKS, needed(made, "phi-4"))
     advised = [presets.size(word) for word in finding.remedy.split() if word.startswith("Standard_")]
     assert len({size.gpu for size in advised}) == len(advised) == 3
     assert all(memory.fits(needed(made, "phi-4")[0].need.gib, size) for size in advised)
 
 
 def remedies(made, preset, **batch):
-    return [f.remedy for f in sizing.memory_findings(making.parsed(made), needed(made, preset, loads.Batch(**batch)))]
+    needs = needed(made, preset, loads.Batch(**batch))
+    return [f.remedy for f in sizing.memory_findings(making.parsed(made), AKS, needs)]
 
 
 def test_where_only_the_server_does_not_fit_to_serve_nothing_is_a_way_out():
@@ -192,7 +208,7 @@ def test_what_a_config_could_ask_for_less_of_is_advised_only_if_it_helps():
 def test_a_context_that_is_too_long_may_be_lowered():
     made = workspace(instanceType="Standard_NC4as_T4_v3")
     needs = loads.demands(making.parsed(made), presets.preset("phi-3-mini-128k-instruct"), None, loads.Server(100_000))
-    [finding] = sizing.memory_findings(making.parsed(made), needs)
+    [finding] = sizing.memory_findings(making.parsed(made), AKS, needs)
     assert "cache for 100,000 tokens" in finding.problem
     assert finding.remedy.endswith("; or lower vllm.max-model-len")
 
@@ -236,7 +252,7 @@ def test_where_old_gpus_are_only_warned_of_a_server_may_run_on_the_cpu():
 def test_the_bypass_annotation_makes_memory_a_warning_by_its_presence(value):
     made = workspace("tuning", {"kaito.sh/bypass-resource-checks": value}, instanceType="Standard_NC4as_T4_v3")
     parsed = making.parsed(made)
-    found = sizing.memory_findings(parsed, needed(made, "phi-4"))
+    found = sizing.memory_findings(parsed, AKS, needed(made, "phi-4"))
     assert [finding.fatal for finding in found] == [False, False]
     assert sizing.bypassed(making.parsed(parsed.intent()))  # it reaches the step
     assert parsed.annotated
@@ -247,7 +263,7 @@ def test_a_slice_of_a_card_holds_what_the_slice_has():
     made = workspace(instanceType="Standard_NC24ads_A100_v4", partition=partition)
     [candidate] = sizing.candidates(making.parsed(made))
     assert (candidate.gpu_gib, candidate.usable_gib) == (10, 9.5)
-    [finding] = sizing.memory_findings(making.parsed(made), needed(made))
+    [finding] = sizing.memory_findings(making.parsed(made), AKS, needed(made))
     assert "10 GiB per GPU" in finding.problem
 
 

@@ -5,8 +5,9 @@ import datetime
 import pytest
 
 import presets
-from presets import memory
+from presets import kernels, memory
 
+AMPERE = kernels.Kernels(capabilities=("8.0",), minimum_driver="525")
 NOW = datetime.date(2026, 11, 21)
 FLOORS = {"Unsloth 8B qlora": 1.50, "Unsloth 14B qlora": 1.58}
 """Least memory with which it started: short rows, activations moved to main memory. Ours are 2048 tokens on the GPU."""
@@ -181,7 +182,7 @@ def test_the_cheapest_size_is_first_and_none_is_retired_or_foreign():
 
 def test_the_cheapest_size_follows_region_capability_and_cloud():
     assert names(memory.cheapest(20, on=NOW))[0] == "Standard_NV36ads_A10_v5"
-    assert names(memory.cheapest(4, minimum=(8, 0), on=NOW))[0] != "Standard_NC4as_T4_v3"
+    assert names(memory.cheapest(4, has=AMPERE, on=NOW))[0] != "Standard_NC4as_T4_v3"
     assert "Standard_ND96isr_H200_v5" in names(memory.cheapest(110, on=NOW))
     assert "Standard_ND96isr_H200_v5" not in names(memory.cheapest(110, region="westeurope", on=NOW))
     assert set(names(memory.cheapest(75, cloud="aws", on=NOW))) == {"p5e.48xlarge", "p5en.48xlarge"}

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 import presets
-from kaito_hera import sizing
 from kaito_hera.admission import tables
+from presets import memory
 from workflows import __main__ as command
 from workflows.commands import presets as models
 from workflows.commands import sizes
@@ -129,5 +129,5 @@ def test_the_needs_are_those_that_plan_holds_against_a_gpu():
         told = models.describe(model, None)
         assert {need.name for need in told.needs} == set(models.demands(model))
         for need in told.needs:
-            able = sizing.cheapest(models.demands(model)[need.name].need.gib)
+            able = memory.cheapest(models.demands(model)[need.name].need.gib)
             assert [holder.size for holder in need.sizes] == [size.name for size in able]

@@ -7,6 +7,7 @@ from typing import Any
 import presets
 from kaito_hera import loads, sizing
 from kaito_hera.paper import Paper
+from presets import memory
 from workflows.commands import printing
 from workflows.outlook import Part, Use
 from workflows.outlook.documents import UnreadableError
@@ -134,7 +135,7 @@ def _need(name: str, demand: loads.Demand, region: str | None) -> Need:
         parts={part: round(gib, 3) for part, gib in demand.need.parts.items() if gib},
         sizes=tuple(
             Holder(size=size.name, usd_per_hour=size.usd(region))
-            for size in sizing.cheapest(demand.need.gib, region=region)
+            for size in memory.cheapest(demand.need.gib, region=region)
         ),
     )
 

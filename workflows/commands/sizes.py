@@ -8,6 +8,7 @@ from typing import Any
 import presets
 from kaito_hera import loads, sizing
 from kaito_hera.paper import Paper
+from presets import memory
 from workflows.commands import presets as models
 from workflows.commands import printing
 from workflows.outlook import Part
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     gib = None
     if arguments.fits:
         gib = _gib(arguments.fits, arguments.use)
-        found = sizing.cheapest(gib / loads.MARGIN, region=region, cloud=cloud or "azure")
+        found = memory.cheapest(gib / loads.MARGIN, region=region, cloud=cloud or "azure")
     sizes = tuple(describe(size, region, gib) for size in found if cloud in {None, size.cloud})
     printing.show(Sizes(sizes=sizes), _lines(sizes, arguments, gib, Paper.of(sys.stdout)), arguments.output)
     if gib and not sizes:

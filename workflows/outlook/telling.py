@@ -30,7 +30,7 @@ def tell(
         nodes=_nodes(workspace, settings),
         candidates=candidates,
         memory=tuple(_memory(demand) for demand in demands),
-        holders=_holders(demands, region),
+        holders=_holders(demands, settings, region),
         price=_price(workspace, candidates) if settings.node_provider != "byo" else None,
         errors=fatal,
         warnings=tuple(finding(one) for one in found if not one.fatal),
@@ -160,10 +160,10 @@ def _memory(demand: loads.Demand) -> Memory:
     )
 
 
-def _holders(demands: tuple[loads.Demand, ...], region: str | None) -> tuple[Holder, ...]:
+def _holders(demands: tuple[loads.Demand, ...], settings: Settings, region: str | None) -> tuple[Holder, ...]:
     if not demands:
         return ()
-    able = sizing.able(demands, region=region)
+    able = sizing.able(demands, region=region, has=settings.kernels)
     return tuple(Holder(size=size.name, usd_per_hour=size.usd(region)) for size in able[:_HOLDERS])
 
 
