@@ -146,7 +146,9 @@ class Encoder:
         """
         start, end = self._span(said, turn)
         message, whole = said.messages[turn], said.whole
-        if message.get("tool_calls"):  # its words are spread between marks: all up to the end of the last call
+        if calls := message.get("tool_calls"):  # spread between marks: all up to the end of the last call
+            if calls[-1]["function"]["name"] not in whole[start:end]:
+                raise ValueError("the chat template leaves out what the assistant calls")
             return start, end, 1 + max(start - 1, *(whole.rfind(mark, start, end) for mark in ("}", "</")))
         content = message["content"].strip()
         text = whole if any(mark in content for mark in self._stop_texts) else said.blanked

@@ -8,32 +8,13 @@ Prints a row for each template; ends with 1 where one of them cannot be trained 
 import subprocess
 import sys
 
-from tests.tuning.data.test_masks_trl import CONVERSATIONS, MARK, tokenizer
+from tests.tuning.data.templates import CALLED, CONVERSATIONS, MARK, TOOL, tokenizer
 from tuning.data.masks import Encoder
 from tuning.data.shapes import example
 from tuning.training_config import DatasetConfig
 
 FOLDER = "presets/workspace/inference/chat_templates"
 ENDS = ("<|end|>", "<|eot_id|>", "<|im_end|>", "<｜end▁of▁sentence｜>", "</s>", "<turn|>")  # noqa: RUF001 -- deepseek's
-CALL = {
-    "role": "assistant",
-    "content": "",
-    "tool_calls": [{"id": "abcdefghi", "function": {"name": "clock", "arguments": {"zone": "CET"}}}],
-}
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "clock",
-        "description": "the time",
-        "parameters": {"type": "object", "properties": {"zone": {"type": "string", "description": "z"}}},
-    },
-}
-CALLED = [
-    {"role": "user", "content": "What time is it?"},
-    CALL,
-    {"role": "tool", "name": "clock", "tool_call_id": "abcdefghi", "content": "noon"},
-    {"role": "assistant", "content": "It is twelve."},
-]
 
 
 def templates(clone):

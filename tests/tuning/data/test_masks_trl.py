@@ -8,43 +8,21 @@ import re
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
+from tests.tuning.data.templates import CALLED, CONVERSATIONS, MARK, TOOL, tokenizer
 from tuning.data.masks import IGNORED, Encoder
+from tuning.data.shapes import example
+from tuning.training_config import DatasetConfig
 
 FOLDER = Path(importlib.util.find_spec("trl").submodule_search_locations[0], "chat_templates")
 FAMILIES = sorted(path.stem.removesuffix("_training") for path in FOLDER.glob("*_training.jinja"))
 
-MARK = re.compile(
-    r"<[|｜][^<>{}'\" ]+?[|｜]>|<(?:start|end)_of_turn>|</?s>|<end_of_utterance>|<turn\|>|<\|turn>|\[/?INST\]|\[gMASK\]"  # noqa: RUF001 -- deepseek's
-)
 GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation\b")
 
-CONVERSATIONS = {
-    "one": [("user", "What is 2+2?"), ("assistant", "It is 4.")],
-    "two": [("user", "Hi"), ("assistant", "Hello there."), ("user", "Bye"), ("assistant", "See you.")],
-    "system": [("system", "Be terse."), ("user", "Capital of France?"), ("assistant", "Paris")],
-    "same": [("user", "Paris"), ("assistant", "Paris"), ("user", "Paris"), ("assistant", "Paris")],
-    "spaces": [("user", " a "), ("assistant", "indented\n\n  text"), ("user", "b"), ("assistant", "c")],
-    "three": [("user", "1"), ("assistant", "2")] * 3,
-}
 
-
-def tokenizer(template, marks, eos):
-    words = Tokenizer(models.BPE())
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=500, initial_alphabet=alphabet, show_progress=False)
-    words.train_from_iterator([text for said in CONVERSATIONS.values() for _, text in said] * 3 + ["\n\n"] * 9, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        bos_token="<bos>",
-        eos_token=eos,
-        extra_special_tokens=[mark for mark in marks if mark != eos],
-        chat_template=template,
-    )
+def plain(template):
+    """The template without its marks."""
+    return GENERATION.sub(lambda found: found[1] + ("endif" if found[2] else "if true"), template)
 
 
 class Oracle:
@@ -61,8 +39,7 @@ class Oracle:
             self.ids, self.theirs = self.by_trl()
             self.ends = self.used.decode([i for i, on in zip(self.ids, self.theirs, strict=True) if on]).strip()
             self.ends = (MARK.findall(self.ends) or ["<eos>"])[-1]
-        plain = GENERATION.sub(lambda found: found[1] + ("endif" if found[2] else "if true"), marked)
-        self.used.chat_template = own if own and self.rendered(own) == self.rendered(plain) else plain
+        self.used.chat_template = own if own and self.rendered(own) == self.rendered(plain(marked)) else plain(marked)
         encoder = Encoder(self.used, max_length=1 << 20, loss="answers")
         row = encoder.encode([{"role": role, "content": text} for role, text in said])
         self.same_text = list(row.ids) == list(self.ids)
@@ -70,19 +47,19 @@ class Oracle:
 
     def as_template(self, said):
         """Templates of models that see pictures know contents of parts alone."""
-        plain = [{"role": role, "content": text} for role, text in said]
+        simple = [{"role": role, "content": text} for role, text in said]
         try:
-            rendered = self.rendered(self.used.chat_template, plain)
+            rendered = self.rendered(self.used.chat_template, simple)
             if all(text.strip() in rendered for _, text in said):
-                return plain
+                return simple
         except Exception as error:
             if "has no attribute 'text'" not in str(error):
                 raise
         return [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said]
 
-    def by_trl(self):
+    def by_trl(self, **more):
         found = self.used.apply_chat_template(
-            self.messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+            self.messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, **more
         )
         return found["input_ids"], [bool(on) for on in found["assistant_masks"]]
 
@@ -121,3 +98,36 @@ def test_what_is_learned_is_what_trl_learns(oracle):
         assert oracle.text(start, first).strip() in oracle.prompt()
         left = [token for token in oracle.ids[last:end] if token not in specials]
         assert not oracle.used.decode(left).strip()
+
+
+REFUSES_CALLS = {"cohere", "cohere2", "gemma", "gemma3", "idefics3", "llava_next", "smolvlm"}
+LEAVES_CALLS_OUT = {"lfm2", "llama3", "phi3", "phi3_5", "qwen2_5_vl", "deepseek_r1_distill"}
+OWN_WAY = {
+    "diffusion_gemma",  # asks for no answer after a tool's, so that we learn that answer's header too
+    "lfm2_v2",  # trl's copy leaves calls out, the model's own has them
+}
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - REFUSES_CALLS - LEAVES_CALLS_OUT - OWN_WAY))
+def test_calls_of_tools_are_learned_as_by_trl(family):
+    oracle = Oracle(family, CONVERSATIONS["one"])
+    oracle.messages = example({"messages": CALLED, "tools": [TOOL]}, DatasetConfig())
+    oracle.used.chat_template = (FOLDER / f"{family}_training.jinja").read_text()
+    ids, theirs = oracle.by_trl(tools=[TOOL])
+    oracle.used.chat_template = plain(oracle.used.chat_template)
+    row = Encoder(oracle.used, max_length=1 << 20, loss="answers").encode(oracle.messages, [TOOL])
+    ours = [label != IGNORED for label in row.labels]
+    assert list(row.ids) == list(ids)
+    assert not [at for at, (our, their) in enumerate(zip(ours, theirs, strict=True)) if our and not their]
+    call, answer = oracle.runs(ours)
+    assert "clock" in oracle.used.decode(row.ids[slice(*call)])
+    assert "It is twelve." in oracle.used.decode(row.ids[slice(*answer)])
+
+
+@pytest.mark.parametrize("family", sorted(LEAVES_CALLS_OUT))
+def test_a_call_that_a_template_leaves_out_is_no_row(family):
+    oracle = Oracle(family, CONVERSATIONS["one"])
+    with pytest.raises(ValueError, match="leaves out what the assistant calls"):
+        Encoder(oracle.used, max_length=1 << 20, loss="answers").encode(
+            example({"messages": CALLED}, DatasetConfig()), [TOOL]
+        )

@@ -243,3 +243,51 @@ def test_a_disk_error_is_none_of_the_datas(put):
     file.path.unlink()
     with pytest.raises(FileNotFoundError):
         read([file], DatasetConfig(), Dropped())
+
+
+CALL = {"id": "one", "type": "function", "function": {"name": "clock", "arguments": {"zone": "CET", "other": None}}}
+
+
+@pytest.mark.parametrize("arguments", [{"zone": "CET", "of another row": None}, '{"zone": "CET"}'])
+@pytest.mark.parametrize("whole", [list, json.dumps])
+def test_calls_of_tools_and_what_they_answer(arguments, whole):
+    call = {"id": "one", "function": {"name": "clock", "arguments": arguments}}
+    said = [CHAT[0], {"role": "assistant", "content": None, "tool_calls": whole([call])}]
+    said += [{"role": "tool", "tool_call_id": "one", "content": "noon"}, CHAT[1]]
+    called = {"id": "one", "type": "function", "function": {"name": "clock", "arguments": {"zone": "CET"}}}
+    assert shape({"messages": said}) == [
+        CHAT[0],
+        {"role": "assistant", "content": "", "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "one", "content": "noon"},
+        CHAT[1],
+    ]
+
+
+def test_a_call_is_an_answer():
+    assert shape({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [CALL]}]})
+
+
+def test_tools_of_a_row(put):
+    tool = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "enum": None}}}
+    content = [{"messages": CHAT, "tools": [tool]}, {"messages": CHAT, "tools": json.dumps([tool])}, {"messages": CHAT}]
+    found = read([put("a.jsonl", table("jsonl", content))], DatasetConfig(), Dropped())
+    wanted = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}
+    assert [each.tools for each in found] == [(wanted,), (wanted,), ()]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"messages": CHAT, "tools": "no"}, "tools is ValueError, not a list"),
+        ({"messages": CHAT, "tools": ["clock"]}, "tools has an entry that is no object"),
+        ({"messages": [*CHAT, {"role": "assistant", "tool_calls": [{"id": 1}]}]}, "a call without function and name"),
+        (
+            {"messages": [*CHAT, {"role": "assistant", "tool_calls": [{"name": "clock", "arguments": "{"}]}]},
+            "the arguments of a call of 'clock' are no JSON object",
+        ),
+    ],
+)
+def test_bad_tools_are_bad_rows(put, row, words):
+    dropped = Dropped()
+    assert len(read([put("a.jsonl", table("jsonl", [row, {"text": "t"}]))], DatasetConfig(), dropped)) == 1
+    assert words in str(dropped)
