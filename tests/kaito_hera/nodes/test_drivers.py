@@ -36,7 +36,9 @@ def gpu_node(labels=None, **more):
         pytest.param(H100 | OLD, "has NVIDIA driver 535.183.1; the images need 580.65.06 or newer", id="old-driver"),
         pytest.param(OLD | NEW, "", id="the-newer-labels-count"),
         pytest.param(labelled(cuda_driver_major="580", cuda_driver_minor="65", cuda_driver_rev=""), "", id="short"),
-        pytest.param(labelled(cuda_driver_major="580", cuda_driver_minor="64", cuda_driver_rev=""), "has", id="short-old"),
+        pytest.param(
+            labelled(cuda_driver_major="580", cuda_driver_minor="64", cuda_driver_rev=""), "has", id="short-old"
+        ),
         pytest.param(labelled(gpu_compute_major="7"), "", id="half-a-capability"),
         pytest.param(labelled(gpu_compute_major="x", gpu_compute_minor="²", cuda_driver_major=""), "", id="no-numbers"),
     ],
