@@ -207,6 +207,10 @@ bench-pipeline: cluster-install ## apply to first answer, and how much of it is 
 bench-plan: .venv/.ready ## what `kaito-hera plan` costs a machine
 	@$(PYTHON) -m tests.bench.plan
 
+PAIRS ?= 5
+bench-serving: .venv/.ready ## our server against /chat as KAITO did it, over HTTP (20 minutes)
+	@$(PYTHON) -m tests.bench.serving --pairs $(PAIRS)
+
 bench-watcher: cluster-binaries ## what the watcher weighs and writes at rest
 	@$(PYTHON) -m tests.bench.watcher
 
