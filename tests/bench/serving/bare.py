@@ -16,7 +16,6 @@ from serving.folders import Sources
 from serving.images import Images
 from serving.service import Service
 
-
 ASKED = {"workspace": "b/b", "name": "bench", "model": {"id": "b/b", "revision": "0"}}
 
 
