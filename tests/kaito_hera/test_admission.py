@@ -55,7 +55,7 @@ def test_warnings_are_what_stops_nothing():
     assert [word in told for word in ("retired", "capability 7.0", "Standard_NC24ads_A100_v4")] == [True] * 3
     assert {problem.severity for problem in found} == {"warning"}
     (kernels,) = [problem.message for problem in found if "capability" in problem.message]
-    assert "so preflight refuses it unless the setting kernels has it or gpuCapabilityCheck is warn; take Standard_NC4" in kernels
+    assert "unless the setting kernels has it or gpuCapabilityCheck is warn; take Standard_NC4as_T4_v3" in kernels
 
 
 @pytest.mark.parametrize(
