@@ -60,16 +60,17 @@ class Registry:
         credential: docker.Credential,
         *,
         push: bool = False,
+        delete: bool = False,
         silence: float = _SILENCE_SECONDS,
     ) -> None:
         self.reference = reference
         self.credential = credential
         self.base = f"https://{reference.api}"
         """Plain HTTP only ever towards this machine, as docker does, once it was seen that it speaks no TLS."""
-        self._actions = "pull,push" if push else "pull"
+        self._actions = "delete" if delete else "pull,push" if push else "pull"
         self._silence = silence
         self._authorization = self._challenge = ""
-        self._stage = _PASSWORD if push and credential else _ANONYMOUS
+        self._stage = _PASSWORD if (push or delete) and credential else _ANONYMOUS
         self._turn = threading.Lock()
         self._session = web.Session(addresses.ANY_PRIVATE)
 
@@ -170,6 +171,11 @@ class Registry:
         """Give the reference's tag to a manifest whose blobs are all there."""
         path = f"/v2/{self.reference.repository}/manifests/{self.reference.version}"
         self._call("PUT", path, headers={"Content-Type": manifests.TYPE}, data=manifest)
+
+    def delete(self, digest: str) -> None:
+        """Have the registry forget a manifest and its tags; many let nobody do that. One that is gone is no error."""
+        path = f"/v2/{self.reference.repository}/manifests/{digest}"
+        self._call("DELETE", path, allow=(requests.codes.not_found,))
 
     def _call(self, method: str, path: str, *, allow: tuple[int, ...] = (), **more: Any) -> requests.Response:
         """The answer, after whatever authentication the registry asks for."""
@@ -283,7 +289,7 @@ class Registry:
         if kind is errors.Unauthorized and self._authorization.startswith("Basic"):
             return self._wrong_password(answer)
         who = self.credential.username or "the token's account" if self.credential else "anybody"
-        what = "push to" if "push" in self._actions else "pull from"
+        what = {"delete": "delete from", "pull": "pull from"}.get(self._actions, "push to")
         return errors.Denied(f"{self._host} does not let {who} {what} {self.reference.repository}: {said}")
 
     def _wrong_password(self, answer: requests.Response) -> errors.Unauthorized:

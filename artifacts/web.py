@@ -6,6 +6,7 @@ that changes between check and use gains nothing. Behind a proxy, which resolves
 
 import contextlib
 import functools
+import io
 import re
 import socket
 import threading
@@ -22,6 +23,8 @@ import urllib3.util.connection
 from artifacts import addresses, errors
 
 CONNECT_SECONDS = 5.0
+_MOST = 16 << 20
+"""Bytes of an answer that nobody reads piece by piece; of a redirect's, which the library reads too, none are taken."""
 
 
 class Session(requests.Session):
@@ -126,6 +129,17 @@ class _Guarded(requests.adapters.HTTPAdapter):
         self._policy = policy
         self._lines = lines
         super().__init__()
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """As of the library, which by itself would keep as many bytes as the other side sends."""
+        answer = super().send(request, *args, **kwargs)
+        if answer.is_redirect or not kwargs.get("stream"):
+            whole = requests.Response()
+            whole.raw = answer.raw
+            body = b"" if answer.is_redirect else head(whole, _MOST)
+            answer.raw.close()
+            answer.raw = io.BytesIO(body)
+        return answer
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool = cast("urllib3.HTTPConnectionPool", super().get_connection_with_tls_context(*args, **kwargs))

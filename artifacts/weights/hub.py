@@ -37,8 +37,8 @@ class Hub:
     """The hub of this environment, asked with its token."""
 
     def __init__(self) -> None:
-        self.endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-        self._token = _token()
+        self.endpoint = endpoint()
+        self._token = token()
         self._session = web.Session(addresses.ANY_PRIVATE)
         self._session.auth = self._sign
 
@@ -84,7 +84,7 @@ class Hub:
 
     def _get(self, model: Model, path: str) -> tuple[bytes, str]:
         """The body, as far as it may go, and the query of the next page."""
-        if os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:
+        if is_offline():
             raise errors.ModelNotFound(
                 f"{model.what}: is not described here, and the hub is not asked (HF_HUB_OFFLINE); name an image that"
                 " `kaito-hera model push` made, which says what is in it"
@@ -117,9 +117,20 @@ def _parsed(model: Model, body: bytes) -> Any:
         raise errors.HubUnavailable(f"{model.what}: the hub's answer is no JSON: {body[:80]!r}") from error
 
 
-def _token() -> str:
-    if token := os.environ.get("HF_TOKEN", "").strip():
-        return token
+def endpoint() -> str:
+    """Where this environment's hub is."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def is_offline() -> bool:
+    """Whether it must not be asked."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE
+
+
+def token() -> str:
+    """What it is asked with; empty for what everybody may have."""
+    if given := os.environ.get("HF_TOKEN", "").strip():
+        return given
     try:
         return Path(os.environ.get("HF_TOKEN_PATH", "")).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
@@ -187,7 +198,7 @@ def download(model: Model, cache: Path | None) -> Path:
             model.id,
             revision=model.revision,
             endpoint=os.environ.get("HF_ENDPOINT") or None,
-            token=_token() or None,
+            token=token() or None,
             cache_dir=cache and str(cache),
             allow_patterns=allowed,
             ignore_patterns=ignored,
@@ -208,7 +219,7 @@ def _explained(model: Model, error: Exception) -> Exception:
             return errors.ModelNotFound(f"{model.what}: is no name of the hub's; write ORGANISATION/MODEL")
         answer = getattr(cause, "response", None)
         if answer is not None:
-            return refusal(model, answer.status_code, answer.headers.get("X-Error-Code", ""), given=bool(_token()))
+            return refusal(model, answer.status_code, answer.headers.get("X-Error-Code", ""), given=bool(token()))
     line = str(error).strip().partition("\n")[0][:400]
     return errors.HubUnavailable(f"{model.what}: could not be fetched: {type(error).__name__}: {line}")
 

@@ -1,10 +1,9 @@
-"""What of an image is a model's: which files, in which folders; and the layers that such files are made into.
+"""What of an image is a model's: which files, in which folders.
 
-Knows paths and tar, no registry. Layers from others are unpacked by `artifacts.unpack`.
+Knows paths, no registry. Layers are made by `artifacts.upload` and unpacked by `artifacts.unpack`.
 """
 
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from artifacts import errors, unpack
@@ -67,17 +66,3 @@ class Files:
 def limit(layers: Iterable[Layer]) -> int:
     """The most bytes that these layers of a model unpack to."""
     return _GROWTH * sum(layer.size for layer in layers) + _SLACK
-
-
-def single_file(name: str, size: int, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """A tar with one file, piece by piece: the same bytes for the same file, whoever makes it and when."""
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = size, 0o644
-    yield member.tobuf(tarfile.GNU_FORMAT)
-    yield from pieces
-    yield bytes(padding(size))
-
-
-def padding(size: int) -> int:
-    """Zeros after a file of this size: up to a full block, and two more blocks that end the archive."""
-    return -size % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE

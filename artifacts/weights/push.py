@@ -5,25 +5,21 @@ again, so a push that was cut is begun anew without loss. The files lie in /mode
 """
 
 import concurrent.futures
-import hashlib
 import importlib.util
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import presets
 from artifacts import errors as kinds
-from artifacts import manifest, registry
-from artifacts.weights import errors, hub, image, layers
+from artifacts import registry, upload
+from artifacts.weights import errors, hub, image
 from artifacts.weights.config import Model
 
-LAYER = "application/vnd.oci.image.layer.v1.tar"
 _FOLDER = "models"
 _AT_ONCE = 3
-_TRIES = 5
 _ANEW = "\r\x1b[K"
 """Back to the line's beginning, and wipe it."""
 
@@ -62,14 +58,9 @@ def _pushed(model: Model, to: registry.Registry, folder: Path | None, out: TextI
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     revision = {} if folder else {image.REVISION: model.revision}
-    diffs = [layer["digest"] for layer in made]  # the layers are not compressed
-    whole = manifest.made(diffs, made, {image.MODEL: model.id, **revision}, by="kaito-hera model push")
-    digest = manifest.digest(whole.config)
-    if not to.has(digest):
-        _send(to, digest, registry.Body(len(whole.config), lambda: iter([whole.config])), progress)
-    to.tag(whole.manifest)
+    digest = upload.tag(to, made, {image.MODEL: model.id, **revision}, progress, by="kaito-hera model push")
     progress.end()
-    pushed = f"{to.reference.name}@{manifest.digest(whole.manifest)}"
+    pushed = f"{to.reference.name}@{digest}"
     return Pushed(pushed, sum(layer["size"] for layer in made), progress.sent)
 
 
@@ -108,47 +99,8 @@ def _source(model: Model, folder: Path | None) -> Path:
 
 
 def _layer(to: registry.Registry, name: str, file: Path, progress: "_Progress") -> dict[str, Any]:
-    """One file's layer, in the registry; its descriptor."""
-    size = file.stat().st_size
-
-    def pieces(told: Callable[[int], None]) -> Iterator[bytes]:
-        return layers.single_file(f"{_FOLDER}/{name}", size, _read(file, told))
-
-    hashed = hashlib.sha256()
-    whole = 0
-    for piece in pieces(lambda _count: to.pause(0)):
-        hashed.update(piece)
-        whole += len(piece)
-    digest = f"sha256:{hashed.hexdigest()}"
-    if not to.has(digest):
-        _send(to, digest, registry.Body(whole, lambda: pieces(progress.sending)), progress)
-        progress.say(f"{name}: sent, {size / 1e9:.2f} GB")
-    else:
-        progress.there(size)
-        progress.say(f"{name}: there already")
-    return {"mediaType": LAYER, "digest": digest, "size": whole, "annotations": {image.FILE: name}}
-
-
-def _send(to: registry.Registry, digest: str, body: registry.Body, progress: "_Progress") -> None:
-    pause = 1.0
-    for number in range(_TRIES):
-        try:
-            to.upload(digest, body)
-        except kinds.Away as error:
-            if number + 1 == _TRIES:
-                raise
-            progress.say(f"{error}; trying again in {pause:.0f} s")
-            to.pause(pause)
-            pause *= 2
-        else:
-            return
-
-
-def _read(file: Path, told: Callable[[int], None]) -> Iterator[bytes]:
-    with file.open("rb") as source:
-        while piece := source.read(registry.SENT):
-            yield piece
-            told(len(piece))
+    """One file's layer, in the registry; its descriptor, which names the file."""
+    return {**upload.layer(to, f"{_FOLDER}/{name}", file, progress), "annotations": {image.FILE: name}}
 
 
 class _Progress:

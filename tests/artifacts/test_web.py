@@ -155,3 +155,35 @@ def test_errors_are_called_by_the_nearest_name_above_them():
         raise errors.TooLarge("no")
     with pytest.raises(errors.Away), errors.translated({errors.Denied: PermissionError}):
         raise errors.Away("no")
+
+
+class Torrent(servers.Server):
+    """Answers what was asked with a body that goes on for as long as anybody reads it."""
+
+    def __init__(self, status, headers=None):
+        super().__init__()
+        self.status, self.headers, self.sent = status, headers or {}, 0
+
+    def answer(self, request):
+        if request.path == "/end":
+            self.reply(request, 200, b"here")
+            return
+        request.send_response(self.status)
+        for name, value in {"Content-Length": str(1 << 34), **self.headers}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        for _ in range(1 << 10):
+            request.wfile.write(bytes(1 << 20))
+            self.sent += 1 << 20
+
+
+def test_an_answer_without_end_is_read_to_a_limit(session):
+    with contextlib.closing(Torrent(200)) as server:
+        assert len(session.get(server.url).content) == 16 << 20
+        assert server.sent < 100 << 20, "and the connection is closed"
+
+
+def test_of_a_redirect_nothing_but_the_way_is_read(session):
+    with contextlib.closing(Torrent(302, {"Location": "/end"})) as server:
+        assert session.get(server.url, stream=True).content == b"here"
+        assert server.sent < 100 << 20

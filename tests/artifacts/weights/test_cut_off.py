@@ -11,7 +11,8 @@ import threading
 
 import pytest
 
-from artifacts.weights import errors, image, layers, push
+from artifacts import upload
+from artifacts.weights import errors, image, push
 from artifacts.weights.config import Model
 from tests.tuning import servers
 from tests.tuning.conftest import ROOT
@@ -67,7 +68,7 @@ def test_a_layer_that_fails_ends_those_beside_it(tmp_path, stuck):
 def tar_digest(file):
     """Of the layer that `push` makes of a file."""
     content = file.read_bytes()
-    made = b"".join(layers.single_file(f"models/{file.name}", len(content), iter([content])))
+    made = b"".join(upload.single_file(f"models/{file.name}", len(content), iter([content])))
     return layer_of(made)["digest"]
 
 
