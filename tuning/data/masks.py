@@ -10,10 +10,11 @@ import contextlib
 import itertools
 from array import array
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from tuning.data.rows import Dropped, Found
 from tuning.data.shapes import Example, Message, Tools
+from tuning.data.tokenizer import Tokenizer
 from tuning.errors import ModelUnusable
 from tuning.report import log
 
@@ -48,7 +49,7 @@ class _Said(NamedTuple):
 class Encoder:
     """Encodes examples with one tokenizer."""
 
-    def __init__(self, tokenizer: Any, *, max_length: int, loss: Literal["answers", "all"]) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, max_length: int, loss: Literal["answers", "all"]) -> None:
         if not tokenizer.is_fast:
             raise ModelUnusable(
                 f"tokenizer {type(tokenizer).__name__} gives no offsets; the model needs a tokenizer.json"
