@@ -6,7 +6,6 @@ start.
 """
 
 import asyncio
-import importlib
 import logging
 import os
 from dataclasses import dataclass
@@ -17,14 +16,13 @@ import fastapi
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
-from serving import errors, settings
+from serving import errors, model, settings
 from serving.app import create_app
 from serving.config import ServingConfig
 from serving.folders import Sources
 from serving.images import Images
 from serving.link import Link, LinkHandler, obey
-from serving.service import Loaded, Service
-from serving.text.chat import Chat, TextRefused
+from serving.service import Service
 
 MAX_ONGOING = 4096
 """HAProxy's own limit: ours answers long before, with 429."""
@@ -68,7 +66,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._service = Service(
             launch.config,
-            load=lambda: _load(launch),
+            load=lambda: model.load(launch.config, launch.weights, threads=launch.threads),
             adapters_file=launch.adapters_file,
             source=Sources(Images(launch.scratch / "adapters", authfile=launch.registry_auth)),
             on_fatal=self._end,
@@ -95,31 +93,6 @@ class Server:
         """The engine is beyond repair: say why and end the process, so that the driver ends too."""
         self._link.send(failed=error.failure().model_dump(), exit=int(error.exit))
         os._exit(int(error.exit))
-
-
-def _load(launch: Launch) -> Loaded:
-    """Engine and text side; imports torch and transformers only now, beside the start of HAProxy."""
-    engine = importlib.import_module("serving.engine.sequential").SequentialEngine
-    tokenizer = importlib.import_module("serving.text.checkpoint").CheckpointTokenizer(launch.weights)
-    config, chat = launch.config, Chat(tokenizer)
-    if config.chat_template is not None:
-        _try_template(chat, config.chat_template)
-    model = engine.load(
-        launch.weights,
-        threads=launch.threads,
-        require_gpu=config.require_gpu,
-        dtype=config.dtype,
-        context=config.context,
-    )
-    return Loaded(model, chat)
-
-
-def _try_template(chat: Chat, template: str) -> None:
-    """A template that takes no message at all would fail every request: better to say so before loading."""
-    try:
-        chat.conversation([{"role": "user", "content": "Hello"}], template)
-    except TextRefused as error:
-        raise errors.BadConfig(f"inference_config.yaml: vllm.chat-template: {error}; correct the template") from error
 
 
 def _log_to(link: Link) -> None:

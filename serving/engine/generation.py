@@ -4,7 +4,7 @@ Knows transformers and one sequence; nothing of queues or threads.
 """
 
 import copy
-import threading
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +12,19 @@ import torch
 import transformers
 from transformers.generation.streamers import BaseStreamer
 
-from serving.engine.protocol import Delta, ModelInfo, Request, RequestRefused, Sampling
+from serving.engine.protocol import (
+    Delta,
+    EngineDown,
+    ModelInfo,
+    Request,
+    RequestFailed,
+    RequestRefused,
+    Sampling,
+)
+
+log = logging.getLogger("serving.engine")
+SEQUENTIAL = "sequential"
+"""The kind of the engine that runs one request at a time."""
 
 DEFAULT_CONTEXT = 2048
 """For the few configs that name no longest position."""
@@ -121,12 +133,67 @@ class Streamer(BaseStreamer):  # type: ignore[misc]  # transformers is untyped h
 class Cancelled(transformers.StoppingCriteria):  # type: ignore[misc]
     """Ends a generation whose request is gone."""
 
-    def __init__(self, event: threading.Event) -> None:
-        self.event = event
+    def __init__(self, cancelled: Callable[[], bool]) -> None:
+        self.cancelled = cancelled
 
     def __call__(self, input_ids: torch.Tensor, _scores: torch.Tensor, **_: Any) -> torch.Tensor:
         """Whether each sequence is done."""
-        return torch.full((input_ids.shape[0],), self.event.is_set(), device=input_ids.device)
+        return torch.full((input_ids.shape[0],), self.cancelled(), device=input_ids.device)
+
+
+def alone(model: Any, request: Request, cancelled: Callable[[], bool], tell: Callable[[Delta], None]) -> None:
+    """Run one request by transformers' `generate`, the selected adapters included; blocks until it is done."""
+    config = configure(model.generation_config, request)
+    stop_ids = frozenset(config.eos_token_id or ())
+    if request.sampling.seed is not None:
+        torch.manual_seed(request.sampling.seed)
+    else:
+        torch.seed()
+    streamer = None if request.sampling.num_beams > 1 else Streamer(tell, stop_ids)
+    prompt = torch.tensor([request.prompt], device=model.device)
+    output = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        generation_config=config,
+        streamer=streamer,
+        stopping_criteria=transformers.StoppingCriteriaList([Cancelled(cancelled)]),
+    )
+    if streamer is None:
+        tell(whole(output[0, len(request.prompt) :].tolist(), stop_ids))
+    elif not streamer.stopped:
+        tell(Delta((), "length"))
+
+
+def refuse(request: Request, info: ModelInfo) -> None:
+    """Raise RequestRefused for what would break the model itself."""
+    if not request.prompt:
+        raise RequestRefused("the prompt has no tokens")
+    if not all(0 <= token < info.vocabulary for token in request.prompt):
+        raise RequestRefused(f"a token of the prompt is outside the vocabulary of {info.vocabulary}")
+    if info.kind == SEQUENTIAL or request.sampling.num_beams > 1:
+        for name, value in beyond(request).items():
+            if value:
+                raise RequestRefused(f"{name} is not supported where requests run one at a time; leave it out")
+    if request.max_new_tokens < 1:
+        raise RequestRefused(f"max_new_tokens is {request.max_new_tokens}; it must be at least 1")
+    if len(request.prompt) + request.max_new_tokens > info.context:
+        raise RequestRefused(
+            f"{len(request.prompt)} tokens of prompt and {request.max_new_tokens} new ones exceed the model's "
+            f"context of {info.context}"
+        )
+
+
+def explained(error: Exception) -> Exception:
+    """What a request is told of an error that it met in the model."""
+    if isinstance(error, ValueError):  # ours, or what transformers says of a generation config
+        return RequestRefused(str(error))
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return RequestFailed(f"not enough GPU memory for this request: {error}")
+    if isinstance(error, torch.AcceleratorError):
+        return EngineDown(f"the GPU failed: {error}")
+    log.error("a request failed in the engine", exc_info=error)
+    return RequestFailed(f"{type(error).__name__}: {error}")
 
 
 def whole(tokens: list[int], stop_ids: frozenset[int]) -> Delta:

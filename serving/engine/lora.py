@@ -1,93 +1,157 @@
-"""Several LoRA adapters on one base model: kept apart, and added up in any mix from one request to the next.
+"""Several LoRA adapters on one base model: kept apart, and added up in any mix for each token.
 
-`y = W x + sum(strength * up @ down @ x)`: the exact weighted sum, in any order, and the base to the bit where no
-strength is above 0. The factors of a mix are laid side by side once, so a mix of many costs two small products a layer,
-as one does. Knows neither files nor requests; whoever calls it sees to it that no forward pass runs meanwhile.
+`y = W x + ((x down) * gate) up`: the factors of all adapters lie side by side, and a token's row of the gate has the
+strength of each of its adapters in that one's columns and 0 elsewhere. That is the exact weighted sum, in any order,
+and the base to the bit where nobody uses an adapter. Only the columns between the first and last in use are computed.
+Knows neither files nor requests; whoever calls it sees to it that no forward pass runs meanwhile.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from serving.engine.lora_files import Pair
+from serving.engine.packed import PackedLinear
+
+Linear = (nn.Linear, PackedLinear)
+
+
+class Gate:
+    """What all layers look at during one forward pass."""
+
+    def __init__(self) -> None:
+        self.values: torch.Tensor | None = None
+        """[tokens, columns], or [1, columns] for all tokens alike; None: the bare base."""
+        self.columns = slice(0)
 
 
 class LoraLinear(nn.Module):
     """A linear layer of the base model with room for adapters beside it."""
 
-    def __init__(self, base: nn.Linear) -> None:
+    def __init__(self, base: Any, gate: Gate, columns: int) -> None:
         super().__init__()
         self.base = base
-        self.pairs: dict[str, Pair] = {}
-        self.mixed: Pair | None = None
+        self.gate = gate
+        self.of: set[str] = set()
+        like = base.weight
+        dtype = like.dtype if like.is_floating_point() else torch.float32  # 4-bit weights are bytes
+        self.down = torch.zeros((columns, base.in_features), dtype=dtype, device=like.device)
+        self.up = torch.zeros((columns, base.out_features), dtype=dtype, device=like.device)
 
     @property
     def weight(self) -> torch.Tensor:
         """The base's: some models look at it."""
-        return self.base.weight
+        weight: torch.Tensor = self.base.weight
+        return weight
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """The base's output plus that of the selected mix."""
         output: torch.Tensor = self.base(hidden)
-        if self.mixed is None:
+        gate = self.gate
+        if gate.values is None:
             return output
-        low = nn.functional.linear(hidden.to(self.mixed.down.dtype), self.mixed.down)
-        return output + nn.functional.linear(low, self.mixed.up).to(output.dtype)
+        low = nn.functional.linear(hidden.to(self.down.dtype), self.down[gate.columns]) * gate.values
+        if output.dtype == low.dtype:
+            output.view(-1, output.shape[-1]).addmm_(low.view(-1, low.shape[-1]), self.up[gate.columns])
+            return output
+        return output + (low @ self.up[gate.columns]).to(output.dtype)
 
-    def mix(self, strengths: Mapping[str, float]) -> None:
-        """Select the adapters of `strengths` that this layer has."""
-        chosen = [(self.pairs[adapter], strength) for adapter, strength in strengths.items() if adapter in self.pairs]
-        if not chosen:
-            self.mixed = None
-            return
-        down = torch.cat([pair.down for pair, _ in chosen])
-        up = torch.cat([pair.up * strength for pair, strength in chosen], dim=1)
-        like = self.base.weight
-        dtype = like.dtype if like.is_floating_point() else torch.float32  # 4-bit weights are bytes
-        self.mixed = Pair(down.to(like.device, dtype), up.to(like.device, dtype))
+    def widen(self, adapter: str, pair: Pair | None, width: int) -> None:
+        """Columns for one more adapter, which may have nothing to say here."""
+        down, up = self.down.new_zeros(width, self.down.shape[1]), self.up.new_zeros(width, self.up.shape[1])
+        if pair is not None:
+            down[: len(pair.down)], up[: len(pair.down)] = pair.down, pair.up.T
+            self.of.add(adapter)
+        self.down, self.up = torch.cat((self.down, down)), torch.cat((self.up, up))
+
+    def narrow(self, adapter: str, columns: slice) -> None:
+        """Drop the columns of an adapter."""
+        self.of.discard(adapter)
+        self.down = torch.cat((self.down[: columns.start], self.down[columns.stop :]))
+        self.up = torch.cat((self.up[: columns.start], self.up[columns.stop :]))
 
 
 class Adapters:
-    """The adapters beside one model, and which mix of them is selected."""
+    """The adapters beside one model, and which token uses which."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.linears = {
+        self.linears: dict[str, tuple[int, int]] = {
             name: (module.in_features, module.out_features)
             for name, module in model.named_modules()
-            if isinstance(module, nn.Linear)
+            if isinstance(module, Linear)
         }
         """The base's linear layers and their (in, out) features; never changes."""
         self.layers: dict[str, LoraLinear] = {}
-        self.names: set[str] = set()
-        self.selected: dict[str, float] = {}
+        self.widths: dict[str, int] = {}
+        """Adapter to its number of columns, in the order in which they lie."""
+        self._gate = Gate()
+        self._rows = torch.zeros(0)
+
+    @property
+    def names(self) -> set[str]:
+        """The adapters there are."""
+        return set(self.widths)
 
     def add(self, adapter: str, pairs: Mapping[str, Pair]) -> None:
-        """Keep an adapter's factors beside their layers; nothing changes until it is selected."""
-        for name, pair in pairs.items():
-            if name not in self.layers:
-                base = self.model.get_submodule(name)
-                assert isinstance(base, nn.Linear)
-                self.layers[name] = LoraLinear(base)
-                self.model.set_submodule(name, self.layers[name])
-            self.layers[name].pairs[adapter] = pair
-        self.names.add(adapter)
+        """Keep an adapter's factors beside their layers; nothing changes until it is used."""
+        width = max(len(pair.down) for pair in pairs.values())
+        for name in pairs.keys() - self.layers.keys():
+            self.layers[name] = LoraLinear(self.model.get_submodule(name), self._gate, sum(self.widths.values()))
+            self.model.set_submodule(name, self.layers[name])
+        for name, layer in self.layers.items():
+            layer.widen(adapter, pairs.get(name), width)
+        self.widths[adapter] = width
+        self.use([])
 
     def remove(self, adapter: str) -> None:
         """Forget an adapter; a layer without adapters is the base's own again."""
-        self.select({name: strength for name, strength in self.selected.items() if name != adapter})
+        if adapter not in self.widths:
+            return
+        columns = self._columns(adapter)
         for name, layer in list(self.layers.items()):
-            layer.pairs.pop(adapter, None)
-            if not layer.pairs:
+            layer.narrow(adapter, columns)
+            if not layer.of:
                 self.model.set_submodule(name, self.layers.pop(name).base)
-        self.names.discard(adapter)
+        del self.widths[adapter]
+        self.use([])
 
     def select(self, strengths: Mapping[str, float]) -> None:
-        """Make the following forward passes those of the base plus this mix."""
-        wanted = {adapter: strength for adapter, strength in strengths.items() if strength != 0}
-        if wanted == self.selected:
+        """Make the following forward passes those of the base plus this mix, for all tokens."""
+        self.use([strengths])
+        self.gate(0, 1, [])
+
+    def use(self, rows: Sequence[Mapping[str, float] | None]) -> None:
+        """Say which mix each row of the pool has."""
+        active = {name for row in rows for name, strength in (row or {}).items() if strength != 0}
+        self._gate.values = None
+        if not active:
+            self._rows = torch.zeros(0)
             return
-        for layer in self.layers.values():
-            layer.mix(wanted)
-        self.selected = wanted
+        columns = [self._columns(name) for name in active]
+        first, last = min(each.start for each in columns), max(each.stop for each in columns)
+        self._gate.columns = slice(first, last)
+        like = next(iter(self.layers.values())).down
+        table = torch.zeros((len(rows), last))
+        for index, row in enumerate(rows):
+            for name, strength in (row or {}).items():
+                table[index, self._columns(name)] = strength
+        self._rows = table[:, first:].to(like.device, like.dtype)
+
+    def gate(self, low: int, singles: int, chunks: Iterable[tuple[int, int]]) -> None:
+        """For the next pass: one token of each of `singles` rows from `low` on, then chunks as (row, tokens)."""
+        if not self._rows.numel():
+            return
+        parts = [self._rows[low : low + singles]]
+        parts += [self._rows[row].expand(count, -1) for row, count in chunks]
+        self._gate.values = parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _columns(self, adapter: str) -> slice:
+        start = 0
+        for name, width in self.widths.items():
+            if name == adapter:
+                return slice(start, start + width)
+            start += width
+        raise KeyError(adapter)

@@ -109,6 +109,8 @@ class ModelInfo:
     """Honoured of `Sampling` beyond temperature, top_k, top_p and seed; `logprobs` and `grammar` of `Request`."""
     dtype: str
     device: str
+    notes: tuple[str, ...] = ()
+    """What people should know: why it is not faster, why the context is not longer."""
 
 
 class Health(NamedTuple):

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-import transformers
 
 from serving.engine import generation, lora, lora_files
 from serving.engine.loading import load_model
@@ -26,7 +25,6 @@ from serving.engine.protocol import (
     Health,
     ModelInfo,
     Request,
-    RequestFailed,
     RequestRefused,
     Stats,
 )
@@ -52,7 +50,7 @@ class Job:
 class SequentialEngine:
     """An `Engine` over one transformers model."""
 
-    def __init__(self, model: Any, *, threads: int, context: int | None = None) -> None:
+    def __init__(self, model: Any, *, threads: int, context: int | None = None, notes: tuple[str, ...] = ()) -> None:
         self._model = model
         self._threads = threads
         self._adapters = lora.Adapters(model)
@@ -62,8 +60,8 @@ class SequentialEngine:
         self._current: Job | None = None
         self._prompt_tokens = self._generated_tokens = self._requests = 0
         self._began = self._seconds = 0.0
-        info = generation.describe(model, kind="sequential", concurrency=1)
-        self.info: ModelInfo = replace(info, context=min(context or info.context, info.context))
+        info = generation.describe(model, kind=generation.SEQUENTIAL, concurrency=1)
+        self.info: ModelInfo = replace(info, context=min(context or info.context, info.context), notes=notes)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -83,7 +81,7 @@ class SequentialEngine:
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""
-        self._refuse(request)
+        generation.refuse(request, self.info)
         job = Job(lambda job: self._generate(job, request))
         self._submit(job)
         try:
@@ -127,23 +125,6 @@ class SequentialEngine:
             job.answer(EngineDown(self._fatal))
         await asyncio.to_thread(self._thread.join, 10)
 
-    def _refuse(self, request: Request) -> None:
-        """What would break the model itself never reaches its thread."""
-        if not request.prompt:
-            raise RequestRefused("the prompt has no tokens")
-        if not all(0 <= token < self.info.vocabulary for token in request.prompt):
-            raise RequestRefused(f"a token of the prompt is outside the vocabulary of {self.info.vocabulary}")
-        for name, value in generation.beyond(request).items():
-            if value:
-                raise RequestRefused(f"{name} is {value}; this engine ({self.info.kind}) does not support it")
-        if request.max_new_tokens < 1:
-            raise RequestRefused(f"max_new_tokens is {request.max_new_tokens}; it must be at least 1")
-        if len(request.prompt) + request.max_new_tokens > self.info.context:
-            raise RequestRefused(
-                f"{len(request.prompt)} tokens of prompt and {request.max_new_tokens} new ones exceed the model's "
-                f"context of {self.info.context}"
-            )
-
     def _submit(self, job: Job) -> None:
         if self._fatal:
             raise EngineDown(self._fatal)
@@ -177,21 +158,9 @@ class SequentialEngine:
             if not job.cancelled.is_set():
                 job.work(job)
         except Exception as error:  # noqa: BLE001 (whatever it is, the thread must live)
-            self._explain(job, error)
-
-    def _explain(self, job: Job, error: Exception) -> None:
-        """Tell the request what happened; a broken device breaks the engine."""
-        if isinstance(error, ValueError):  # ours, or what transformers says of a generation config
-            job.answer(RequestRefused(str(error)))
-        elif isinstance(error, torch.OutOfMemoryError):
-            torch.cuda.empty_cache()
-            job.answer(RequestFailed(f"not enough GPU memory for this request: {error}"))
-        elif isinstance(error, torch.AcceleratorError):
-            self._fatal = f"the GPU failed: {error}"
-            job.answer(EngineDown(self._fatal))
-        else:
-            log.error("a request failed in the engine", exc_info=error)
-            job.answer(RequestFailed(f"{type(error).__name__}: {error}"))
+            told = generation.explained(error)
+            self._fatal = self._fatal or (str(told) if isinstance(told, EngineDown) else "")
+            job.answer(told)
 
     def _fail_waiting(self, job: Job | None) -> None:
         while True:
@@ -207,29 +176,8 @@ class SequentialEngine:
         if unknown:
             raise RequestRefused(f"adapter {min(unknown)} is not loaded")
         self._adapters.select(request.adapters)
-        config = generation.configure(self._model.generation_config, request)
-        stop_ids = frozenset(config.eos_token_id or ())
-        if request.sampling.seed is not None:
-            torch.manual_seed(request.sampling.seed)
-        else:
-            torch.seed()
         self._prompt_tokens += len(request.prompt)
-        job.answer(Delta(()))
-        streamer = None if request.sampling.num_beams > 1 else generation.Streamer(self._told(job), stop_ids)
-        prompt = torch.tensor([request.prompt], device=self._model.device)
-        output = self._model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            generation_config=config,
-            streamer=streamer,
-            stopping_criteria=transformers.StoppingCriteriaList([generation.Cancelled(job.cancelled)]),
-        )
-        if streamer is None:
-            found = generation.whole(output[0, len(request.prompt) :].tolist(), stop_ids)
-            self._generated_tokens += len(found.tokens)
-            job.answer(found)
-        elif not streamer.stopped:
-            job.answer(Delta((), "length"))
+        generation.alone(self._model, request, job.cancelled.is_set, self._told(job))
 
     def _told(self, job: Job) -> Callable[[Delta], None]:
         def tell(delta: Delta) -> None:
