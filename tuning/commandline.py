@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ from tuning.config import Result, TuningConfig
 from tuning.errors import ConfigInvalid
 from tuning.eviction import Eviction
 from tuning.places import Places
-from tuning.report import Report
 
 _PLACES = {
     "scratch": "a writable folder for downloads",
@@ -126,10 +124,10 @@ def _asked(asked: argparse.Namespace) -> Iterator[tuple[TuningConfig, Places]]:
 
 
 def _run(asked: argparse.Namespace, eviction: Eviction) -> Result:
-    from tuning import run  # noqa: PLC0415 -- the other commands need none of it
+    from tuning import onlookers, run  # noqa: PLC0415 -- the other commands need none of it
 
-    with _asked(asked) as (config, places):
-        return run.Run(config, places, Report(sys.stdout), eviction).go()
+    with _asked(asked) as (config, places), onlookers.told(config) as report:
+        return run.Run(config, places, report, eviction).go()
 
 
 def _validate(asked: argparse.Namespace, _eviction: Eviction) -> Result:

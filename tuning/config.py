@@ -36,6 +36,9 @@ SCRATCH = Path("/mnt/scratch")
 GRACE_SECONDS = 60
 """Between SIGTERM and SIGKILL: the pod's terminationGracePeriodSeconds."""
 
+METRICS_PORT = 5000
+"""Of the pod, as KAITO has it."""
+
 MESSAGE_LENGTH = 300
 """Characters of a progress line's message; what is longer is cut."""
 
@@ -119,6 +122,8 @@ class TuningConfig(Strict):
     """Private ranges that data may be fetched from; none by default."""
     require_gpu: bool = False
     """True refuses to train on a CPU: a node whose GPU torch cannot use is broken."""
+    metrics_port: Annotated[int, pydantic.Field(ge=0, lt=2**16)] = 0
+    """Where Prometheus and whoever knows KAITO's metrics may ask; 0 answers nobody."""
     checkpoint_seconds: Annotated[float, pydantic.Field(ge=0)] = 0
     """Time between checkpoints in the output's volume; 0 takes none."""
 

@@ -13,6 +13,13 @@ from tuning.training_config import TrainingConfig
 from workflows import configs
 from workflows.asks import frames, models
 
+_SCRAPED = {
+    "prometheus.io/scrape": "true",
+    "prometheus.io/port": str(tuning.METRICS_PORT),
+    "prometheus.io/path": "/metrics",
+}
+"""For a Prometheus that finds pods by annotations; one that has an operator takes a PodMonitor."""
+
 
 def config(run: Run) -> tuning.TuningConfig:
     """The tuning run, its training_config as the ConfigMap has it now."""
@@ -42,6 +49,7 @@ def config_of(run: Run, found: configs.Config[TrainingConfig]) -> tuning.TuningC
         intent=_mark(intent.of(workspace).tune, found.text if asked.config else ""),
         allowed_private_cidrs=settings.allowed_private_cidrs,
         require_gpu=frames.require_gpu(settings),
+        metrics_port=tuning.METRICS_PORT,
         checkpoint_seconds=asked.checkpoint_seconds,
     )
 
@@ -88,7 +96,8 @@ def _template(
         env=models.env(workspace, settings),
         limits=placement.limits,
         spec={**placement.pod_fields(), "terminationGracePeriodSeconds": tuning.GRACE_SECONDS},
-        annotations={names.CONFIG: asked.model_dump_json(exclude_defaults=True)},
+        container={"ports": [{"name": "metrics", "containerPort": tuning.METRICS_PORT}]},
+        annotations={names.CONFIG: asked.model_dump_json(exclude_defaults=True)} | _SCRAPED,
     )
     return pods.template(workspace, settings, frame)
 
