@@ -1,0 +1,34 @@
+"""Loads what takes long to load, the engine and the text side of one model; imports torch only when it does."""
+
+import importlib
+from pathlib import Path
+
+from serving import errors
+from serving.config import ServingConfig
+from serving.service import Loaded
+from serving.text.chat import Chat, TextRefused
+
+
+def load(config: ServingConfig, weights: Path, *, threads: int) -> Loaded:
+    """The model in the folder `weights`; raises an error of `serving.errors`."""
+    engine = importlib.import_module("serving.engine.choice")
+    tokenizer = importlib.import_module("serving.text.checkpoint").CheckpointTokenizer(weights)
+    chat = Chat(tokenizer)
+    if config.chat_template is not None:
+        _try_template(chat, config.chat_template)
+    model = engine.load(
+        weights,
+        threads=threads,
+        require_gpu=config.require_gpu,
+        dtype=config.dtype,
+        context=config.context,
+    )
+    return Loaded(model, chat)
+
+
+def _try_template(chat: Chat, template: str) -> None:
+    """A template that takes no message at all would fail every request: better to say so before loading."""
+    try:
+        chat.conversation([{"role": "user", "content": "Hello"}], template)
+    except TextRefused as error:
+        raise errors.BadConfig(f"inference_config.yaml: vllm.chat-template: {error}; correct the template") from error
