@@ -71,9 +71,10 @@ class Policy:
     def refusal(self, address: Address) -> str:
         """Why it may not be connected to; empty when it may."""
         judged = _embedded(address)
-        if any(judged in network for network in NEVER):
+        if any(each in network for network in NEVER for each in (judged, *_nat64(address))):
             return f"{address} is a link-local or metadata address, which is never allowed"
-        if judged.is_global or self._private or any(judged in network for network in self._allowed):
+        public = judged.is_global and address not in _LOCAL_NAT64
+        if public or self._private or any(judged in network for network in self._allowed):
             return ""
         return f"{address} is a private address; have the operator list it in allowedPrivateCIDRs or use a public host"
 
@@ -85,10 +86,26 @@ ANY_PRIVATE = Policy(private=True)
 def _embedded(address: Address) -> Address:
     """The IPv4 address inside a mapped, 6to4 or NAT64 one, which is where packets would end."""
     if isinstance(address, ipaddress.IPv6Address):
-        if address in ipaddress.ip_network("64:ff9b::/96"):
+        if any(address in network for network in _ENDS_IN_IPV4) and int(address) > 1:
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         return address.ipv4_mapped or address.sixtofour or address
     return address
+
+
+_ENDS_IN_IPV4 = _networks(("64:ff9b::/96", "::/96"))
+"""NAT64, and addresses of old that are nothing else."""
+
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+"""A network's own: where in it the IPv4 address stands is the network's choice."""
+
+
+def _nat64(address: Address) -> list[Address]:
+    """The IPv4 addresses that a network's own NAT64 may mean by it, by RFC 6052's places."""
+    if address not in _LOCAL_NAT64:
+        return []
+    bits = int(address)
+    places = ((bits >> 64 & 0xFFFF) << 16) | (bits >> 40 & 0xFFFF), bits >> 24 & 0xFFFFFFFF, bits & 0xFFFFFFFF
+    return [ipaddress.IPv4Address(place) for place in places if place >> 24]  # 0.0.0.0/8 is of nobody
 
 
 def split(url: str, policy: Policy) -> SplitResult:

@@ -64,6 +64,14 @@ class Hub:
             raise errors.ModelUnusable(f"{model.what}: its config.json is no JSON object")
         return found
 
+    def file(self, model: Model, name: str, *, most: int) -> bytes | None:
+        """A small file of the model's; None where it has none of this name, or a larger one."""
+        try:
+            body, _ = self._get(model, f"/{model.id}/resolve/{quote(model.revision, safe='')}/{name}", most + 1)
+        except errors.ModelUnusable:  # what `refusal` makes of the hub's EntryNotFound
+            return None
+        return body if len(body) <= most else None
+
     def weights_bytes(self, model: Model) -> int:
         """The size of the safetensors files that would be fetched."""
         path, query, total = f"/api/models/{model.id}/tree/{model.revision}", "", 0
@@ -82,7 +90,7 @@ class Hub:
     def _json(self, model: Model, path: str) -> Any:
         return _parsed(model, self._get(model, path)[0])
 
-    def _get(self, model: Model, path: str) -> tuple[bytes, str]:
+    def _get(self, model: Model, path: str, most: int = _MOST) -> tuple[bytes, str]:
         """The body, as far as it may go, and the query of the next page."""
         if is_offline():
             raise errors.ModelNotFound(
@@ -96,7 +104,7 @@ class Hub:
             web.asking(f"the hub {self.endpoint}"),
             self._session.get(url, timeout=TIMEOUT, stream=True) as answer,
         ):
-            body = web.head(answer, _MOST)
+            body = web.head(answer, most)
             following = urlsplit(answer.links.get("next", {}).get("url", "")).query
         if answer.status_code != requests.codes.ok:
             code = answer.headers.get("X-Error-Code", "")[:60]

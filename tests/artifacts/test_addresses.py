@@ -50,6 +50,10 @@ def test_private_addresses_need_the_operators_word(address):
         "::ffff:169.254.169.254",
         "64:ff9b::a9fe:a9fe",
         "2002:a9fe:a9fe::1",
+        "::169.254.169.254",
+        "64:ff9b:1::a9fe:a9fe",
+        "64:ff9b:1:a9fe:a9:fe00::",
+        "64:ff9b:1:abcd:a9:fea9:fe00::",
     ],
 )
 def test_metadata_and_link_local_are_never_allowed(address):
@@ -60,6 +64,12 @@ def test_metadata_and_link_local_are_never_allowed(address):
 @pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700::1111", "64:ff9b::101:101"])
 def test_public_addresses_are_free(address):
     assert refusal(address) == ""
+
+
+@pytest.mark.parametrize("address", ["::10.0.0.1", "64:ff9b::a00:1", "64:ff9b:1::a00:1", "64:ff9b:1::101:101", "::1"])
+def test_a_private_address_stays_one_in_another_dress(address):
+    assert "private address" in refusal(address)
+    assert Policy(private=True).refusal(ipaddress.ip_address(address)) == ""
 
 
 def test_an_allowed_range_allows_no_other():

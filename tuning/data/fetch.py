@@ -1,43 +1,29 @@
-"""Gets the data: looks at the head of each URL before a GPU is bought, and later downloads it. Knows no rows.
+"""Gets the data: looks at the head of each file before a GPU is bought, and later downloads it. Knows no rows."""
 
-Who may be connected to is decided in `artifacts.addresses`. Redirects are followed here, one by one, so that each is
-judged.
-"""
-
-import contextlib
 import functools
 import hashlib
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
 
-from artifacts import addresses, errors, strangers, web
-from tuning.data import formats
-from tuning.errors import (
-    ConfigInvalid,
-    DataInvalid,
-    DataNotFound,
-    DataRefused,
-    DataUnreachable,
-    NodeTrouble,
-    TuningError,
-)
+from artifacts import web
+from tuning.data import formats, remote
+from tuning.data.remote import Remote, Source
+from tuning.errors import ConfigInvalid, DataInvalid, DataUnreachable, NodeTrouble
 from tuning.report import log
 
-READ_SECONDS = 20.0
 PATIENCE_SECONDS = 120.0
-"""Without a byte for this long, a download is given up."""
+"""Without SLOWEST bytes in this time, a download is given up."""
+
+SLOWEST = 100_000
+"""Fewer bytes in PATIENCE_SECONDS are no download: a file of 20 MB would take seven hours."""
 
 MAX_BYTES = 20 * 2**30
 """Of all files together; rows are held in memory later."""
-
-REDIRECTS = 5
 
 
 class File(NamedTuple):
@@ -49,30 +35,6 @@ class File(NamedTuple):
     path: Path
     size: int
     sha256: str
-
-
-class Source(NamedTuple):
-    """One URL of the user's, and what messages call it."""
-
-    field: str
-    url: str
-
-    @property
-    def label(self) -> str:
-        """The field and the URL without secrets; the field alone where nobody can tell what in the URL is secret."""
-        try:
-            return f"{self.field} ({addresses.shown(self.url)})"
-        except ValueError:
-            return self.field
-
-    @property
-    def name(self) -> str:
-        """The last part of the URL's path, without query, as a plain file name."""
-        try:
-            path = unquote(urlsplit(self.url).path)
-        except ValueError:
-            path = ""
-        return re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(path).name)[-100:] or "data"
 
 
 def sources(urls: tuple[str, ...], only: str | None = None) -> list[Source]:
@@ -89,36 +51,42 @@ def sources(urls: tuple[str, ...], only: str | None = None) -> list[Source]:
     return picked
 
 
-def peek(source: Source, session: requests.Session, policy: addresses.Policy) -> formats.Format:
+def peek(source: Source, opened: Remote) -> formats.Format:
     """The format of the file behind the URL, from its first bytes; raises what the user must mend."""
-    with _explained(source), _open(source, session, policy, {"Range": f"bytes=0-{formats.HEAD_BYTES - 1}"}) as response:
+    some = {"Range": f"bytes=0-{formats.HEAD_BYTES - 1}"}
+    with remote.explained(source), opened.open(source.url, some) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             return formats.sniff(b"")
-        _length(response)
+        remote.length(response)
         return formats.sniff(web.head(response, formats.HEAD_BYTES))
+
+
+class Pace(NamedTuple):
+    """How long a host is waited for."""
+
+    patience: float = PATIENCE_SECONDS
+    slowest: int = SLOWEST
+    pause: float = 0.5
 
 
 def download(
     wanted: list[Source],
     folder: Path,
-    policy: addresses.Policy,
+    opened: Remote,
     *,
     limit: int = MAX_BYTES,
-    patience: float = PATIENCE_SECONDS,
-    pause: float = 0.5,
+    pace: Pace = Pace(),  # noqa: B008 -- it never changes
     on_share: Callable[[float], None] = lambda _share: None,
 ) -> list[File]:
     """The files on disk, one after the other; `on_share` hears how much of the whole has come, from 0 to 1."""
     folder.mkdir(parents=True, exist_ok=True)
     files: list[File] = []
-    with web.Session(policy) as session:
-        for index, source in enumerate(wanted):
-            partial = _Partial(folder / f"{index:03}-{source.name}", limit - sum(file.size for file in files))
-            receive = functools.partial(_receive, source, partial, session, policy)
-            for share in _patiently(source, partial, receive, patience, pause):
-                on_share((index + share) / len(wanted))
-            files.append(_finished(source, partial))
-            log.info("%s: %d bytes, sha256 %s", source.label, partial.size, partial.digest.hexdigest())
+    for index, source in enumerate(wanted):
+        partial = _Partial(folder / f"{index:03}-{source.name}", limit - sum(file.size for file in files))
+        for share in _patiently(source, partial, functools.partial(_receive, source, partial, opened, pace), pace):
+            on_share((index + share) / len(wanted))
+        files.append(_finished(source, partial))
+        log.info("%s: %d bytes, sha256 %s", source.label, partial.size, partial.digest.hexdigest())
     return files
 
 
@@ -152,18 +120,18 @@ class _Partial:
 
 
 def _patiently(
-    source: Source, partial: _Partial, receive: Callable[[], Iterator[float]], patience: float, pause: float
+    source: Source, partial: _Partial, receive: Callable[[], Iterator[float]], pace: Pace
 ) -> Iterator[float]:
     """Receive until the file is whole, going on where it was cut; yields shares of it."""
-    wait, before, since = pause, -1, time.monotonic()
+    wait, before, since = pace.pause, 0, time.monotonic()
     while True:
         try:
-            with _explained(source):
+            with remote.explained(source):
                 yield from receive()
         except DataUnreachable as error:
-            if partial.size > before:
-                wait, before, since = pause, partial.size, time.monotonic()
-            if time.monotonic() + wait - since > patience:
+            if partial.size >= before + pace.slowest:
+                wait, before, since = pace.pause, partial.size, time.monotonic()
+            if time.monotonic() + wait - since > pace.patience:
                 raise
             log.warning("%s; has %d bytes, trying again in %.1f s", error, partial.size, wait)
             time.sleep(wait)
@@ -172,29 +140,28 @@ def _patiently(
             return
 
 
-def _receive(source: Source, partial: _Partial, session: requests.Session, policy: addresses.Policy) -> Iterator[float]:
+def _receive(source: Source, partial: _Partial, opened: Remote, pace: Pace) -> Iterator[float]:
     """One request's worth of the file."""
     go_on = {"Range": f"bytes={partial.size}-", "If-Range": partial.version} if partial.size and partial.version else {}
-    with _open(source, session, policy, go_on) as response:
+    with opened.open(source.url, go_on) as response:
         sent = response.headers.get("Content-Range", "")
         if response.status_code == requests.codes.requested_range_not_satisfiable and sent == f"bytes */{partial.size}":
             return  # it was whole already, and only the connection's end was bad
-        length = _length(response)
+        length = remote.length(response)
         if not (response.status_code == requests.codes.partial and sent.startswith(f"bytes {partial.size}-")):
             partial.restart()
-        partial.version = _version(response)
+        partial.version = remote.version(response)
         total = partial.size + length
         _refuse_too_large(partial, total)
-        for size in partial.add(response.iter_content(1 << 20)):
+        since, before = time.monotonic(), partial.size
+        for size in partial.add(remote.pieces(response)):
+            if (now := time.monotonic()) - since > pace.patience:
+                if size - before < pace.slowest:
+                    raise DataUnreachable(
+                        f"the server sends {size - before:,} bytes in {now - since:.0f} s; use a faster one"
+                    )
+                since, before = now, size
             yield min(1.0, size / max(total, size, 1))
-
-
-def _version(response: requests.Response) -> str:
-    """A strong validator, without which no continuation is tied to the same content; an encoded body has no offsets."""
-    etag = response.headers.get("ETag", "")
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        return ""
-    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
 
 
 def _refuse_too_large(partial: _Partial, total: int) -> None:
@@ -208,70 +175,7 @@ def _refuse_too_large(partial: _Partial, total: int) -> None:
 
 
 def _finished(source: Source, partial: _Partial) -> File:
-    with partial.path.open("rb") as file, _explained(source):
+    with partial.path.open("rb") as file, remote.explained(source):
         formats.sniff(file.read(formats.HEAD_BYTES))
         formats.refuse_cut(partial.path)
     return File(source.field, source.name, partial.path, partial.size, partial.digest.hexdigest())
-
-
-def _open(
-    source: Source, session: requests.Session, policy: addresses.Policy, headers: dict[str, str]
-) -> requests.Response:
-    """The answer behind all redirects, each of which is judged like the URL itself; the body is not read yet."""
-    url, auth = source.url, None
-    for hop in range(REDIRECTS + 1):
-        parts = addresses.split(url, policy)
-        if hop == 0 and parts.username:  # for the host it was written for, and no other
-            auth = (unquote(parts.username), unquote(parts.password or ""))
-        response = session.get(
-            url,
-            headers={"Accept-Encoding": "identity", **headers},
-            auth=auth,
-            stream=True,
-            timeout=(web.CONNECT_SECONDS, READ_SECONDS),
-            allow_redirects=False,
-        )
-        if not response.is_redirect:
-            return response
-        response.close()
-        url, auth = urljoin(url, response.headers["Location"]), None
-    raise DataNotFound(f"more than {REDIRECTS} redirects; give the address of the file itself")
-
-
-def _length(response: requests.Response) -> int:
-    """How many bytes are announced, 0 where none are; raises what an answer without a file means."""
-    status = response.status_code
-    answers = f"the server answers {status} {strangers.inert(response.reason)[:100]}"
-    if status in (requests.codes.ok, requests.codes.partial):
-        said = response.headers.get("Content-Length", "0").strip()
-        if not re.fullmatch("[0-9]{1,19}", said):
-            raise DataUnreachable(
-                f"the server announces {said[:60]!r} bytes, which is no number; it may do better later"
-            )
-        return int(said)
-    if status in (408, 425, 429) or status >= 500:
-        raise DataUnreachable(f"{answers}; it may do better later")
-    if status in (401, 403):
-        raise DataNotFound(f"{answers}; make the file public or renew a signed URL")
-    if status in (404, 410):
-        raise DataNotFound(f"{answers}: there is no such file; correct the URL")
-    raise DataNotFound(f"{answers}, which is no file; correct the URL")
-
-
-@contextlib.contextmanager
-def _explained(source: Source) -> Iterator[None]:
-    """Errors within are about this source."""
-    try:
-        with errors.translated(_KINDS), web.asking("the server"):
-            yield
-    except TuningError as error:
-        page = isinstance(error, DataInvalid) and "/blob/" in source.url  # the hub's and GitHub's page about a file
-        hint = "; where its address has /blob/ write /resolve/ (on GitHub /raw/)" if page else ""
-        raise type(error)(f"{source.label}: {error}{hint}") from error
-
-
-_KINDS: errors.Table = {
-    addresses.HostUnknown: DataNotFound,
-    errors.HostRefused: DataRefused,
-    errors.Away: DataUnreachable,
-}

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from artifacts import addresses, unpack, web
+from artifacts import addresses, unpack
 from tuning.config import TuningConfig
 from tuning.data import fetch, folder, pull
+from tuning.data.remote import Remote, Source
 from tuning.errors import DataTooLarge
 from tuning.places import Places
 
@@ -19,8 +20,8 @@ def files(config: TuningConfig, places: Places, on_share: Callable[[float], None
     """All data files, on disk; `on_share` hears how much of the whole has come, from 0 to 1."""
     only, asked = config.training.dataset.dataset_path, config.input
     if asked.urls:
-        wanted, policy = fetch.sources(asked.urls, only), addresses.Policy(config.allowed_private_cidrs)
-        return fetch.download(wanted, places.scratch / "data", policy, on_share=on_share)
+        with _remote(config) as opened:
+            return fetch.download(fetch.sources(asked.urls, only), places.scratch / "data", opened, on_share=on_share)
     if asked.volume:
         return folder.files(_mounted(config, places), only, on_share=on_share)
     found = pull.patiently(asked.image, places.scratch, places.pull_auth)
@@ -38,8 +39,7 @@ def looks(
     """What is to be looked at before a GPU is bought, by the name for it; each raises what the user must mend."""
     only, asked = config.training.dataset.dataset_path, config.input
     if asked.urls:
-        policy = addresses.Policy(config.allowed_private_cidrs)
-        return {source.label: _peek(source, policy) for source in fetch.sources(asked.urls, only)}
+        return {source.label: _peek(config, source) for source in fetch.sources(asked.urls, only)}
     if asked.volume:
         mounted = _mounted(config, places)
         return {mounted.field: lambda: _look(mounted, only)}
@@ -51,10 +51,14 @@ def _mounted(config: TuningConfig, places: Places) -> folder.Folder:
     return folder.Folder(places.data, f"tuning.input.volumeSource ({config.input.volume})")
 
 
-def _peek(source: fetch.Source, policy: addresses.Policy) -> Look:
+def _remote(config: TuningConfig) -> Remote:
+    return Remote(addresses.Policy(config.allowed_private_cidrs))
+
+
+def _peek(config: TuningConfig, source: Source) -> Look:
     def peek() -> str:
-        with web.Session(policy) as session:  # sessions are not for several threads
-            return fetch.peek(source, session, policy)
+        with _remote(config) as opened:  # it is not for several threads
+            return fetch.peek(source, opened)
 
     return peek
 

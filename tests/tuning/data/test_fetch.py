@@ -1,15 +1,16 @@
 import hashlib
 import io
 import random
+import time
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from artifacts.addresses import Policy
-from artifacts.web import Session
 from tests.tuning import servers
 from tuning.data import fetch, formats
+from tuning.data.remote import Remote
 from tuning.errors import (
     ConfigInvalid,
     DataInvalid,
@@ -20,6 +21,7 @@ from tuning.errors import (
 )
 
 LOOPBACK = Policy(["127.0.0.0/8"])
+EAGER = fetch.Pace(pause=0.05)
 BIG = b"a,b\n" + random.Random(0).randbytes(3 << 20).hex().encode()
 
 
@@ -31,14 +33,15 @@ def parquet():
 
 def peek(url, policy=LOOPBACK):
     (source,) = fetch.sources((url,))
-    with Session(policy) as opened:
-        return fetch.peek(source, opened, policy)
+    with Remote(policy) as opened:
+        return fetch.peek(source, opened)
 
 
 @pytest.fixture
 def download(tmp_path):
-    def go(*urls, policy=LOOPBACK, **options):
-        return fetch.download(fetch.sources(urls), tmp_path / "data", policy, **{"pause": 0.05} | options)
+    def go(*urls, policy=LOOPBACK, pace=EAGER, **options):
+        with Remote(policy) as opened:
+            return fetch.download(fetch.sources(urls), tmp_path / "data", opened, pace=pace, **options)
 
     return go
 
@@ -291,7 +294,24 @@ def test_a_server_that_recovers_is_forgiven(files, download):
 
 def test_a_dead_server_is_given_up(download):
     with pytest.raises(DataUnreachable):
-        download(f"http://127.0.0.1:{servers.free_port()}/a", patience=1.0)
+        download(f"http://127.0.0.1:{servers.free_port()}/a", pace=fetch.Pace(patience=1.0))
+
+
+def test_a_server_that_sends_hardly_anything_is_given_up(files, download):
+    sent = []
+
+    def trickle(request):
+        request.send_response(200)
+        request.send_header("Content-Length", "1000000")
+        request.end_headers()
+        while len(sent) < 1000:
+            sent.append(request.wfile.write(b","))
+            time.sleep(0.02)
+
+    files.files["/a.csv"] = trickle
+    with pytest.raises(DataUnreachable, match=r"the server sends \d+ bytes in \d+ s; use a faster one"):
+        download(f"{files.url}/a.csv", pace=fetch.Pace(patience=0.3, slowest=1000, pause=0.05))
+    assert len(sent) < 500
 
 
 def test_sizes_are_bounded(files, download):

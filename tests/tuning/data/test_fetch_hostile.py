@@ -4,10 +4,10 @@ import contextlib
 
 import pytest
 
-from artifacts.web import Session
 from tests.tuning import servers
 from tests.tuning.data.test_fetch import LOOPBACK
 from tuning.data import fetch
+from tuning.data.remote import Remote
 from tuning.errors import DataNotFound, DataUnreachable
 from tuning.output import registry
 
@@ -33,12 +33,13 @@ def moved(to):
 
 
 def peek(source, _folder=None):
-    with Session(LOOPBACK) as session:
-        fetch.peek(source, session, LOOPBACK)
+    with Remote(LOOPBACK) as opened:
+        fetch.peek(source, opened)
 
 
 def download(source, folder):
-    fetch.download([source], folder, LOOPBACK, patience=0.0)
+    with Remote(LOOPBACK) as opened:
+        fetch.download([source], folder, opened, pace=fetch.Pace(patience=0.0))
 
 
 ANSWERS = {
