@@ -1,4 +1,7 @@
-"""Packs an adapter into an OCI image on disk: one layer with /data, the same bytes for the same files.
+"""Packs an adapter into an OCI image on disk: /data in a layer, the same bytes for the same files.
+
+What tells of the adapter is a small layer of its own, since it tells how long that took too: a run that was repeated
+has another card, and the same weights, which the registry has already.
 
 KAITO's puller and ours read /data/adapter_config.json and /data/adapter_model.safetensors; more files are extra. It is
 an image, not an artifact, since containerd and skopeo refuse artifacts where an image is expected.
@@ -31,13 +34,16 @@ class Image(NamedTuple):
     digest: str
 
 
-def write(layout: Path, files: Mapping[str, Path], annotations: Mapping[str, str]) -> Image:
-    """The image with the files under /data, in a layout that is made anew."""
+def write(
+    layout: Path, files: Mapping[str, Path], annotations: Mapping[str, str], *, card: Mapping[str, Path] | None = None
+) -> Image:
+    """The image with the files and those of the card under /data, in a layout that is made anew."""
     shutil.rmtree(layout, ignore_errors=True)
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    layer, diff = _layer(files, blobs)
-    made = manifest.made([diff], [layer], annotations, by="kaito-hera tuning")
+    layers = [_layer(part, blobs) for part in (files, card) if part]
+    diffs = [diff for _, diff in layers]
+    made = manifest.made(diffs, [layer for layer, _ in layers], annotations, by="kaito-hera tuning")
     for content in made:
         (blobs / manifest.digest(content).removeprefix("sha256:")).write_bytes(content)
     described = manifest.described(manifest.TYPE, made.manifest)

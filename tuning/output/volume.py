@@ -31,7 +31,10 @@ FIELD = "tuning.output.volumeSource"
 NAMES = ("adapter_config.json", "adapter_model.safetensors", "chat_template.jinja")
 """An adapter's files, in the order in which its digest has them."""
 CARD = "training_summary.json"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+TOLD = ("README.md", "loss.svg", "metrics.jsonl")
+"""What tells people of it, beside the card that later runs read."""
+_OURS = (*NAMES, *TOLD, CARD)
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY})
 
@@ -81,7 +84,7 @@ def probe(folder: Path, intent: str) -> None:
             entries.write(source, b"{}")
             for each in ("one", "another"):
                 keep({NAMES[0]: source}, {}, trial, each)
-            for old in (folder / name for name in (*NAMES, CARD)):
+            for old in (folder / name for name in _OURS):
                 if os.path.lexists(old) and _is_stuck(old, probed.stat().st_uid):
                     raise VolumeRefused(
                         f"{FIELD}: user {os.getuid()} may not move {old}, which is where the adapter comes; move it"
@@ -97,7 +100,7 @@ def keep(files: Mapping[str, Path], card: Mapping[str, Any], folder: Path, inten
         _clear(folder, intent)
         incoming = _incoming(folder, intent)
         incoming.mkdir()
-        for name in NAMES:
+        for name in (*NAMES, *TOLD):
             if name in files:
                 with files[name].open("rb") as file:
                     entries.write(incoming / name, file)
@@ -112,7 +115,7 @@ def keep(files: Mapping[str, Path], card: Mapping[str, Any], folder: Path, inten
 
 def is_full(error: TuningError) -> bool:
     """Whether there was no room."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
 
 
 def digest(folder: Path) -> str:
@@ -167,18 +170,18 @@ def _fetch_back(folder: Path, intent: str) -> Path | None:
 
 def _place(incoming: Path, folder: Path, intent: str) -> None:
     """Move what was at the top away, then what has come there; done as often as it takes, it comes to the same."""
-    coming = {CARD, *_card(incoming).files}
+    coming, there = {CARD, *_card(incoming).files}, {CARD, *NAMES, *_card(folder).files}
     leaving = _leaving(incoming)
-    for name in (*NAMES, CARD):
-        old = folder / name
-        if os.path.lexists(old) and (os.path.lexists(incoming / name) or name not in coming):
+    for name in _OURS:
+        old, replaced = folder / name, name in there and name not in coming  # a README may be the user's own
+        if os.path.lexists(old) and (replaced or os.path.lexists(incoming / name)):
             if entries.is_folder(leaving) and os.path.lexists(leaving / name):
                 _leave(leaving, folder, intent)  # of a run that was killed, before another one came between
             entries.make_folder(leaving)
             old.rename(leaving / name)
     if entries.is_folder(leaving):
         _leave(leaving, folder, intent)
-    for name in (*NAMES, CARD):
+    for name in _OURS:
         if os.path.lexists(incoming / name):
             (incoming / name).rename(folder / name)
     entries.sync(folder)
@@ -214,7 +217,7 @@ def explained() -> Iterator[None]:
 
 def _of(error: OSError) -> TuningError:
     where = f"{FIELD}: {error.strerror} at {error.filename}" + (f" -> {error.filename2}" if error.filename2 else "")
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return VolumeRefused(f"{where}; make the claim larger or free some of it")
     if error.errno in _IN_THE_WAY:
         return VolumeRefused(f"{where}: something that is none of ours is in the way; move it away or remove it")

@@ -44,6 +44,39 @@ def test_an_adapter_is_put_at_the_top_and_found_by_its_intent(made, claim):
     }
 
 
+@pytest.fixture
+def told(tmp_path):
+    """What tells of an adapter, as a run writes it."""
+
+    def tell(text):
+        files = {name: tmp_path / f"{text}-{name}" for name in volume.TOLD}
+        for path in files.values():
+            path.write_text(text)
+        return files
+
+    return tell
+
+
+def test_what_tells_of_an_adapter_comes_and_goes_with_it(made, told, claim):
+    (claim / "README.md").write_text("the user's own")
+    one = {**made(), **told("one")}
+    volume.keep(one, {"files": sorted(one)}, claim, "one")
+    assert {texts(claim)[name] for name in volume.TOLD} == {"one"}
+    assert texts(claim)["replaced-by-one/README.md"] == "the user's own"
+    volume.keep(made("weights of two"), CARD, claim, "two")  # of a release that told nothing
+    assert not set(volume.TOLD) & set(texts(claim))
+    assert {texts(claim)[f"replaced-by-two/{name}"] for name in volume.TOLD} == {"one"}
+    assert volume.find(claim, "one")
+    assert {texts(claim)[name] for name in volume.TOLD} == {"one"}
+
+
+def test_a_readme_of_the_user_s_own_stays_where_none_comes(made, claim):
+    (claim / "README.md").write_text("the user's own")
+    volume.keep(made(), CARD, claim, "one")
+    volume.keep(made("other"), CARD, claim, "two")
+    assert texts(claim)["README.md"] == "the user's own"
+
+
 def test_its_digest_is_what_a_shell_and_the_server_say(made, claim):
     digest = volume.keep(made(), CARD, claim, "one")
     command = f"sha256sum {' '.join(volume.NAMES)} | sha256sum"
