@@ -16,10 +16,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serving import errors
-from serving.api import chat, figures, guards, health, models, openai, refusals
+from serving.api import chat, figures, guards, health, models, openai, refusals, tokenizing
 from serving.service import Service
 
 SERVED = ("POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models", "GET /v1/models/NAME")
+VLLMS = ("/tokenize", "/detokenize")
+"""Beside OpenAI's paths, and with errors of its shape."""
 
 
 def create_app(service: Service) -> fastapi.FastAPI:
@@ -39,7 +41,7 @@ def create_app(service: Service) -> fastapi.FastAPI:
     _guard(app, service, refuse)
     for kind in (errors.RequestError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, refuse)
-    for interface in (health, figures, models, chat, openai):
+    for interface in (health, figures, models, chat, openai, tokenizing):
         app.include_router(interface.router(service))
     return app
 
@@ -79,7 +81,7 @@ async def _framework_error(request: fastapi.Request, error: HTTPException) -> fa
 
 
 def _is_openai(path: str) -> bool:
-    return path.startswith("/v1/")
+    return path.startswith("/v1/") or path in VLLMS
 
 
 def _shape(path: str, error: errors.RequestError) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Piece(NamedTuple):
     """What this piece took, a stop token included."""
     finish: Finish | None
     logprobs: tuple[Logprob, ...] = ()
+    """One for each token, if asked for; none for a stop token."""
 
 
 def numbered(request: Request, number: int) -> Request:
@@ -76,10 +77,11 @@ async def _next(deltas: AsyncGenerator[Delta, None], place: Place) -> Delta:
 
 def _piece(delta: Delta, text: TextStream) -> Piece:
     """A stop token is counted and not shown."""
-    shown = text.push(delta.tokens[:-1] if delta.finish == "stop" else delta.tokens)
+    visible = len(delta.tokens) - (delta.finish == "stop")
+    shown = text.push(delta.tokens[:visible])
     if delta.finish and not text.stopped:
         shown += text.end()
-    return Piece(shown, delta.tokens, "stop" if text.stopped else delta.finish, delta.logprobs)
+    return Piece(shown, delta.tokens, "stop" if text.stopped else delta.finish, delta.logprobs[:visible])
 
 
 @contextlib.contextmanager

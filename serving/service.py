@@ -6,16 +6,18 @@ torch are behind the `load` that it is given.
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from serving import adapters, admission, errors, sequences
 from serving.admission import Place
 from serving.config import ServingConfig
+from serving.engine import protocol
 from serving.engine.protocol import Engine, Request
 from serving.metrics import Metrics, Moment
 from serving.sequences import Piece
@@ -29,11 +31,36 @@ STALLED_SECONDS = 600.0
 """A request that produces nothing for so long has lost its engine."""
 
 
+class Grammar(protocol.Grammar, Protocol):
+    """What an engine asks, and a copy for another answer to the same prompt."""
+
+    def fork(self) -> "Grammar":
+        """The same from its beginning."""
+
+
+class Grammars(Protocol):
+    """Makes grammars over the model's vocabulary; `serving.text.grammar.Grammars`. Each raises TextRefused."""
+
+    def json(self, schema: Any) -> Grammar:
+        """JSON that a schema describes."""
+
+    def regex(self, pattern: str) -> Grammar:
+        """Text that matches a regular expression as a whole."""
+
+    def choice(self, texts: Sequence[str]) -> Grammar:
+        """One of these texts."""
+
+
 class Loaded(NamedTuple):
     """What takes long to load."""
 
     engine: Engine
     chat: Chat
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The tokens that end an answer: the model's and the tokenizer's."""
+        return self.engine.info.stop_ids | self.chat.tokenizer.stop_ids
 
 
 class Mix(NamedTuple):
@@ -69,6 +96,7 @@ class Service:
         self._on_fatal = on_fatal
         self._poll_seconds = poll_seconds
         self._loaded: asyncio.Future[Loaded] | None = None
+        self._grammars: Grammars | None = None
         self._disagreed: frozenset[str] = frozenset()
 
     @contextlib.asynccontextmanager
@@ -109,11 +137,11 @@ class Service:
             raise errors.NotReady(reason, retry_after=5)
         return loaded
 
-    def mix(self, model: str | None) -> Mix:
+    def mix(self, model: str | None, strength: float | None = None) -> Mix:
         """The adapters that a model's name stands for; raises ModelNotFound.
 
         The served name (or none) is the weighted sum of all adapters, the hub's id the bare base, an adapter's name
-        that adapter at its strength. A template that the user gave stands in place of all others.
+        that adapter at its strength, or at the one given. A template that the user gave stands in place of all others.
         """
         listed = self.adapters.loaded()
         base = self.require().chat.tokenizer.template
@@ -126,10 +154,25 @@ class Service:
         else:
             names = [self.config.name, *listed, self.config.model.id]
             raise errors.ModelNotFound(f"model {model!r} is not served; there are {', '.join(names)}", param="model")
-        strengths = {each.id: each.adapter.strength for each in chosen}
-        active = [each for each in chosen if each.adapter.strength > 0]
+        if strength is not None and model not in listed:
+            told = (
+                f"adapter_strength is {strength}: it goes with the name of an adapter in model; name one, or leave it"
+            )
+            raise errors.BadRequest(f"{told} out", param="adapter_strength")
+        strengths = {each.id: each.adapter.strength if strength is None else strength for each in chosen}
+        active = [each for each in chosen if strengths[each.id] > 0]
         template = self.config.chat_template or self._agreed([each.template for each in active]) or base
         return Mix(strengths, template)
+
+    def grammars(self) -> Grammars:
+        """For answers in a given form; the first call takes a second or more, beside the event loop."""
+        if self._grammars is None:
+            loaded = self.require()
+            made = importlib.import_module("serving.text.grammar").Grammars  # imports torch
+            self._grammars = made(
+                loaded.chat.tokenizer.backend, vocabulary=loaded.engine.info.vocabulary, stop_ids=loaded.stop_ids
+            )
+        return self._grammars
 
     @contextlib.contextmanager
     def enter(self, requests: Sequence[Request], mix: Mix, *, seconds: float | None = None) -> Iterator[list[Place]]:
@@ -150,9 +193,9 @@ class Service:
         """Run one request that was let in; with `special`, control tokens are shown. Closing it cancels."""
         if self.loaded is None:
             raise errors.NotReady(self.unready())
-        engine, chat = self.loaded.engine, self.loaded.chat
+        engine, chat = self.loaded
         if request.stop_ids is None:
-            request = replace(request, stop_ids=engine.info.stop_ids | chat.tokenizer.stop_ids)
+            request = replace(request, stop_ids=self.loaded.stop_ids)
         text = TextStream(chat.tokenizer.backend, request.prompt, stops=stops, special=special)
         watch = self.metrics.watch(place.entered, len(request.prompt))
         return sequences.stream(engine, request, text, place=place, watch=watch)

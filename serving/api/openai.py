@@ -1,43 +1,28 @@
 """OpenAI's chat completions and completions, whole or as server-sent events. Models are in `serving.api.models`."""
 
+import asyncio
 import contextlib
 import dataclasses
-import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import fastapi
 from fastapi.responses import StreamingResponse
 
 from serving import errors
-from serving.api import refusals
+from serving.api import openai_forms, openai_tools, refusals, streams
 from serving.api.clients import patience, while_connected
 from serving.api.openai_body import DEFAULT_CHAT_TOKENS, DEFAULT_COMPLETION_TOKENS, ChatBody, Common, CompletionBody
+from serving.api.openai_choices import Calls, ChatChoice, Choice, TextChoice, TokenTexts
 from serving.engine.protocol import Request
-from serving.sequences import Piece
-from serving.service import Loaded, Service
-from serving.text.chat import TextRefused
+from serving.sequences import Piece, numbered
+from serving.service import Grammar, Loaded, Service
+from serving.text import tools
+from serving.text.chat import TextRefused, Tools
 
-Choice = Callable[[str, str | None], dict[str, Any]]
-"""Text and finish reason to one entry of `choices`."""
-
-
-class Shape:
-    """How one answer is written: its ids and the form of its choices."""
-
-    def __init__(self, kind: str, model: str, *, whole: Choice, chunk: Choice) -> None:
-        self.chat = kind == "chat.completion"
-        self.kind = kind
-        self.chunk_kind = "chat.completion.chunk" if self.chat else kind
-        self.head = {
-            "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}",
-            "created": int(time.time()),
-            "model": model,
-        }
-        self.whole = whole
-        self.chunk = chunk
+CHAT, TEXT = "chat.completion", "text_completion"
 
 
 def router(service: Service) -> fastapi.APIRouter:
@@ -46,26 +31,11 @@ def router(service: Service) -> fastapi.APIRouter:
 
     @routes.post("/v1/chat/completions")
     async def chat(body: ChatBody, http: fastapi.Request) -> Any:
-        loaded, mix = service.require(), service.mix(body.model)
-        try:
-            turns = [{"role": turn.role, "content": turn.text()} for turn in body.messages]
-            prompt = loaded.chat.conversation(turns, mix.template)
-        except TextRefused as error:
-            raise refusals.of_text(error, turns) from error
-        request = body.request(prompt, loaded.engine.info, default=DEFAULT_CHAT_TOKENS)
-        shape = Shape("chat.completion", body.model or service.config.name, whole=_message, chunk=_message_chunk)
-        return await Answer(service, body, request, shape, patience(http)).respond(http)
+        return await (await _chat(service, body, patience(http))).respond(http)
 
     @routes.post("/v1/completions")
     async def complete(body: CompletionBody, http: fastapi.Request) -> Any:
-        loaded = service.require()
-        try:
-            text, prompt = _raw(body, loaded)
-        except TextRefused as error:
-            raise errors.BadRequest(str(error), param="prompt") from error
-        request = body.request(prompt, loaded.engine.info, default=DEFAULT_COMPLETION_TOKENS)
-        shape = Shape("text_completion", body.model or service.config.name, whole=_text, chunk=_text)
-        return await Answer(service, body, request, shape, patience(http), echo=text if body.echo else "").respond(http)
+        return await (await _complete(service, body, patience(http))).respond(http)
 
     return routes
 
@@ -76,107 +46,188 @@ class Answer:
 
     service: Service
     body: Common
-    request: Request
-    shape: Shape
+    kind: str
+    requests: list[Request]
+    choices: list[Choice]
+    """One for each request."""
     seconds: float | None
     """How long the client wants to wait."""
-    echo: str = ""
-    """What stands before the answer's own text."""
+    special: bool = False
+    """Whether control tokens are text: calls of tools may be marked with them."""
 
     async def respond(self, http: fastapi.Request) -> Any:
-        """The answer as an object, or as a stream whose beginning is known to be right."""
-        refusals.check_sampling(self.request.sampling, self.service.require().engine.info)
-        stream = self._pieces()
-        if self.body.stream:
-            first = await while_connected(http, anext(stream))  # what is wrong is said with a status
-            events = self._events(first, stream)
-            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        async with contextlib.aclosing(stream):
-            done = await while_connected(http, _collect(stream))
-        text = self.echo + "".join(piece.text for piece in done)
-        choices = [self.shape.whole(text, done[-1].finish)]
-        return {"object": self.shape.kind, **self.shape.head, "choices": choices, "usage": self._usage(done)}
+        """The answer as an object, or as a stream whose beginning is known to be right if it comes soon."""
+        if not self.body.stream:
+            usage = await while_connected(http, self._whole())
+            choices = [choice.whole() for choice in self.choices]
+            return {"object": self.kind, **self._head(), "choices": choices, "usage": usage}
+        lines = self._lines()
+        first = asyncio.ensure_future(anext(lines))
+        seconds = self.service.limits.keep_alive_seconds
+        try:
+            await while_connected(http, _ready(first, seconds))
+        except BaseException:
+            first.cancel()
+            raise
+        return StreamingResponse(
+            self._sent(first, lines), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
 
-    async def _pieces(self) -> AsyncGenerator[Piece, None]:
-        """The answer, from the door to its last piece; adapters are chosen as it enters.
+    async def _whole(self) -> dict[str, int]:
+        """Make the answers; what they took."""
+        taken = 0
+        async with contextlib.aclosing(self._pieces()) as pieces:
+            async for number, piece in pieces:
+                self.choices[number].feed(piece)
+                taken += len(piece.tokens)
+        return self._usage(taken)
 
-        White space at a chat answer's beginning is taken away: SentencePiece models begin a turn with a space.
-        """
-        service, stripped = self.service, self.shape.chat
-        mix = service.mix(self.body.model)
-        with service.enter([self.request], mix, seconds=self.seconds) as [place]:
-            wanted = self.request.with_adapters(mix.strengths)
-            async with contextlib.aclosing(service.stream(wanted, place, stops=self.body.stops())) as stream:
-                async for piece in stream:
-                    text = piece.text.lstrip() if stripped else piece.text
-                    stripped = stripped and not text
-                    yield piece._replace(text=text)
+    async def _pieces(self) -> AsyncGenerator[tuple[int, Piece], None]:
+        """The answers, from the door to their last piece; adapters are chosen as they enter."""
+        service, body = self.service, self.body
+        mix = service.mix(body.model, body.adapter_strength)
+        with service.enter(self.requests, mix, seconds=self.seconds) as places:
+            answers = [
+                service.stream(request.with_adapters(mix.strengths), place, stops=body.stops(), special=self.special)
+                for request, place in zip(self.requests, places, strict=True)
+            ]
+            async with contextlib.aclosing(streams.merged(answers)) as pieces:
+                async for each in pieces:
+                    yield each
 
-    async def _events(self, first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncGenerator[str, None]:
-        """Server-sent events; an error after the beginning is an event of its own."""
-        shape, echo, options = self.shape, self.echo, self.body.stream_options
-        done: list[Piece] = []
-        head = {"object": shape.chunk_kind, **shape.head}
-        async with contextlib.aclosing(rest):
-            try:
-                if shape.chat:
-                    role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
-                    yield _event(head | {"choices": [role]})
-                async for piece in _chained(first, rest):
-                    done.append(piece)
-                    text, echo = echo + piece.text, ""
-                    if text or piece.finish:
-                        yield _event(head | {"choices": [shape.chunk(text, piece.finish)]})
-            except errors.RequestError as error:
-                yield _event(error_body(error))
-                return
-        if options is not None and options.include_usage:
-            yield _event(head | {"choices": [], "usage": self._usage(done)})
-        yield "data: [DONE]\n\n"
+    async def _lines(self) -> AsyncGenerator[str, None]:
+        """The events; an error is raised."""
+        head = {"object": f"{CHAT}.chunk" if self.kind == CHAT else self.kind, **self._head()}
+        taken, begun = 0, False
+        async with contextlib.aclosing(self._pieces()) as pieces:
+            async for number, piece in pieces:
+                entries = self.choices[number].feed(piece)
+                if not begun:
+                    entries = [entry for choice in self.choices for entry in choice.head()] + entries
+                begun, taken = True, taken + len(piece.tokens)
+                if entries:
+                    yield "".join(streams.event(head | {"choices": [entry]}) for entry in entries)
+        if self.body.stream_options is not None and self.body.stream_options.include_usage:
+            yield streams.event(head | {"choices": [], "usage": self._usage(taken)})
+        yield streams.DONE
 
-    def _usage(self, done: list[Piece]) -> dict[str, int]:
-        prompt, completion = len(self.request.prompt), sum(len(piece.tokens) for piece in done)
+    async def _sent(self, first: "asyncio.Future[str]", lines: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+        """An error after the beginning is an event of its own, and the last."""
+        events = streams.kept_alive(first, lines, self.service.limits.keep_alive_seconds)
+        try:
+            async with contextlib.aclosing(events):
+                async for each in events:
+                    yield each
+        except errors.RequestError as error:
+            self.service.metrics.refused(error.status)
+            yield streams.event(error_body(error))
+
+    def _head(self) -> dict[str, Any]:
+        name = f"{'chatcmpl' if self.kind == CHAT else 'cmpl'}-{uuid.uuid4().hex}"
+        return {"id": name, "created": int(time.time()), "model": self.body.model or self.service.config.name}
+
+    def _usage(self, completion: int) -> dict[str, int]:
+        """Each prompt counts once, however many answers it gets."""
+        prompt = sum(len(request.prompt) for request in self.requests[:: self.body.n or 1])
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-async def _collect(stream: AsyncGenerator[Piece, None]) -> list[Piece]:
-    return [piece async for piece in stream]
+async def _chat(service: Service, body: ChatBody, seconds: float | None) -> Answer:
+    loaded, count = service.require(), _count(service, body)
+    offered = openai_tools.offered(body.tools or [], body.tool_choice)
+    several = body.parallel_tool_calls is not False
+    forced = openai_tools.forced_schema(offered, body.tool_choice, several=several)
+    form = openai_forms.of_schema("tools", forced) if forced else body.form()
+    grammar = await _grammar(service, form)
+    template = service.mix(body.model, body.adapter_strength).template
+    kind = _kind(offered, template)
+    turns = [turn.message(at) for at, turn in enumerate(body.messages)]
+    try:
+        prompt = loaded.chat.conversation(turns, template, offered)
+    except TextRefused as error:
+        raise refusals.of_text(error, turns) from error
+    request = body.request(prompt, loaded, default=DEFAULT_CHAT_TOKENS)
+    texts = TokenTexts(loaded.chat.tokenizer.backend) if body.logprobs else None
+
+    def calls() -> Calls | None:
+        if kind is None:
+            return None
+        names = [tool["function"]["name"] for tool in offered]
+        return Calls(tools.forced() if forced else kind.parser(names), kind.id_length, several)
+
+    choices: list[Choice] = [ChatChoice(index, texts, calls()) for index in range(count)]
+    requests = list(_each(request, count, grammar))
+    return Answer(service, body, CHAT, requests, choices, seconds, special=bool(offered))
 
 
-async def _chained(first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
-    yield first
-    async for piece in rest:
-        yield piece
+async def _complete(service: Service, body: CompletionBody, seconds: float | None) -> Answer:
+    loaded, count = service.require(), _count(service, body)
+    grammar = await _grammar(service, body.form())
+    texts = TokenTexts(loaded.chat.tokenizer.backend) if body.logprobs is not None else None
+    requests, choices = list[Request](), list[Choice]()
+    for prompt in body.prompts():
+        text, ids = _raw(body, prompt, loaded)
+        request = body.request(ids, loaded, default=DEFAULT_COMPLETION_TOKENS)
+        for each in _each(request, count, grammar):
+            choices.append(TextChoice(len(choices), texts, text if body.echo else ""))
+            requests.append(each)
+    return Answer(service, body, TEXT, requests, choices, seconds)
 
 
-def _event(value: object) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+def _count(service: Service, body: Common) -> int:
+    """How many answers a prompt gets."""
+    count, most = body.n or 1, service.limits.choices
+    if count > most:
+        raise refusals.of_field("n", count, f"at most {most} answers are made of one prompt")
+    return count
 
 
-def _raw(body: CompletionBody, loaded: Loaded) -> tuple[str, list[int]]:
+async def _grammar(service: Service, form: openai_forms.Form | None) -> Grammar | None:
+    if form is None:
+        return None
+    refusals.check_feature("grammar", form, service.require().engine.info, path=form.path)
+    return await asyncio.to_thread(lambda: openai_forms.compiled(form, service.grammars()))
+
+
+def _each(request: Request, count: int, grammar: Grammar | None) -> Iterator[Request]:
+    """The same request for each of its answers, with a grammar of its own."""
+    for number in range(count):
+        forked = grammar.fork() if grammar else None
+        yield dataclasses.replace(numbered(request, number), grammar=forked)
+
+
+def _kind(offered: Tools, template: str | None) -> tools.Kind | None:
+    """How this template's models write calls; refused where nobody knows."""
+    if not offered:
+        return None
+    kind = tools.of_template(template or "")
+    if kind is None:
+        known = ", ".join(each.name for each in tools.KINDS)
+        told = f"this model's chat template shows the model no tools, or in none of the ways known here ({known})"
+        raise errors.BadRequest(f'tools: {told}; leave them out, or send tool_choice: "none"', param="tools")
+    return kind
+
+
+def _raw(body: CompletionBody, prompt: str | list[int], loaded: Loaded) -> tuple[str, list[int]]:
     """The prompt's text (empty for tokens) and its tokens."""
-    if isinstance(body.prompt, str):
-        return body.prompt, loaded.chat.raw(body.prompt)
+    if isinstance(prompt, str):
+        try:
+            return prompt, loaded.chat.raw(prompt)
+        except TextRefused as error:
+            raise errors.BadRequest(str(error), param="prompt") from error
     if body.echo:
         raise refusals.of_field("echo", body.echo, "it needs a prompt of text")
     vocabulary = loaded.engine.info.vocabulary
-    for at, token in enumerate(body.prompt):
-        if not 0 <= token < vocabulary:
+    for at, token in enumerate(prompt):
+        if token >= vocabulary:
             raise refusals.of_field(f"prompt[{at}]", token, f"a token of this model is 0 to {vocabulary - 1}")
-    return "", body.prompt
+    return "", prompt
 
 
-def _message(text: str, finish: str | None) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text}
-    return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
-
-
-def _message_chunk(text: str, finish: str | None) -> dict[str, Any]:
-    return {"index": 0, "delta": {"content": text} if text else {}, "logprobs": None, "finish_reason": finish}
-
-
-def _text(text: str, finish: str | None) -> dict[str, Any]:
-    return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
+async def _ready(first: "asyncio.Future[str]", seconds: float) -> None:
+    """Wait so long for the first event; its error is raised."""
+    if (await asyncio.wait({first}, timeout=seconds))[0]:
+        first.result()
 
 
 def error_body(error: errors.RequestError) -> dict[str, Any]:

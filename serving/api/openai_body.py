@@ -1,101 +1,29 @@
-"""OpenAI's request bodies: what is honoured, what is inert, and that everything else is refused with its name.
+"""OpenAI's request bodies: what is honoured, field by field. What is not is in `openai_fields`. Knows no routes."""
 
-Ignoring a field that changes the meaning would be a wrong answer without an error; refusing one that changes nothing
-would turn clients away that send their defaults. The fields are those of OpenAI's reference and of vLLM 0.33. Knows no
-routes.
-"""
-
-import difflib
-from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
 from serving import errors
+from serving.api import openai_fields as fields
 from serving.api import refusals
+from serving.api.openai_forms import Form, ResponseFormat, Structured, wanted
+from serving.api.openai_tools import Choice, Tool, ToolCall, ToolChoice
 from serving.engine.protocol import ModelInfo, Request, Sampling
+from serving.service import Loaded
+from serving.text.chat import Message
 
 DEFAULT_CHAT_TOKENS = 1024
 DEFAULT_COMPLETION_TOKENS = 16
 MAX_STOPS = 4
+MAX_LOGPROBS = 20
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
-Neutral = Mapping[str, tuple[Any, ...]]
-"""Fields that are not honoured, and the values (beside null) under which that changes nothing."""
-
-INERT = frozenset(
-    {
-        "user", "metadata", "store", "service_tier", "safety_identifier", "prediction", "request_id", "session_id",
-        "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "cache_salt",
-    }
-)  # fmt: skip
-"""Fields that change nothing in the answer."""
-
-NEUTRAL: Neutral = {
-    "n": (1,),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
-    "logprobs": (),
-    "response_format": ({"type": "text"},),
-    # vLLM's own
-    "add_special_tokens": (),
-    "allowed_token_ids": (),
-    "bad_words": ([],),
-    "ignore_eos": (False,),
-    "include_stop_str_in_output": (False,),
-    "kv_transfer_params": (),
-    "length_penalty": (1,),
-    "min_tokens": (0,),
-    "priority": (0,),
-    "prompt_logprobs": (),
-    "return_token_ids": (False,),
-    "return_tokens_as_token_ids": (False,),
-    "skip_special_tokens": (True,),
-    "spaces_between_special_tokens": (True,),
-    "stop_token_ids": ([],),
-    "structured_outputs": (),
-    "truncate_prompt_tokens": (),
-    "truncation_side": (),
-    "use_beam_search": (False,),
-    "vllm_xargs": ({},),
-}
-CHAT_NEUTRAL: Neutral = {
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "modalities": (["text"],),
-    "audio": (),
-    "moderation": (),
-    "reasoning_effort": (),
-    "verbosity": ("medium",),
-    "web_search_options": (),
-    # vLLM's own
-    "add_generation_prompt": (True,),
-    "add_special_tokens": (False,),
-    "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "continue_final_message": (False,),
-    "documents": ([],),
-    "echo": (False,),
-    "include_reasoning": (True,),
-    "media_io_kwargs": ({},),
-    "mm_processor_kwargs": ({},),
-    "thinking_token_budget": (),
-}
-COMPLETION_NEUTRAL: Neutral = {"best_of": (1,), "suffix": ("",), "add_special_tokens": (True,)}
-STREAM_NEUTRAL: Neutral = {"include_obfuscation": (False,), "continuous_usage_stats": (False,)}
-
-TURN_INERT = frozenset({"name", "tool_call_id", "annotations", "reasoning", "reasoning_content"})
-"""What templates leave out, and answers of other servers have: clients send their messages back."""
-
-TURN_NEUTRAL: Neutral = {"tool_calls": ([],), "function_call": (), "audio": (), "refusal": ()}
-
 Unit = Annotated[float, pydantic.Field(gt=0, le=1)]
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
+Penalty = Annotated[float, pydantic.Field(ge=-2, le=2)]
+Logprobs = Annotated[int, pydantic.Field(ge=0, le=MAX_LOGPROBS)]
+Token = Annotated[int, pydantic.Field(ge=0)]
 
 
 class Part(pydantic.BaseModel):
@@ -112,10 +40,22 @@ class Turn(pydantic.BaseModel):
 
     role: str
     content: str | list[Part] | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
 
     def text(self) -> str:
         """The content as one text."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or ())
+
+    def message(self, at: int) -> Message:
+        """As templates take it."""
+        message: dict[str, Any] = {"role": self.role, "content": self.text()}
+        if self.tool_calls:
+            told = [call.told(f"messages[{at}].tool_calls[{number}]") for number, call in enumerate(self.tool_calls)]
+            message["tool_calls"] = told
+        if self.role == "tool" and self.tool_call_id:
+            message["tool_call_id"] = self.tool_call_id
+        return message
 
 
 class StreamOptions(pydantic.BaseModel):
@@ -133,37 +73,60 @@ class Common(pydantic.BaseModel):
 
     asks: ClassVar[str]
     """The field that becomes the prompt."""
-    neutral: ClassVar[Neutral] = NEUTRAL
+    neutral: ClassVar[fields.Neutral] = fields.NEUTRAL
 
     model: str | None = None
+    adapter_strength: Share | None = None
+    n: Annotated[int, pydantic.Field(ge=1, strict=True)] | None = None
     temperature: Annotated[float, pydantic.Field(ge=0, le=2)] | None = None
     top_p: Unit | None = None
     top_k: Annotated[int, pydantic.Field(ge=-1)] | None = None
-    min_p: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
+    min_p: Share | None = None
     repetition_penalty: Annotated[float, pydantic.Field(ge=refusals.PENALTY[0], le=refusals.PENALTY[1])] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[Token, Annotated[float, pydantic.Field(ge=-100, le=100)]] | None = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=1 << 63)] | None = None
     max_tokens: Annotated[int, pydantic.Field(ge=1)] | None = None
+    min_tokens: Annotated[int, pydantic.Field(ge=0)] | None = None
     stop: str | list[str] | None = None
+    stop_token_ids: list[Token] | None = None
+    ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    guided_json: str | dict[str, Any] | None = None
+    structured_outputs: Structured | None = None
 
     @pydantic.model_validator(mode="after")
     def _nothing_unheard(self) -> "Common":
         """Not a ValueError: pydantic would put its own words around it."""
-        _refuse_unheard(self, INERT, self.neutral)
+        fields.refuse_unheard(self, fields.INERT, self.neutral)
         if self.stream_options:
-            _refuse_unheard(self.stream_options, (), STREAM_NEUTRAL, within="stream_options.")
+            fields.refuse_unheard(self.stream_options, (), fields.STREAM_NEUTRAL, within="stream_options.")
+        if self.structured_outputs:
+            fields.refuse_unheard(self.structured_outputs, (), fields.FORM_NEUTRAL, within="structured_outputs.")
         if len(self.stops()) > MAX_STOPS:
             raise refusals.of_field("stop", self.stop, f"at most {MAX_STOPS} strings are taken")
+        if self.form() and self.ignore_eos:
+            raise refusals.of_field("ignore_eos", self.ignore_eos, "an answer in a given form ends by itself")
         return self
 
     def stops(self) -> tuple[str, ...]:
         """The stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
+    def form(self) -> Form | None:
+        """The form that the answer must have."""
+        return wanted(self.response_format, self.guided_json, self.structured_outputs)
+
     def most(self) -> tuple[str, int | None]:
         """How many new tokens are asked for, and in which field."""
         return "max_tokens", self.max_tokens
+
+    def top(self) -> int | None:
+        """How many likely tokens are told beside each one's log probability; None: not even that."""
+        return None
 
     def sampling(self, defaults: Sampling) -> Sampling:
         """The model's own settings under the request's; sampling unless the temperature is 0, as OpenAI does it."""
@@ -176,11 +139,36 @@ class Common(pydantic.BaseModel):
             top_p=self.top_p if self.top_p is not None else defaults.top_p,
             min_p=self.min_p,
             repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            logit_bias=self.logit_bias or {},
             seed=self.seed,
         )
 
-    def request(self, prompt: list[int], info: ModelInfo, *, default: int) -> Request:
+    def request(self, prompt: list[int], loaded: Loaded, *, default: int) -> Request:
         """The engine's request; asking for more than fits is refused, the default is cut."""
+        info = loaded.engine.info
+        new = self._new_tokens(prompt, info, default)
+        if (self.min_tokens or 0) > new:
+            raise refusals.of_field("min_tokens", self.min_tokens, f"at most {new} new tokens are made")
+        for field, tokens in (("stop_token_ids", self.stop_token_ids), ("logit_bias", self.logit_bias)):
+            for token in tokens or ():
+                if token >= info.vocabulary:
+                    raise refusals.of_field(field, token, f"a token of this model is 0 to {info.vocabulary - 1}")
+        ends = frozenset() if self.ignore_eos else loaded.stop_ids
+        request = Request(
+            prompt=tuple(prompt),
+            max_new_tokens=new,
+            min_new_tokens=self.min_tokens or 0,
+            sampling=self.sampling(info.defaults),
+            stop_ids=ends | frozenset(self.stop_token_ids or ()),
+            logprobs=self.top(),
+        )
+        refusals.check_sampling(request.sampling, info)
+        refusals.check_feature("logprobs", request.logprobs, info)
+        return request
+
+    def _new_tokens(self, prompt: list[int], info: ModelInfo, default: int) -> int:
         field, most = self.most()
         room = info.context - len(prompt)
         if not prompt:
@@ -193,25 +181,32 @@ class Common(pydantic.BaseModel):
                 f"tokens, its answer's included; {remedy}",
                 param=field if room > 0 else self.asks,
             )
-        return Request(tuple(prompt), most or min(default, room), sampling=self.sampling(info.defaults))
+        return most or min(default, room)
 
 
 class ChatBody(Common):
     """`POST /v1/chat/completions`."""
 
     asks: ClassVar[str] = "messages"
-    neutral: ClassVar[Neutral] = {**NEUTRAL, **CHAT_NEUTRAL}
+    neutral: ClassVar[fields.Neutral] = {**fields.NEUTRAL, **fields.CHAT_NEUTRAL}
 
-    messages: Annotated[list[Turn], pydantic.Field(min_length=1, max_length=2048)]
+    messages: Annotated[list[Turn], pydantic.Field(min_length=1, max_length=refusals.MAX_MESSAGES)]
     max_completion_tokens: Annotated[int, pydantic.Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Logprobs | None = None
+    tools: Annotated[list[Tool], pydantic.Field(max_length=128)] | None = None
+    tool_choice: Choice | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
 
     @pydantic.model_validator(mode="after")
     def _turns_are_known(self) -> "ChatBody":
-        refusals.check_roles([turn.role for turn in self.messages], ROLES)
-        for at, turn in enumerate(self.messages):
-            _refuse_unheard(turn, TURN_INERT, TURN_NEUTRAL, within=f"messages[{at}].")
-            if turn.content is None:
-                raise refusals.of_field(f"messages[{at}].content", None, "it must be a string or a list of text parts")
+        check_turns(self.messages)
+        if self.top_logprobs and not self.logprobs:
+            raise refusals.of_field("top_logprobs", self.top_logprobs, "it goes with logprobs: true")
+        form = self.form()
+        if form and self.tools and self.tool_choice != "none":
+            told = 'an answer in this form can call no tools; leave one out, or send tool_choice: "none"'
+            raise refusals.of_field(form.path, "set", told)
         return self
 
     def most(self) -> tuple[str, int | None]:
@@ -220,41 +215,45 @@ class ChatBody(Common):
             return "max_completion_tokens", self.max_completion_tokens
         return super().most()
 
+    def top(self) -> int | None:
+        """See `Common.top`."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
 
 class CompletionBody(Common):
-    """`POST /v1/completions`; the prompt is continued as it is, without a chat template."""
+    """`POST /v1/completions`; prompts are continued as they are, without a chat template."""
 
     asks: ClassVar[str] = "prompt"
-    neutral: ClassVar[Neutral] = {**NEUTRAL, **COMPLETION_NEUTRAL}
+    neutral: ClassVar[fields.Neutral] = {**fields.NEUTRAL, **fields.COMPLETION_NEUTRAL}
 
-    prompt: str | list[int]
+    prompt: str | list[Token] | list[str] | list[list[Token]]
     echo: bool | None = None
+    logprobs: Logprobs | None = None
 
-    @pydantic.field_validator("prompt", mode="before")
-    @classmethod
-    def _one_alone(cls, prompt: object) -> object:
-        """A list of one prompt is that prompt."""
-        if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], int):
-            return prompt
-        if len(prompt) > 1:
-            raise refusals.of_field("prompt", prompt, f"it lists {len(prompt)} prompts; send one in each request")
-        return prompt[0]
+    def top(self) -> int | None:
+        """See `Common.top`."""
+        if self.logprobs is not None and self.echo:
+            raise refusals.of_field(
+                "echo", self.echo, "log probabilities are of new tokens alone; leave one of them out"
+            )
+        return self.logprobs
 
-
-def _refuse_unheard(given: pydantic.BaseModel, inert: Collection[str], neutral: Neutral, *, within: str = "") -> None:
-    """Refuse the first field that is neither honoured, inert nor neutral."""
-    for field, value in (given.model_extra or {}).items():
-        if value is None or field in inert or any(_same(value, other) for other in neutral.get(field, ())):
-            continue
-        if field in neutral:
-            takes = [refusals.shown(other) for other in neutral[field]]
-            remedy = f"it is not supported yet; leave it out{' or send ' if takes else ''}{' or '.join(takes)}"
-        else:
-            close = difflib.get_close_matches(field, [*type(given).model_fields, *inert, *neutral], n=1)
-            remedy = f"this API has no such field; {f'is it {close[0]}?' if close else 'leave it out'}"
-        raise refusals.of_field(f"{within}{field}", value, remedy)
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, one or several."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if not self.prompt:
+            raise refusals.of_field("prompt", self.prompt, "it lists no prompt")
+        several = [each for each in self.prompt if not isinstance(each, int)]
+        return [*several] or [[each for each in self.prompt if isinstance(each, int)]]
 
 
-def _same(value: object, other: object) -> bool:
-    """Equal, as JSON sees it: true is not 1."""
-    return value == other and isinstance(value, bool) == isinstance(other, bool)
+def check_turns(turns: list[Turn]) -> None:
+    """Refuse messages that templates would drop or misread."""
+    refusals.check_roles([turn.role for turn in turns], ROLES)
+    for at, turn in enumerate(turns):
+        fields.refuse_unheard(turn, fields.TURN_INERT, fields.TURN_NEUTRAL, within=f"messages[{at}].")
+        if turn.content is None and not turn.tool_calls:
+            raise refusals.of_field(f"messages[{at}].content", None, "it must be a string or a list of text parts")
+        if turn.tool_calls and turn.role != "assistant":
+            raise refusals.of_field(f"messages[{at}].tool_calls", "set", "only an assistant calls tools")

@@ -11,7 +11,7 @@ from typing import Any
 
 from serving import errors
 from serving.engine.protocol import ModelInfo, Sampling
-from serving.text.chat import TextRefused
+from serving.text.chat import Message, TextRefused
 
 SHOWN = 120
 """Characters of a value; a body may have megabytes."""
@@ -29,6 +29,8 @@ MUST_BE = {
     "finite": "a finite number",
     "bool": "true or false",
     "string": "a string",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_long": "text of at most {max_length} characters",
     "list": "a list",
     "dict": "an object",
     "model": "an object",
@@ -66,10 +68,12 @@ def of_body(found: Sequence[Any], body: object) -> errors.BadRequest:
     return of_field(path, here[0]["input"], f"it must be {wanted}")
 
 
-def of_text(error: TextRefused, turns: Sequence[Mapping[str, str]]) -> errors.BadRequest:
+def of_text(error: TextRefused, turns: Sequence[Message]) -> errors.BadRequest:
     """A conversation that the model's chat template does not take."""
     if error.at is None:
         return errors.BadRequest(str(error), param="messages")
+    if turns[error.at].get("tool_calls") and not turns[error.at]["content"]:
+        return of_field(f"messages[{error.at}].tool_calls", "set", f"{error}; leave them out")
     return of_field(f"messages[{error.at}].role", turns[error.at]["role"], f"{error}; write its words as the user's")
 
 
@@ -86,10 +90,15 @@ def check_sampling(sampling: Sampling, info: ModelInfo, *, within: str = "") -> 
     always = ("do_sample", "temperature", "top_k", "top_p", "seed")
     for field in dataclasses.fields(sampling):
         value = getattr(sampling, field.name)
-        if value and value != neutral.get(field.name) and field.name not in (*always, *info.features):
-            unsupported = f"this engine ({info.kind}) does not support it; leave it out"
-            raise of_field(f"{within}{field.name}", value, unsupported)
+        if value and value != neutral.get(field.name) and field.name not in always:
+            check_feature(field.name, value, info, path=f"{within}{field.name}")
     return sampling
+
+
+def check_feature(feature: str, value: object, info: ModelInfo, *, path: str = "") -> None:
+    """Refuse what is asked for (all but None) if this engine does not honour it."""
+    if value is not None and feature not in info.features:
+        raise of_field(path or feature, value, f"this engine ({info.kind}) does not support it; leave it out")
 
 
 def shown(value: object) -> str:

@@ -10,7 +10,7 @@ import jinja2
 import transformers
 
 from serving import errors
-from serving.text.chat import Message, TextRefused
+from serving.text.chat import Message, TextRefused, Tools
 
 
 class CheckpointTokenizer:
@@ -39,21 +39,26 @@ class CheckpointTokenizer:
         written = begin is not None and tokens[:2] == [begin, begin] and text.startswith(self._own.bos_token)
         return tokens[1:] if written else tokens
 
-    def render(self, messages: Sequence[Message], template: str) -> str:
+    def render(self, messages: Sequence[Message], template: str, tools: Tools = ()) -> str:
         """See `Tokenizer.render`."""
         try:
             rendered: str = self._own.apply_chat_template(
-                list(messages), chat_template=template, add_generation_prompt=True, tokenize=False
+                list(messages),
+                tools=list(tools) or None,
+                chat_template=template,
+                add_generation_prompt=True,
+                tokenize=False,
             )
         except (jinja2.TemplateError, ValueError, TypeError) as error:
             raise TextRefused(f"the chat template does not take these messages: {error}") from error
         return rendered
 
-    def encode_chat(self, messages: Sequence[Message], template: str) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], template: str, tools: Tools = ()) -> list[int]:
         """See `Tokenizer.encode_chat`."""
         try:
             tokens: list[int] = self._own.apply_chat_template(
                 list(messages),
+                tools=list(tools) or None,
                 chat_template=template,
                 add_generation_prompt=True,
                 return_dict=False,

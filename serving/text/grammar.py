@@ -77,5 +77,5 @@ class Walk:
         self._matcher.consume_token(token)
 
     def fork(self) -> "Walk":
-        """The same way for another answer to the same prompt."""
+        """The same for another answer to the same prompt."""
         return Walk(self._matcher.deep_copy())

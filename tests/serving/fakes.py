@@ -16,7 +16,7 @@ from serving import errors
 from serving.adapters import Pulled
 from serving.app import create_app
 from serving.config import ServingConfig
-from serving.engine.protocol import AdapterRefused, Delta, EngineDown, Health, ModelInfo, Sampling, Stats
+from serving.engine.protocol import AdapterRefused, Delta, EngineDown, Health, Logprob, ModelInfo, Sampling, Stats
 from serving.service import Loaded, Service
 from serving.settings import Limits
 from serving.text.chat import Chat, TextRefused
@@ -51,26 +51,31 @@ class ByteTokenizer:
     def encode(self, text):
         return self.backend.encode(text).ids
 
-    def render(self, messages, template):
+    def render(self, messages, template, tools=()):
         def raise_exception(message):
             raise jinja2.TemplateError(message)
 
         try:
-            return jinja2.Template(template).render(messages=messages, raise_exception=raise_exception)
+            return jinja2.Template(template).render(messages=messages, tools=tools, raise_exception=raise_exception)
         except jinja2.TemplateError as error:
             raise TextRefused(str(error)) from error
 
-    def encode_chat(self, messages, template):
-        return self.encode(self.render(messages, template))
+    def encode_chat(self, messages, template, tools=()):
+        return self.encode(self.render(messages, template, tools))
 
     def text(self, tokens):
         return self.backend.decode(list(tokens), skip_special_tokens=False)
 
 
+FEATURES = frozenset(
+    {"repetition_penalty", "typical_p", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "grammar"}
+)
+
+
 class FakeEngine:
     """Answers every request with `answer`; keeps what it was asked."""
 
-    def __init__(self, tokenizer, *, context=1000, features=frozenset({"repetition_penalty", "typical_p"})):
+    def __init__(self, tokenizer, *, context=1000, features=FEATURES):
         self.info = ModelInfo("fake", 1, context, 260, frozenset({END}), Sampling(), features, "none", "none")
         self.tokenizer = tokenizer
         self.answer = "fine, thank you"
@@ -98,25 +103,46 @@ class FakeEngine:
             raise EngineDown(self.broken)
         self.seen.append(request)
         tokens = self.tokenizer.encode(self.answer) + ([END] if self.ends else [])
-        done = 0
+        done, ended = 0, False
         self.inside += 1
         try:
             async with self._turn:
                 yield Delta(())
-                for token in tokens[: request.max_new_tokens]:
+                for token in self._chosen(tokens, request):
                     while done and not self._goes_on():  # noqa: ASYNC110 (opened by another thread)
                         await asyncio.sleep(0.01)
                     if self.broken or self.fails:
                         raise EngineDown(self.broken) if self.broken else self.fails
                     done += 1
-                    yield Delta(
-                        (token,), "stop" if token == END else "length" if done == request.max_new_tokens else None
-                    )
-                if not self.ends and done < request.max_new_tokens:
-                    yield Delta((), "length")
+                    last = "length" if done == request.max_new_tokens else None
+                    stops = token in request.stop_ids and done > request.min_new_tokens
+                    ended = stops or last is not None
+                    yield Delta((token,), "stop" if stops else last, self._likely(token, request))
+                    if ended:
+                        return
+                ended = True
+                yield Delta((), "length")
         finally:
             self.inside -= 1
-            self.cancelled += done < min(len(tokens), request.max_new_tokens)
+            self.cancelled += not ended
+
+    def _chosen(self, tokens, request):
+        """The answer's tokens; with a grammar, the first that it allows where it does not allow those."""
+        for number in range(request.max_new_tokens):
+            token = tokens[number] if number < len(tokens) else END
+            if request.grammar:
+                allowed = request.grammar.allowed()
+                token = token if allowed[token] else END if allowed[END] else int(allowed.nonzero()[0])
+                request.grammar.accept(token)
+            elif number >= len(tokens):
+                return
+            yield token
+
+    def _likely(self, token, request):
+        if request.logprobs is None:
+            return ()
+        top = tuple((each, -0.5 - number) for number, each in enumerate([token, 4, 5][: request.logprobs]))
+        return (Logprob(-0.5, top),)
 
     def _goes_on(self):
         return self.gate.is_set() or self.broken or self.fails

@@ -85,6 +85,29 @@ def test_a_deadline_in_a_stream_is_an_event(tmp_path):
             assert error_of(lines)["code"] == "timeout"
 
 
+def test_a_stream_that_waits_says_that_it_is_still_there(tmp_path):
+    with fakes.server(tmp_path, limits={"keep_alive_seconds": 0.1}) as client:
+        client.engine.gate.clear()
+        with streamed(client) as (_, running):
+            next(running)
+            with streamed(client) as (response, waiting):
+                assert response.status_code == 200
+                assert [next(waiting) for _ in range(3)] == [": keep-alive", "", ": keep-alive"]
+                client.engine.gate.set()
+                rest = [line for line in waiting if line.startswith("data: ")]
+            assert json.loads(rest[0].removeprefix("data: "))["choices"][0]["delta"]["role"] == "assistant"
+            assert rest[-1] == "data: [DONE]"
+
+
+def test_a_stream_that_waited_and_is_refused_gets_an_event(tmp_path):
+    with fakes.server(tmp_path, limits={"keep_alive_seconds": 0.1, "wait_seconds": 0.4}) as client:
+        client.engine.gate.clear()
+        with streamed(client) as (_, running):
+            next(running)
+            with streamed(client) as (_, waiting):
+                assert "did not get its turn" in error_of(waiting)["message"]
+
+
 def test_a_stream_that_outlives_the_shutdown_ends_with_an_event(tmp_path):
     with fakes.server(tmp_path) as client:
         client.engine.gate.clear()

@@ -97,8 +97,8 @@ CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{
 @pytest.mark.parametrize(
     ("path", "body", "param", "words"),
     [
-        (CHAT, {"n": 3}, "n", "n is 3: it is not supported yet; leave it out or send 1"),
-        (CHAT, {"n": True}, "n", "n is true: it is not supported yet; leave it out or send 1"),
+        (CHAT, {"n": 9}, "n", "n is 9: at most 8 answers are made of one prompt"),
+        (CHAT, {"n": True}, "n", "n is true: it must be a whole number"),
         (CHAT, parts(IMAGE), "messages[0].content[0].type", "is \"image_url\": it must be 'text'"),
         (CHAT, parts({"type": "text"}), "messages[0].content[0].text", "is missing: it is required"),
         (CHAT, parts("text"), "messages[0].content[0]", 'is "text": it must be an object'),
@@ -111,7 +111,7 @@ CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{
             CHAT,
             {"messages": [*HELLO, {"role": "assistant", "content": None, "tool_calls": [CALL]}]},
             "messages[1].tool_calls",
-            "it is not supported yet; leave it out or send []",
+            "this model's chat template leaves calls of tools out; leave them out",
         ),
         (CHAT, {"messages": [{**HELLO[0], "images": ["x"]}]}, "messages[0].images", "this API has no such field"),
         (
@@ -142,10 +142,10 @@ CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{
             "prompt has no tokens: write something",
         ),
         (COMPLETIONS, {}, "prompt", "prompt is missing: it is required"),
-        (COMPLETIONS, {"prompt": ["a", "b"]}, "prompt", 'prompt is ["a", "b"]: it lists 2 prompts; send one in each'),
+        (COMPLETIONS, {"prompt": []}, "prompt", "prompt is []: it lists no prompt"),
         (COMPLETIONS, {"prompt": [5, 260]}, "prompt[1]", "prompt[1] is 260: a token of this model is 0 to 259"),
         (COMPLETIONS, {"prompt": [5], "echo": True}, "echo", "echo is true: it needs a prompt of text"),
-        (COMPLETIONS, {"prompt": "x", "logprobs": 0}, "logprobs", "it is not supported yet; leave it out"),
+        (COMPLETIONS, {"prompt": "x", "logprobs": 21}, "logprobs", "logprobs is 21: it must be at most 20"),
         (COMPLETIONS, {"prompt": "x", "tools": []}, "tools", "this API has no such field"),
     ],
 )

@@ -1,0 +1,77 @@
+"""`/tokenize` and `/detokenize`, as vLLM has them: what a prompt is to the model, before it is sent."""
+
+from typing import Annotated, Any
+
+import fastapi
+import pydantic
+
+from serving import errors
+from serving.api import openai_fields as fields
+from serving.api import openai_tools, refusals
+from serving.api.openai_body import Token, Turn, check_turns
+from serving.service import Service
+from serving.text.chat import TextRefused
+
+
+class TokenizeBody(pydantic.BaseModel):
+    """`POST /tokenize`: a prompt, or messages as a chat completion takes them."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: Annotated[list[Turn], pydantic.Field(min_length=1, max_length=refusals.MAX_MESSAGES)] | None = None
+    tools: list[openai_tools.Tool] | None = None
+    return_token_strs: bool | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_both(self) -> "TokenizeBody":
+        neutral = {**fields.TOKENIZE_NEUTRAL, "add_special_tokens": (self.messages is None,)}
+        fields.refuse_unheard(self, fields.INERT, neutral)
+        if (self.prompt is None) == (self.messages is None):
+            raise errors.BadRequest("prompt or messages is required, and only one of them", param="prompt")
+        check_turns(self.messages or [])
+        return self
+
+
+class DetokenizeBody(pydantic.BaseModel):
+    """`POST /detokenize`."""
+
+    model: str | None = None
+    tokens: list[Token]
+
+
+def router(service: Service) -> fastapi.APIRouter:
+    """`/tokenize` and `/detokenize`."""
+    routes = fastapi.APIRouter()
+
+    @routes.post("/tokenize")
+    async def tokenize(body: TokenizeBody) -> dict[str, Any]:
+        loaded = service.require()
+        tokens = _tokens(service, body)
+        answer = {"count": len(tokens), "max_model_len": loaded.engine.info.context, "tokens": tokens}
+        if body.return_token_strs:
+            answer["token_strs"] = [loaded.chat.tokenizer.backend.id_to_token(token) for token in tokens]
+        return answer
+
+    @routes.post("/detokenize")
+    async def detokenize(body: DetokenizeBody) -> dict[str, str]:
+        backend, vocabulary = service.require().chat.tokenizer.backend, service.require().engine.info.vocabulary
+        service.mix(body.model)
+        for at, token in enumerate(body.tokens):
+            if token >= vocabulary:
+                raise refusals.of_field(f"tokens[{at}]", token, f"a token of this model is 0 to {vocabulary - 1}")
+        return {"prompt": backend.decode(body.tokens, skip_special_tokens=False)}
+
+    return routes
+
+
+def _tokens(service: Service, body: TokenizeBody) -> list[int]:
+    chat, template = service.require().chat, service.mix(body.model).template
+    turns = [turn.message(at) for at, turn in enumerate(body.messages or [])]
+    try:
+        if body.prompt is not None:
+            return chat.raw(body.prompt)
+        return chat.conversation(turns, template, openai_tools.offered(body.tools or [], None))
+    except TextRefused as error:
+        raise refusals.of_text(error, turns) from error
