@@ -28,6 +28,8 @@ class Source(NamedTuple):
 
     field: str
     url: str
+    size: int = 0
+    """In bytes, where somebody told."""
 
     @property
     def label(self) -> str:
