@@ -125,13 +125,13 @@ class TuningConfig(Strict):
     metrics_port: Annotated[int, pydantic.Field(ge=0, lt=2**16)] = 0
     """Where Prometheus and whoever knows KAITO's metrics may ask; 0 answers nobody."""
     checkpoint_seconds: Annotated[float, pydantic.Field(ge=0)] = 0
-    """Time between checkpoints in the output's volume; 0 takes none."""
-
-    @pydantic.model_validator(mode="after")
-    def _keeps_checkpoints_on_a_volume(self) -> Self:
-        if self.checkpoint_seconds and not self.output.volume:
-            raise ValueError("checkpoint_seconds: checkpoints go to the output's volume, and there is none")
-        return self
+    """Time between checkpoints, on the output's volume or the pod's disk; 0 takes none."""
+    checkpoint_push_seconds: Annotated[float, pydantic.Field(ge=0)] = 900
+    """Those on the pod's disk are copied into the output's registry no more often than this."""
+    push_seconds: Annotated[float, pydantic.Field(ge=0)] = 7200
+    """How long a finished adapter may wait for what it is to go to."""
+    usd_per_hour: Annotated[float, pydantic.Field(ge=0)] | None = None
+    """What the nodes cost meanwhile, where that is known."""
 
 
 class Progress(Strict):
@@ -183,6 +183,8 @@ class Result(Strict):
     adapter: str = ""
     """What was made, by digest: `repository@sha256:...`, `VOLUME@sha256:...`; empty when a check found none yet."""
     loss: float | None = None
+    left: str = ""
+    """What of the run's checkpoints nobody here may delete."""
     model: Found | None = None
     """What a check knows of the model, where it was asked for."""
 

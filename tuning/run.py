@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuning.config import Progress, Result, TuningConfig
+from tuning.config import MESSAGE_LENGTH, Progress, Result, TuningConfig
 from tuning.data import fetch, inputs, masks, rows
 from tuning.errors import DataInvalid
 from tuning.eviction import Eviction
-from tuning.output import cards, checkpoints, destination
+from tuning.output import cards, checkpoints, destination, patience
 from tuning.places import Places
 from tuning.report import Report, log
 from tuning.training import adapter, hub, model, train
@@ -66,10 +66,12 @@ class Run:
         adapted = self._load(folder)
 
         with self.eviction.deferred():  # training stops at a step's end, and a push that runs is soon done
-            trained = self._train(adapted, tokenizer, data)
+            identity = self._identity(adapted, data.training)
+            kept = destination.kept(self.config, self.places, identity, self.eviction)
+            trained = self._train(adapted, tokenizer, data, kept)
             files = self._save(adapted, tokenizer)
-            put = self._put(files, cards.summary(self.config, trained, data.facts), trained.loss)
-        return Result(adapter=put, loss=round(trained.loss, 5))
+            put = self._put(files, cards.summary(self.config, trained, data.facts), trained.loss, kept)
+        return Result(adapter=put.name, loss=round(trained.loss, 5), left=put.left)
 
     def _tokenizer(self, folder: Path) -> Any:
         tokenizer = model.tokenizer(folder, self.config.training.model.chat_template)
@@ -119,7 +121,9 @@ class Run:
         log.info("loaded %s on %s in %s, %.1f s", self.config.model.id, device, base.dtype, seconds)
         return adapted
 
-    def _train(self, adapted: Any, tokenizer: Any, data: Data) -> train.Trained:
+    def _train(
+        self, adapted: Any, tokenizer: Any, data: Data, kept: checkpoints.Checkpoints | None
+    ) -> train.Trained:
         began = time.monotonic()
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
         trained = train.train(
@@ -131,7 +135,7 @@ class Run:
             report=self.report,
             eviction=self.eviction,
             scratch=self.places.scratch,
-            checkpoints=destination.kept(self.config, self.places, self._identity(adapted, data.training)),
+            checkpoints=kept,
         )
         seconds, steps = time.monotonic() - began, len(trained.losses) - trained.resumed_from
         log.info("%d steps in %.1f s, loss %.4g -> %.4g", steps, seconds, trained.losses[0], trained.loss)
@@ -157,10 +161,20 @@ class Run:
         files["chat_template.jinja"].write_text(tokenizer.chat_template)
         return files
 
-    def _put(self, files: dict[str, Path], card: dict[str, Any], loss: float) -> str:
-        self.report.say(Progress(phase="push", percent=95, loss=round(loss, 5)))
-        put = destination.put(self.config, self.places, files, card, self.eviction)
-        self.report.say(Progress(phase="push", percent=100, loss=round(loss, 5)), last=True)
+    def _put(
+        self, files: dict[str, Path], card: dict[str, Any], loss: float, saved: checkpoints.Checkpoints | None
+    ) -> destination.Put:
+        pushing = Progress(phase="push", percent=95, loss=round(loss, 5))
+        self.report.say(pushing)
+        waits = patience.Patience(
+            self.eviction,
+            seconds=self.config.push_seconds,
+            usd_per_hour=self.config.usd_per_hour,
+            tell=lambda text: self.report.say(pushing.model_copy(update={"message": text[:MESSAGE_LENGTH]})),
+        )
+        put = destination.put(self.config, self.places, files, card, waits=waits, saved=saved)
+        done = f"{put.left} cannot be deleted" if put.left else "the adapter is in its place"
+        self.report.say(Progress(phase="push", percent=100, loss=round(loss, 5), message=done), last=True)
         return put
 
 

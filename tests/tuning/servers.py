@@ -169,7 +169,7 @@ class Hub(Server):
 class Registry:
     """Debian's registry on loopback, without a password unless asked, with TLS if given a certificate and key."""
 
-    def __init__(self, folder, *, password=False, tls=None, port=None):
+    def __init__(self, folder, *, password=False, tls=None, port=None, deletes=False):
         self.folder = Path(folder)
         self.port = port or free_port()
         self.host = f"127.0.0.1:{self.port}"
@@ -177,7 +177,10 @@ class Registry:
         config = {
             "version": 0.1,
             "log": {"level": "error", "accesslog": {"disabled": True}},
-            "storage": {"filesystem": {"rootdirectory": str(self.folder / "store")}},
+            "storage": {
+                "filesystem": {"rootdirectory": str(self.folder / "store")},
+                "delete": {"enabled": deletes},
+            },
             "http": {"addr": self.host, "secret": "test"},
         }
         if password:

@@ -19,6 +19,7 @@ from tuning.errors import (
 from tuning.eviction import Eviction
 from tuning.output import image
 from tuning.output import push as pushing
+from tuning.output.patience import Patience
 
 NEEDED = ("adapter_config.json", "adapter_model.safetensors")
 ASK_SECONDS = 30.0
@@ -55,7 +56,8 @@ def push(folder: Path, target: str, auth: Path, eviction: Eviction) -> str:
     marks = {INTENT: intent, "sh.kaito.model.name": base, "sh.kaito.hera.base-model": base}
     with tempfile.TemporaryDirectory(prefix="tuning-push-") as scratch:
         packed = image.write(Path(scratch, "image"), files, marks)
-        return pushing.push(packed, target, intent, auth, scratch=Path(scratch), eviction=eviction, budget=PUSH_SECONDS)
+        waits = Patience(eviction, seconds=PUSH_SECONDS)
+        return pushing.push(packed, target, intent, auth, scratch=Path(scratch), waits=waits)
 
 
 def _see_adapter(folder: Path, what: str) -> dict[str, object]:

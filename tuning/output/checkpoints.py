@@ -1,9 +1,10 @@
-"""Checkpoints in the output's volume: what training needs to go on, in folders that are there whole or not at all.
+"""Checkpoints on a disk: what training needs to go on, in folders that are there whole or not at all.
 
-They lie in `.checkpoints-INTENT` and are called `checkpoint-STEP`, as transformers calls them. Each is written beside
-and renamed, with a manifest that has every file's sha256 and the identity of the run: rows, settings, model, number
-format. The newest two are kept, and none once the adapter has its place. What is in them is the business of who fills
-them: nothing here knows torch.
+They lie in `.checkpoints-INTENT`, on the output's volume or, where there is none, on the pod's own disk, from where
+`copies` brings them into the registry. They are called `checkpoint-STEP`, as transformers calls them. Each is written
+beside and renamed, with a manifest that has every file's sha256 and the identity of the run: rows, settings, model. The
+newest two are kept, and none once the adapter has its place. What is in them is the business of who fills them: nothing
+here knows torch.
 """
 
 import contextlib
@@ -20,9 +21,11 @@ from typing import Any, NamedTuple
 import pydantic
 
 from tuning.output import entries, volume
+from tuning.output.copies import Copies
 from tuning.report import log
 
 MANIFEST = "manifest.json"
+_PREFIX = "checkpoint-"
 _NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)", re.ASCII)
 _INCOMING = ".incoming-"
 _KEPT = 2
@@ -50,33 +53,68 @@ class Checkpoints:
     """Those of one run, whatever the attempt."""
 
     def __init__(
-        self, folder: Path, identity: str, *, seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        folder: Path,
+        identity: str,
+        *,
+        seconds: float,
+        copies: Copies | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = folder
         self._identity = identity
         self._seconds = seconds
+        self._copies = copies
         self._clock = clock
-        self._last = clock()
-        self._cost = 0.0
+        self._last = self._stepped = clock()
+        self._cost = self._step = 0.0
         self._good: list[str] = []
+        self._field, self._remedy = (volume.FIELD, "make the claim larger or free some of it")
+        if copies:
+            self._field, self._remedy = ("the pod's disk", "take nodes with a larger one")
 
     def newest(self) -> Checkpoint | None:
-        """The newest that is whole and of this run; says of each newer one why it is passed over."""
+        """The newest that is whole and of this run; says of each newer one why it is passed over.
+
+        Where the disk has none, that of the registry is brought, if it is of this run.
+        """
+        found = self._newest()
+        if found is None and self._copies and self._bring(self._copies):
+            found = self._newest()
+            self._copies.step = found.step if found else 0
+        return found
+
+    def _newest(self) -> Checkpoint | None:
         for step, path in reversed(_all(self._folder)):
             why_not = self._why_not(step, path)
             if not why_not:
                 self._good.append(path.name)
                 return Checkpoint(step, path)
-            log.warning("%s: %s is passed over: %s", volume.FIELD, path.relative_to(self._folder.parent), why_not)
+            log.warning("%s: %s is passed over: %s", self._field, path.relative_to(self._folder.parent), why_not)
         return None
 
     def due(self) -> bool:
-        """Whether it is time for the next one."""
+        """Whether it is time for the next one; asked after each step."""
+        now = self._clock()
+        self._step, self._stepped = now - self._stepped, now
         return self._clock() - self._last >= max(self._seconds, _SHARE * self._cost)
 
     def fits(self, seconds: float) -> bool:
         """Whether one can be written in so many seconds, by what the last took; the first is tried in any case."""
         return 2 * self._cost < seconds
+
+    def next_stop(self) -> float:
+        """Seconds until the step that runs is done and a checkpoint of it written, as far as is known."""
+        left = self._stepped + self._step - self._clock()
+        return left + 2 * self._cost if left > 0 else 0.0
+
+    def finish(self, seconds: float) -> int:
+        """The pod goes in so many seconds: the step that the next attempt goes on from; 0 where it starts over."""
+        if self._copies is None:
+            return self._step_of(-1)
+        if self._good:
+            self._copies.finish(self._folder / self._good[-1], self._step_of(-1), self._identity, seconds)
+        return self._copies.step
 
     def write(self, step: int, fill: Callable[[Path], None]) -> bool:
         """Take one after this step; False, with a warning, when that fails: it is not worth ending the training for."""
@@ -86,23 +124,46 @@ class Checkpoints:
         except Exception as error:  # noqa: BLE001 -- torch and safetensors have errors of their own for a full disk
             text = str(error).partition("\n")[0][:300]
             log.warning(
-                "%s: no checkpoint after step %d (%s: %s); training goes on, and the next is tried later; if the"
-                " volume is full, make the claim larger or free some of it",
-                *(volume.FIELD, step, type(error).__name__, text),
+                "%s: no checkpoint after step %d (%s: %s); training goes on, and the next is tried later; if it is"
+                " full, %s",
+                *(self._field, step, type(error).__name__, text, self._remedy),
             )
             return False
         finally:
-            self._last = self._clock()
+            self._last = self._stepped = self._clock()
             self._cost = self._last - began
+        if self._copies and self._copies.due():
+            self._copies.start(self._folder / self._good[-1], step, self._identity)
         return True
 
     def remove(self, checkpoint: Checkpoint) -> None:
         """Take one away that turned out to be of no use."""
         entries.remove(checkpoint.path)
 
+    def drop(self) -> str:
+        """Take all away, also the registry's: the adapter is in its place. What cannot be is told."""
+        drop(self._folder)
+        return self._copies.drop() if self._copies else ""
+
+    def _step_of(self, index: int) -> int:
+        return int(self._good[index].removeprefix(_PREFIX)) if self._good else 0
+
+    def _bring(self, copies: Copies) -> bool:
+        """Have the registry's checkpoint here, for `_newest` to look at like any other."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        brought = copies.fetch(self._folder, self._identity)
+        manifest = brought and entries.read(brought / MANIFEST, Manifest)
+        if not brought or not manifest:
+            return False
+        target = self._folder / f"{_PREFIX}{manifest.step}"
+        entries.remove(target)
+        brought.rename(target)
+        log.info("%s has the checkpoint after step %d: it is gone on from", copies.reference, manifest.step)
+        return True
+
     def _write(self, step: int, fill: Callable[[Path], None]) -> None:
         self._folder.mkdir(exist_ok=True)
-        incoming, name = _incoming(), f"checkpoint-{step}"
+        incoming, name = _incoming(), f"{_PREFIX}{step}"
         with entries.held(self._folder) as within:
             os.mkdir(incoming, dir_fd=within)
             try:
@@ -114,7 +175,7 @@ class Checkpoints:
             finally:
                 entries.remove(incoming, within=within)
             self._good = [*self._good, name][-_KEPT:]
-            _remove_all(within, but=self._good)
+            _remove_all(within, but=[*self._good, *(self._copies.in_use if self._copies else ())])
 
     def _seal(self, step: int, incoming: Path) -> None:
         """Write down what is in it, for those who ask later whether it is whole."""
@@ -133,7 +194,7 @@ class Checkpoints:
             if not manifest or manifest.step != step:
                 return f"it is not whole (it has no {MANIFEST} of ours)"
             if manifest.run != self._identity:
-                return "it is of other rows, settings, another model or number format"
+                return "it is of other rows, settings or another model"
             if others := {MANIFEST, *manifest.files} ^ {each.name for each in path.iterdir()}:
                 return f"it is not whole ({', '.join(sorted(others))}: not there, or not ours)"
             changed = [name for name, said in manifest.files.items() if entries.sha256(path / name) != said]
@@ -167,6 +228,11 @@ def drop(folder: Path) -> None:
     with contextlib.suppress(OSError), entries.held(folder) as within:
         _remove_all(within)
         folder.rmdir()
+
+
+def some(folder: Path) -> bool:
+    """Whether there are any."""
+    return bool(_all(folder))
 
 
 def make_room(folder: Path) -> bool:

@@ -1,20 +1,26 @@
 """Where the adapter goes: into a registry or a volume; either way found again by its intent, and never made twice."""
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuning.config import TuningConfig
-from tuning.errors import NodeTrouble, TuningError
+from tuning.errors import NodeTrouble, TuningError, explain
 from tuning.eviction import Eviction
-from tuning.output import cards, checkpoints, image, push, registry, volume
+from tuning.output import cards, checkpoints, copies, image, push, registry, volume
+from tuning.output.patience import Patience
 from tuning.places import Places
 from tuning.report import log
 
-VOLUME_SECONDS = 1800.0
-"""How long a volume that takes nothing is asked again: it may be made larger meanwhile."""
+
+class Put(NamedTuple):
+    """An adapter in its place."""
+
+    name: str
+    """By digest."""
+    left: str = ""
+    """What of the run's checkpoints nobody here may delete."""
 
 
 def find(config: TuningConfig, places: Places) -> str:
@@ -22,50 +28,82 @@ def find(config: TuningConfig, places: Places) -> str:
     if config.output.image:
         asked = registry.Registry(config.output.image, places.push_auth)
         found = asked.ask(config.intent)
+        if found and config.intent and config.checkpoint_seconds:
+            _copies(config, places, Eviction()).drop()
         return found and f"{asked.reference.name}@{found}"
     if not places.results.is_dir():
         raise NodeTrouble(f"{volume.FIELD}: {config.output.volume} is not mounted at {places.results}")
     folder = checkpoints.place(places.results, config.intent)
     found = volume.find(places.results, config.intent)
     if not found:
-        if config.checkpoint_seconds:
-            checkpoints.probe(folder)
-        volume.probe(places.results, config.intent)
+        _probe(config, places, folder)
         return ""
     checkpoints.drop(folder)  # its run may have been killed before it did
     return f"{config.output.volume}@{found}"
 
 
-def kept(config: TuningConfig, places: Places, identity: str) -> checkpoints.Checkpoints | None:
+def _probe(config: TuningConfig, places: Places, folder: Path) -> None:
+    try:
+        if config.checkpoint_seconds:
+            checkpoints.probe(folder)
+        volume.probe(places.results, config.intent)
+    except TuningError as error:
+        if not (volume.is_full(error) and checkpoints.some(folder)):
+            raise
+        log.warning("%s; checkpoints of this run will give way to the adapter", error)
+
+
+def kept(config: TuningConfig, places: Places, identity: str, eviction: Eviction) -> checkpoints.Checkpoints | None:
     """Where training is kept from being lost while it runs; None where the user wants none."""
     if not config.checkpoint_seconds:
         return None
-    folder = checkpoints.place(places.results, config.intent)
+    folder = _folder(config, places)
     if others := sorted(path.name for path in folder.parent.glob(".checkpoints-*") if path != folder):
         log.info("%s: %s are of other runs; delete them once these need them no more", volume.FIELD, ", ".join(others))
-    return checkpoints.Checkpoints(folder, identity, seconds=config.checkpoint_seconds)
+    copied = _copies(config, places, eviction) if config.output.image else None
+    made = checkpoints.Checkpoints(folder, identity, seconds=config.checkpoint_seconds, copies=copied)
+    eviction.keeper = made
+    return made
 
 
 def put(
-    config: TuningConfig, places: Places, files: Mapping[str, Path], card: Mapping[str, Any], eviction: Eviction
-) -> str:
-    """Bring the adapter's files and its card where they are to go; returns its name by digest."""
+    config: TuningConfig,
+    places: Places,
+    files: Mapping[str, Path],
+    card: Mapping[str, Any],
+    *,
+    waits: Patience,
+    saved: checkpoints.Checkpoints | None = None,
+) -> Put:
+    """Bring the adapter's files and its card where they are to go; what was `saved` on the way goes then."""
     if config.output.volume:
-        return f"{config.output.volume}@{_keep(config, places, files, card, eviction)}"
+        return Put(f"{config.output.volume}@{_keep(config, places, files, card, waits)}")
+    packed = _packed(config, places, files, card, waits)
+    made = push.push(packed, config.output.image, config.intent, places.push_auth, scratch=places.scratch, waits=waits)
+    return Put(made, saved.drop() if saved else "")
+
+
+def _packed(
+    config: TuningConfig, places: Places, files: Mapping[str, Path], card: Mapping[str, Any], waits: Patience
+) -> image.Image:
+    """The image on the pod's disk; what is full there now may not be later."""
     written = places.scratch / "adapter" / volume.CARD
-    written.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
-    packed = image.write(places.scratch / "image", {**files, volume.CARD: written}, cards.annotations(config, card))
-    return push.push(
-        packed, config.output.image, config.intent, places.push_auth, scratch=places.scratch, eviction=eviction
-    )
+    while True:
+        try:
+            written.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+            return image.write(
+                places.scratch / "image", {**files, volume.CARD: written}, cards.annotations(config, card)
+            )
+        except OSError as error:
+            if error.errno not in volume.FULL or not checkpoints.make_room(_folder(config, places)):
+                waits.bear(explain(error))
 
 
 def _keep(
-    config: TuningConfig, places: Places, files: Mapping[str, Path], card: Mapping[str, Any], eviction: Eviction
+    config: TuningConfig, places: Places, files: Mapping[str, Path], card: Mapping[str, Any], waits: Patience
 ) -> str:
-    """The training is paid for: what the volume refuses now it may take later."""
-    end, pause = time.monotonic() + VOLUME_SECONDS, 5.0
-    folder = checkpoints.place(places.results, config.intent)
+    folder = _folder(config, places)
+    waits.eviction.keeper = None
     while True:
         try:
             made = volume.find(places.results, config.intent)  # an earlier try may have come far enough
@@ -75,12 +113,17 @@ def _keep(
                 if checkpoints.make_room(folder):
                     log.warning("%s; a checkpoint gives way to the adapter", error)
                     continue
-                eviction.resumes_from = 0
-            if time.monotonic() + pause > end:
-                raise
-            log.warning("%s; trying again in %.0f s", error, pause)
+                waits.eviction.resumes_from = 0
+            waits.bear(error)
         else:
             checkpoints.drop(folder)
             return made
-        eviction.sleep(pause)
-        pause = min(2 * pause, 30)
+
+
+def _folder(config: TuningConfig, places: Places) -> Path:
+    return checkpoints.place(places.results if config.output.volume else places.scratch, config.intent)
+
+
+def _copies(config: TuningConfig, places: Places, eviction: Eviction) -> copies.Copies:
+    seconds = max(config.checkpoint_seconds, config.checkpoint_push_seconds)
+    return copies.Copies(config.output.image, places.push_auth, config.intent, eviction=eviction, seconds=seconds)

@@ -3,13 +3,13 @@
 import json
 import logging
 
-import pydantic
 import pytest
 
 from tests.tuning.conftest import tuning_config
 from tuning.eviction import Eviction
 from tuning.output import checkpoints, destination, volume
 from tuning.output.checkpoints import Checkpoint, Checkpoints
+from tuning.output.patience import Patience
 from tuning.places import Places
 
 
@@ -118,7 +118,7 @@ def test_those_of_other_rows_or_settings_do_not_count(folder, kept, caplog):
     kept("others").write(50, fill("others"))
     mine = kept()
     assert mine.newest() is None
-    assert "it is of other rows, settings, another model or number format" in caplog.text
+    assert "it is of other rows, settings or another model" in caplog.text
     assert mine.write(10, fill("mine"))
     assert names(folder) == ["checkpoint-10"]
 
@@ -218,18 +218,17 @@ def test_they_give_way_to_the_adapter_one_by_one(folder, kept):
 def test_a_full_volume_takes_the_adapter_in_place_of_checkpoints(small, tmp_path):
     config = tuning_config("", [], input={"volume": "in"}, output={"volume": "out"}, checkpoint_seconds=300)
     places = Places(scratch=tmp_path, results=small)
-    keeping = destination.kept(config, places, "mine")
+    eviction = Eviction()
+    keeping = destination.kept(config, places, "mine", eviction)
     for step in (10, 20):
         assert keeping.write(step, fill("x" * (200 << 10)))
-    eviction = Eviction()
-    eviction.resumes_from = 20
     saved = tmp_path / "saved"
     saved.mkdir()
     for name, text in zip(volume.NAMES, ("{}", "w" * (500 << 10), "{{ x }}"), strict=True):
         (saved / name).write_text(text)
     files = {name: saved / name for name in volume.NAMES}
-    made = destination.put(config, places, files, {"loss": 0.5}, eviction)
-    assert made == f"out@{volume.digest(small)}"
+    made = destination.put(config, places, files, {"loss": 0.5}, waits=Patience(eviction, seconds=0))
+    assert made.name == f"out@{volume.digest(small)}"
     assert sorted(path.name for path in small.iterdir()) == sorted([*volume.NAMES, volume.CARD])
 
 
@@ -246,18 +245,16 @@ def test_other_runs_are_named_and_left_alone(tmp_path, kept, caplog):
     Checkpoints(other, "theirs", seconds=300).write(10, fill("10"))
     config = tuning_config("", [], input={"volume": "in"}, output={"volume": "out"}, checkpoint_seconds=300)
     with caplog.at_level(logging.INFO):
-        writing = destination.kept(config, Places(scratch=tmp_path, results=tmp_path), "mine")
+        writing = destination.kept(config, Places(scratch=tmp_path, results=tmp_path), "mine", Eviction())
     assert ".checkpoints-another-intent are of other runs" in caplog.text
     writing.write(20, fill("20"))
     checkpoints.drop(checkpoints.place(tmp_path, "an-intent"))
     assert names(other) == ["checkpoint-10"]
 
 
-def test_none_are_taken_where_none_are_wanted_and_none_asked_for_that_would_be_lost(tmp_path):
+def test_none_are_taken_where_none_are_wanted(tmp_path):
     quiet = tuning_config("", [], input={"volume": "in"}, output={"volume": "out"})
-    assert destination.kept(quiet, Places(scratch=tmp_path, results=tmp_path), "mine") is None
-    with pytest.raises(pydantic.ValidationError, match="checkpoints go to the output's volume, and there is none"):
-        tuning_config("reg.io/a:1", ["https://a.b/c"], checkpoint_seconds=300)
+    assert destination.kept(quiet, Places(scratch=tmp_path, results=tmp_path), "mine", Eviction()) is None
 
 
 def test_the_manifest_says_what_is_in_it(folder, kept):

@@ -13,6 +13,7 @@ from tuning.errors import VolumeRefused
 from tuning.eviction import Eviction
 from tuning.output import checkpoints, destination, entries, volume
 from tuning.output.checkpoints import Checkpoint, Checkpoints
+from tuning.output.patience import Patience
 from tuning.places import Places
 
 CARD = {"loss": 0.25, "files": sorted(volume.NAMES)}
@@ -198,7 +199,7 @@ def test_what_has_the_names_of_what_comes_and_goes_is_in_nobodys_way(claim, made
         if not (claim / "others").exists():
             plant(claim / name)
     assert destination.find(config, places) == ""
-    name = destination.put(config, places, made("new"), {"loss": 0.5}, Eviction())
+    name = destination.put(config, places, made("new"), {"loss": 0.5}, waits=Patience(Eviction(), seconds=0)).name
     assert destination.find(config, places) == name
     assert (claim / volume.NAMES[1]).read_text() == "new"
     assert (claim / "replaced-by-one" / volume.NAMES[1]).read_text() == "earlier"
@@ -226,7 +227,7 @@ def test_what_has_the_name_of_the_adapters_files_is_moved_away(claim, made, conf
     (claim / name).unlink()
     plant(claim / name)
     assert destination.find(config, places) == ""
-    put = destination.put(config, places, made("new"), {"loss": 0.5}, Eviction())
+    put = destination.put(config, places, made("new"), {"loss": 0.5}, waits=Patience(Eviction(), seconds=0)).name
     assert destination.find(config, places) == put
     assert os.path.lexists(claim / "replaced-by-one" / name)
     assert others_are_there(claim)
@@ -288,7 +289,7 @@ def test_a_try_that_failed_on_its_way_is_finished_by_the_next(claim, made, confi
     with as_nobody(), pytest.raises(VolumeRefused, match="Permission denied"):
         volume.keep(files, CARD, claim, "one")
     (claim / volume.NAMES[1]).rmdir()
-    put = destination.put(config, places, made("newer"), {"loss": 0.5}, Eviction())
+    put = destination.put(config, places, made("newer"), {"loss": 0.5}, waits=Patience(Eviction(), seconds=0)).name
     assert put == f"out@{volume.find(claim, 'one')}"
     assert (claim / volume.NAMES[1]).read_text() == "new"
     assert names(claim / "replaced-by-one") == sorted([volume.NAMES[0], volume.NAMES[2], volume.CARD])

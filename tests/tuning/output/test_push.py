@@ -18,6 +18,7 @@ from tuning.config import INTENT
 from tuning.errors import Evicted, PushForbidden, PushUnauthorized, RegistryUnavailable
 from tuning.eviction import Eviction
 from tuning.output import image, push
+from tuning.output.patience import Patience
 
 FILES = {"chat_template.jinja": b"x", "adapter_model.safetensors": os.urandom(300_000), "adapter_config.json": b"{}"}
 ANNOTATIONS = {"sh.kaito.model.name": "phi-3", INTENT: "an-intent"}
@@ -51,9 +52,7 @@ def go(tmp_path, packed):
             "an-intent",
             secret,
             scratch=tmp_path / "scratch",
-            eviction=eviction or Eviction(),
-            budget=budget,
-            pause=0.1,
+            waits=Patience(eviction or Eviction(), seconds=budget, pause=0.1),
         )
 
     return push_to
@@ -88,6 +87,18 @@ def test_the_layout_is_an_image_of_one_layer_with_data(packed, tmp_path):
         assert list(members) == ["data", *(f"data/{name}" for name in sorted(FILES))]
         assert {(member.uid, member.mtime, member.uname) for member in members.values()} == {(0, 0, "")}
         assert tar.extractfile("data/adapter_model.safetensors").read() == FILES["adapter_model.safetensors"]
+
+
+def test_what_tells_of_the_adapter_is_a_layer_of_its_own(tmp_path):
+    weights, card = tmp_path / "weights", tmp_path / "card"
+    weights.write_bytes(b"w" * 1000)
+    layers = []
+    for told in ("an hour", "two hours"):
+        card.write_text(told)
+        packed = image.write(tmp_path / "layout", {"w": weights}, ANNOTATIONS, card={"README.md": card})
+        layers.append([layer["digest"] for layer in json.loads(blob(packed, packed.digest))["layers"]])
+    assert layers[0][0] == layers[1][0]
+    assert layers[0][1] != layers[1][1]
 
 
 def test_the_image_is_in_the_registry_and_skopeo_gets_it_back(registry, packed, go, tmp_path):
@@ -221,7 +232,7 @@ def test_an_eviction_ends_the_waiting(go):
         os.kill(os.getpid(), signal.SIGTERM)
         busy.reply(request, 503)
 
-    eviction, busy = Eviction(), servers.Files()
+    eviction, busy = Eviction(grace=11), servers.Files()
     busy.answer = evict
     before = signal.getsignal(signal.SIGTERM)
     eviction.listen()
