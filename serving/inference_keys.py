@@ -136,14 +136,14 @@ _LOADING = (
 
 _API = (
     *_keys(
-        "requests with tools are refused: this server calls none",
+        "calls of tools are read in the way that the chat template teaches",
         "enable-auto-tool-choice tool-call-parser tool-parser-plugin tool-server exclude-tools-when-tool-choice-none",
         (False,),
     ),
     *_keys("what a model thinks is part of its answer", "reasoning-parser reasoning-parser-plugin enable-reasoning"),
-    *_keys("requests that want their answers in a given form are refused", "guided-decoding-backend"),
-    *_keys("requests that want their answers in a given form are refused", "structured-outputs-config"),
-    *_keys("requests for log probabilities are refused", "max-logprobs logprobs-mode return-tokens-as-token-ids"),
+    *_keys("llguidance gives answers their form", "guided-decoding-backend"),
+    *_keys("llguidance gives answers their form", "structured-outputs-config"),
+    *_keys("a request may ask for the 20 likeliest tokens", "max-logprobs logprobs-mode return-tokens-as-token-ids"),
     *_keys("a request without a seed is drawn anew each time", "seed"),
     *_keys("messages are text", "chat-template-content-format", ("auto", "string")),
     *_keys("the answer's role is assistant", "response-role", ("assistant",)),
