@@ -1,14 +1,16 @@
 """`validate`: what can be known without a GPU and without torch: may the adapter go there, is it there, is there data.
 
-Runs in the operator's image. Everything is asked at once, and the whole is bounded: a user waits for the answer.
+Runs in the operator's image. Everything is asked at once, and the whole is bounded: a user waits for the answer. What
+the registry says is heard first, so that a wrong push secret is told whatever else takes its time.
 """
 
 from artifacts import looks
 from artifacts.weights import check as weights
+from tuning import rehearsal
 from tuning.config import Result, TuningConfig
 from tuning.data import inputs
-from tuning.errors import DataUnreachable, ModelFiles, RegistryUnavailable
-from tuning.output import destination
+from tuning.errors import DataUnreachable, ModelFiles, NodeTrouble, RegistryUnavailable, TuningError
+from tuning.output import destination, volume
 from tuning.places import Places
 from tuning.report import log
 from tuning.training import hub
@@ -16,19 +18,32 @@ from tuning.training import hub
 
 def check(config: TuningConfig, places: Places, *, seconds: float = looks.SECONDS) -> Result:
     """The adapter by digest if it was made already, else an empty one if nothing speaks against making it."""
+    for warning in config.training.warnings:
+        log.warning("training_config.yaml: %s", warning)
     asked = looks.Looks(seconds)
     data = inputs.looks(config, places, seconds=seconds)
     there = asked.begin(_find, config, places)
     model = asked.begin(hub.look, config, places) if config.model.ask else None
+    tokenizer = asked.begin(rehearsal.files, config, places)
     begun = {name: asked.begin(look) for name, look in data.items()}
-    made = asked.found(there, RegistryUnavailable(f"tuning.output.image: {config.output.image} {asked.late}"))
+    made = asked.found(there, _late(config, asked.late))
     found = asked.found(model, ModelFiles(weights.silent(config.model, asked.late))) if model else None
     if made:
         return Result(adapter=made, model=found)  # the data is not needed any more
+    seen = []
     for name, look in begun.items():
         unread = DataUnreachable(f"{name}: {asked.late}; use a faster server")
-        log.info("%s: %s", name, asked.found(look, unread))
+        seen.append(asked.found(look, unread))
+        log.info("%s: %s", name, seen[-1].words)
+    rehearsal.rehearse(config, seen, tokenizer, asked)
     return Result(model=found)
+
+
+def _late(config: TuningConfig, late: str) -> TuningError:
+    """What nobody's answer means, by whom was asked."""
+    if config.output.volume:
+        return NodeTrouble(f"{volume.FIELD}: {config.output.volume} {late}; see whether its storage is well")
+    return RegistryUnavailable(f"tuning.output.image: {config.output.image} {late}")
 
 
 def _find(config: TuningConfig, places: Places) -> str:

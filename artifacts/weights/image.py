@@ -37,10 +37,10 @@ def inspect(source: registry.Registry) -> Manifest:
 
 def weights_bytes(image: Manifest) -> int:
     """Of its safetensors files, where the manifest names them; else of all its layers."""
-    return sum(layer.size for layer in image.layers if _name(layer).endswith(".safetensors")) or image.bytes
+    return sum(layer.size for layer in image.layers if name(layer).endswith(".safetensors")) or image.bytes
 
 
-def _name(layer: Layer) -> str:
+def name(layer: Layer) -> str:
     """Of the one file that it has or is, where the manifest says so."""
     return PurePosixPath(str(layer.annotations.get(FILE, layer.title))).name
 
@@ -48,7 +48,7 @@ def _name(layer: Layer) -> str:
 def model_config(source: registry.Registry, image: Manifest, scratch: Path) -> dict[str, Any] | None:
     """The config.json of an image that says in which layer it is."""
     for layer in image.layers:
-        if _name(layer) == "config.json" and layer.size <= _CONFIG_BYTES:
+        if name(layer) == "config.json" and layer.size <= _CONFIG_BYTES:
             blob = scratch / "config"
             source.blob(layer.digest, layer.size, blob)
             layers.Files(scratch / "config-files", str(source.reference), limit=2 * _CONFIG_BYTES).add(blob, layer)
@@ -90,7 +90,7 @@ def look(
             log.info("%s; it is looked into on the node", error)
             return False
         return True
-    names = {_name(layer) for layer in image.layers}
+    names = {name(layer) for layer in image.layers}
     if "" in names:
         return False
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):

@@ -18,7 +18,8 @@ from tuning.report import log
 MAX_FILES = 10_000
 SHOWN = 20
 
-OURS = frozenset({"adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "training_summary.json"})
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "chat_template.jinja")
+OURS = frozenset({*_ADAPTER, "metrics.jsonl", "training_summary.json"})
 """An adapter's files: a claim may be a run's input and its output."""
 REPLACED = "replaced-by-"
 """Folders with earlier adapters begin so, see `tuning.output.volume`."""
@@ -46,7 +47,11 @@ class Candidate(NamedTuple):
 
 def look(folder: Folder, only: str | None = None) -> str:
     """What data there is, in words; raises what the user must mend."""
-    found = _data(folder, only)
+    return words(data(folder, only))
+
+
+def words(found: list[Candidate]) -> str:
+    """The files, in a few words."""
     kinds = {each.kind for each in found}
     return f"{len(found)} files of {', '.join(sorted(kinds))}, {sum(each.size for each in found):,} bytes"
 
@@ -55,7 +60,7 @@ def files(
     folder: Folder, only: str | None = None, *, on_share: Callable[[float], None] = lambda _share: None
 ) -> list[File]:
     """All data files, in the order of their names; `only` picks one. `on_share` hears how much of them was read."""
-    found = _data(folder, only)
+    found = data(folder, only)
     whole, done, read = sum(each.size for each in found) or 1, 0, []
     for each in found:
         try:
@@ -65,7 +70,7 @@ def files(
         except DataInvalid as error:
             raise DataInvalid(f"{folder.field}: {each.name}: {error}") from error
         except OSError as error:
-            raise _unreadable(folder, error) from error
+            raise unreadable(folder, error) from error
         read.append(File(folder.field, each.name, each.path, each.size, digest))
         log.info("%s: %s, %d bytes, sha256 %s", folder.field, each.name, each.size, digest)
         done += each.size
@@ -73,7 +78,8 @@ def files(
     return read
 
 
-def _data(folder: Folder, only: str | None) -> list[Candidate]:
+def data(folder: Folder, only: str | None) -> list[Candidate]:
+    """The files that are data; raises what the user must mend."""
     found: list[Candidate] = []
     others: list[str] = []
     try:
@@ -85,7 +91,7 @@ def _data(folder: Folder, only: str | None) -> list[Candidate]:
             else:
                 others.append(f"{name} ({judged})")
     except OSError as error:
-        raise _unreadable(folder, error) from error
+        raise unreadable(folder, error) from error
     if others:
         log.warning("%s: no data and left out: %s", folder.field, _listed(others))
     if not found:
@@ -149,7 +155,8 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def _unreadable(folder: Folder, error: OSError) -> TuningError:
+def unreadable(folder: Folder, error: OSError) -> TuningError:
+    """What a disk's error means."""
     if error.errno in (errno.EACCES, errno.EPERM):
         return VolumeRefused(
             f"{folder.field}: user {os.getuid()} may not read {error.filename}; "

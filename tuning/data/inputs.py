@@ -8,12 +8,13 @@ from pathlib import Path
 
 from artifacts import addresses, unpack
 from tuning.config import TuningConfig
-from tuning.data import fetch, folder, pull
+from tuning.data import fetch, folder, heads, pull
+from tuning.data.heads import Seen
 from tuning.data.remote import Remote, Source
 from tuning.errors import DataTooLarge
 from tuning.places import Places
 
-Look = Callable[[], str]
+Look = Callable[[], Seen]
 
 
 def files(config: TuningConfig, places: Places, on_share: Callable[[float], None]) -> list[fetch.File]:
@@ -36,14 +37,14 @@ def looks(
     most: int = unpack.LOOK_STORED,
     room: int = unpack.LOOK_UNPACKED,
 ) -> dict[str, Look]:
-    """What is to be looked at before a GPU is bought, by the name for it; each raises what the user must mend."""
+    """What is to be looked at before a GPU is bought, by its name, first rows too; each raises what is to be mended."""
     only, asked = config.training.dataset.dataset_path, config.input
     if asked.urls:
         return {source.label: _peek(config, source) for source in fetch.sources(asked.urls, only)}
     if asked.volume:
         mounted = _mounted(config, places)
-        return {mounted.field: lambda: _look(mounted, only)}
-    into = functools.partial(_look_into, asked.image, places, only, seconds=seconds, most=most, room=room)
+        return {mounted.field: lambda: _look(mounted, config)}
+    into = functools.partial(_look_into, config, places, seconds=seconds, most=most, room=room)
     return {f"{pull.FIELD} ({asked.image})": into}
 
 
@@ -56,26 +57,28 @@ def _remote(config: TuningConfig) -> Remote:
 
 
 def _peek(config: TuningConfig, source: Source) -> Look:
-    def peek() -> str:
+    def peek() -> Seen:
         with _remote(config) as opened:  # it is not for several threads
-            return fetch.peek(source, opened)
+            return heads.of_source(source, opened, config.training.dataset)
 
     return peek
 
 
-def _look(mounted: folder.Folder, only: str | None) -> str:
-    return folder.look(mounted, only) if mounted.path.is_dir() else "is not mounted here: it is looked into on the node"
+def _look(mounted: folder.Folder, config: TuningConfig) -> Seen:
+    if not mounted.path.is_dir():
+        return Seen("is not mounted here: it is looked into on the node")
+    return heads.of_folder(mounted, config.training.dataset.dataset_path, config.training.dataset)
 
 
-def _look_into(asked: str, places: Places, only: str | None, *, seconds: float, most: int, room: int) -> str:
+def _look_into(config: TuningConfig, places: Places, *, seconds: float, most: int, room: int) -> Seen:
     end = time.monotonic() + seconds
-    image = pull.inspect(asked, places.pull_auth, seconds=seconds)
+    image = pull.inspect(config.input.image, places.pull_auth, seconds=seconds)
     if sum(layer.size for layer in image.layers) > most:
-        return "is there, and so large that it is looked into on the node"
+        return Seen("is there, and so large that it is looked into on the node")
     with tempfile.TemporaryDirectory() as scratch:
         left = end - time.monotonic()
         try:
             found = pull.pull(image, Path(scratch), places.pull_auth, seconds=left, limit=room)
         except DataTooLarge as error:
-            return f"is there, and is looked into on the node: {error}, which is all that there is room for here"
-        return folder.look(found, only)
+            return Seen(f"is there, and is looked into on the node: {error}, which is all that there is room for here")
+        return _look(found, config)

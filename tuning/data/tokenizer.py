@@ -13,6 +13,8 @@ from tuning.data.template import Template
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 """All that is read here."""
+Files = Mapping[str, bytes]
+"""Those of FILES that a model has, by name."""
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _EXTRA = ("extra_special_tokens", "additional_special_tokens")
 
@@ -44,18 +46,23 @@ class Unreadable(ValueError):
     """The model's files hold no tokenizer that can be read without transformers."""
 
 
+def read(folder: Path) -> Files:
+    """Those of FILES that there are in a folder."""
+    return {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
+
+
 class Light:
-    """A `Tokenizer` out of a folder with a model's FILES."""
+    """A `Tokenizer` out of a model's FILES."""
 
     is_fast = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, files: Files) -> None:
         """Raises Unreadable."""
         import tokenizers  # noqa: PLC0415 -- the operator reads configs without it
 
-        settings = _settings(folder)
+        settings = _settings(files)
         try:
-            self.backend_tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self.backend_tokenizer = tokenizers.Tokenizer.from_buffer(files.get("tokenizer.json", b""))
         except Exception as error:  # the library raises nothing narrower
             raise Unreadable(f"tokenizer.json cannot be read: {error}") from error
         self.special_tokens_map = {name: text for name in _NAMED if (text := _text(settings.get(name)))}
@@ -64,7 +71,7 @@ class Light:
             self._add_extra(settings.get(key))
         self.eos_token = self.special_tokens_map.get("eos_token")
         self._add_missing()
-        self.chat_template = _template(folder, settings)
+        self.chat_template = _template(files, settings)
         self._compiled: dict[str, Template] = {}
 
     def _add_extra(self, given: Any) -> None:
@@ -90,7 +97,8 @@ class Light:
     def all_special_ids(self) -> list[int]:
         """Of what the settings call special."""
         texts = dict.fromkeys([*self.special_tokens_map.values(), *self._extra])
-        return [self.backend_tokenizer.token_to_id(text) for text in texts]
+        ids = (self.backend_tokenizer.token_to_id(text) for text in texts)
+        return [token for token in ids if token is not None]
 
     @property
     def added_tokens_decoder(self) -> Mapping[int, Any]:
@@ -104,7 +112,7 @@ class Light:
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """As the vocabulary writes them."""
-        return [self.backend_tokenizer.id_to_token(token) for token in ids]
+        return [str(self.backend_tokenizer.id_to_token(token)) for token in ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text, special tokens in it."""
@@ -134,6 +142,10 @@ class Light:
                 marks[index] = 1
         return {"input_ids": found.ids, "assistant_masks": marks}
 
+    def see_template(self) -> None:
+        """Raise ValueError unless the chat template can be compiled."""
+        self._template(None)
+
     def _template(self, tools: Any) -> Template:
         text = self.chat_template
         if isinstance(text, dict):
@@ -145,26 +157,23 @@ class Light:
         return self._compiled[text]
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def _settings(files: Files) -> dict[str, Any]:
     """tokenizer_config.json, filled up with what only special_tokens_map.json says."""
     found: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         try:
-            read = json.loads((folder / name).read_bytes())
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, RecursionError) as error:
+            said = json.loads(files.get(name, b"{}"))
+        except (ValueError, RecursionError) as error:
             raise Unreadable(f"{name} cannot be read: {error}") from error
-        if not isinstance(read, dict):
+        if not isinstance(said, dict):
             raise Unreadable(f"{name} is no JSON object")
-        found |= {key: value for key, value in read.items() if value is not None}
+        found |= {key: value for key, value in said.items() if value is not None}
     return found
 
 
-def _template(folder: Path, settings: Mapping[str, Any]) -> Any:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
+def _template(files: Files, settings: Mapping[str, Any]) -> Any:
+    if own := files.get("chat_template.jinja"):
+        return own.decode(errors="replace")
     given = settings.get("chat_template")
     return {each["name"]: each["template"] for each in given} if isinstance(given, list) else given
 

@@ -55,7 +55,7 @@ def check_task(
         args=(*args, CONFIG),
         mounts=mounts,
         env=env,
-        limits={"memory": "512Mi"},
+        limits={"memory": "1Gi"},  # a large tokenizer takes 0.4 of it, pages of a parquet file some of the rest
         requests={"cpu": "50m", "memory": "64Mi"},
         annotations=annotations,
     )

@@ -85,7 +85,7 @@ def test_a_check_of_a_large_image_sees_only_that_it_is_there(there, config, regi
     image = there("large", images.kaito_image({"notes.txt": b"hello"}))
     places = Places(pull_auth=tmp_path / "none")
     looks = inputs.looks(config_of(config, image, registry), places, seconds=30, most=10)
-    assert [look() for look in looks.values()] == ["is there, and so large that it is looked into on the node"]
+    assert [look().words for look in looks.values()] == ["is there, and so large that it is looked into on the node"]
     assert list(looks) == [f"tuning.input.image ({image})"]
 
 
@@ -93,10 +93,12 @@ def test_a_check_does_not_unpack_more_than_its_pod_has_room_for(there, config, r
     image = there("bomb", images.kaito_image({"train.jsonl": ROWS * (1 << 17)}))
     places, asked = Places(pull_auth=tmp_path / "none"), config_of(config, image, registry)
     (look,) = inputs.looks(asked, places, seconds=30, room=1 << 20).values()
-    assert look().startswith("is there, and is looked into on the node: tuning.input.image: the image when unpacked is")
-    assert "larger than 1,048,576 bytes" in look()
+    assert look().words.startswith(
+        "is there, and is looked into on the node: tuning.input.image: the image when unpacked is"
+    )
+    assert "larger than 1,048,576 bytes" in look().words
     (look,) = inputs.looks(asked, places, seconds=30).values()
-    assert not look().startswith("is there")
+    assert not look().words.startswith("is there")
 
 
 def test_a_private_image_needs_a_pull_secret(there, check, registry, tmp_path):

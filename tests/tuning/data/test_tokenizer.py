@@ -15,7 +15,7 @@ from tests.tuning.data import test_masks
 from tests.tuning.data.templates import CALLED, CONVERSATIONS, MARK, TOOL, tokenizer
 from tuning.data import masks
 from tuning.data.template import Template
-from tuning.data.tokenizer import Light, Unreadable
+from tuning.data.tokenizer import Light, Unreadable, read
 
 TRL = Path(importlib.util.find_spec("trl").submodule_search_locations[0], "chat_templates")
 FAMILIES = sorted(path.stem for path in TRL.glob("*.jinja"))
@@ -39,7 +39,9 @@ def both(saved, folder, **options):
     """An encoder by transformers and one without, of the tokenizer that was saved."""
     saved.save_pretrained(folder)
     options = {"max_length": 1 << 20, "loss": "answers", **options}
-    return masks.Encoder(AutoTokenizer.from_pretrained(folder), **options), masks.Encoder(Light(folder), **options)
+    return masks.Encoder(AutoTokenizer.from_pretrained(folder), **options), masks.Encoder(
+        Light(read(folder)), **options
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -80,7 +82,7 @@ def test_both_read_the_settings_alike(changes, tmp_path):
     words.tokenizer().save_pretrained(tmp_path)
     edited(tmp_path, **changes)
     (tmp_path / "chat_template.jinja").write_text(words.TEMPLATE + "{{ image_token }}")
-    theirs, ours = AutoTokenizer.from_pretrained(tmp_path), Light(tmp_path)
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path), Light(read(tmp_path))
     assert ours.special_tokens_map == {
         key: text for key, text in theirs.special_tokens_map.items() if "extra" not in key
     }
@@ -97,7 +99,7 @@ def test_a_list_of_templates_has_one_for_tools(tmp_path):
     (tmp_path / "chat_template.jinja").unlink()
     named = [{"name": "default", "template": words.TEMPLATE}, {"name": "tool_use", "template": "T" + words.TEMPLATE}]
     edited(tmp_path, chat_template=named)
-    theirs, ours = AutoTokenizer.from_pretrained(tmp_path), Light(tmp_path)
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path), Light(read(tmp_path))
     said = words.conversation("q", "a")
     for tools in (None, [TOOL]):
         texts = [each.apply_chat_template(said, tools=tools, tokenize=False) for each in (theirs, ours)]
@@ -119,7 +121,7 @@ def test_what_cannot_be_read_is_named(name, content, tmp_path):
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(Unreadable, match=name):
-        Light(tmp_path)
+        Light(read(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ for name in {heavy}:
     sys.modules[name] = None
 from pathlib import Path
 from tuning.data import masks, tokenizer
-encoder = masks.Encoder(tokenizer.Light(Path({str(tmp_path)!r})), max_length=99, loss="answers")
+encoder = masks.Encoder(tokenizer.Light(tokenizer.read(Path({str(tmp_path)!r}))), max_length=99, loss="answers")
 print(encoder.show(encoder.encode([dict(role="user", content="q"), dict(role="assistant", content="a")])))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
