@@ -29,6 +29,8 @@ class Batch:
     rank: int = 8
     recompute: bool = True
     """Activations are computed again for the backward pass."""
+    whole_head: bool = False
+    """The loss wants all logits at once."""
     stored: str | None = None
     """In how many bits qlora keeps the base model, as a key of memory.BYTES; None for its own default."""
     bfloat16: str = ""
@@ -71,11 +73,17 @@ class Demand:
     bfloat16: str = ""
     """What asks for bfloat16, for people; empty where nothing does."""
     less: tuple[Less, ...] = ()
+    several: float = 0.0
+    """GiB that each of several GPUs of a node holds beside that, where all of them are worked with."""
 
     @property
     def gib(self) -> float:
-        """With the margin."""
+        """With the margin, of a GPU that works alone."""
         return self.need.gib * MARGIN
+
+    def gib_of(self, gpus: int) -> float:
+        """With the margin, of one of so many."""
+        return (self.need.gib + (self.several if gpus > 1 else 0.0)) * MARGIN
 
 
 def demands(
@@ -95,9 +103,18 @@ def demands(
 def tune(model: presets.Preset, method: str, batch: Batch) -> Demand:
     """The demand of a tuning run."""
 
-    def need(method: str, batch: Batch) -> memory.Need:
-        stored, tokens = batch.stored if method == "qlora" else None, batch.tokens
-        return memory.tuning(model, method, tokens=tokens, rank=batch.rank, recompute=batch.recompute, stored=stored)
+    def need(method: str, batch: Batch, gpus: int = 1) -> memory.Need:
+        return memory.tuning(
+            model,
+            method,
+            tokens=batch.tokens,
+            rank=batch.rank,
+            recompute=batch.recompute,
+            head="whole" if batch.whole_head else None,
+            stored=batch.stored if method == "qlora" else None,
+            width=batch.tokens,
+            gpus=gpus,
+        )
 
     least = dataclasses.replace(batch, rows=1, length=min(batch.length, 128))
     less = [Less("lower per_device_train_batch_size or max_length", need(method, least).gib)]
@@ -106,7 +123,8 @@ def tune(model: presets.Preset, method: str, batch: Batch) -> Demand:
     rows = f"{batch.rows} row{'s' if batch.rows > 1 else ''} of {batch.length:,} tokens"
     kept = "" if batch.recompute else ", activations kept"
     basis = f"{method}, rank {batch.rank}, {rows}{kept}"
-    return Demand("tune", basis, need(method, batch), bfloat16=batch.bfloat16, less=tuple(less))
+    several = need(method, batch, 2).gib - need(method, batch).gib
+    return Demand("tune", basis, need(method, batch), bfloat16=batch.bfloat16, less=tuple(less), several=several)
 
 
 def serve(model: presets.Preset, server: Server = Server()) -> Demand:

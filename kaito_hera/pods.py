@@ -202,6 +202,11 @@ def scratch(path: str) -> Mount:
     return _scratch("scratch", path)
 
 
+def shared_memory() -> Mount:
+    """For processes of one pod that exchange what their GPUs have computed; what is usual is too little."""
+    return Mount(path="/dev/shm", name="shm", source={"emptyDir": {"medium": "Memory"}}, read_only=False)  # noqa: S108
+
+
 def _scratch(name: str, path: str) -> Mount:
     return Mount(path=path, name=name, source={"emptyDir": {}}, read_only=False)
 

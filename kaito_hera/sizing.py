@@ -38,6 +38,8 @@ class Candidate:
     """Of what the work gets: one GPU, or the slice of one that `resource.partition` asks for."""
     usable_gib: float
     """What of it a process gets."""
+    gpus: int = 1
+    """That tuning works with, each with the whole model: a node's, or as many as `resource.partition` asks for."""
 
     @property
     def name(self) -> str:
@@ -45,8 +47,8 @@ class Candidate:
         return "/".join(part for part in (self.size.name, self.capacity) if part)
 
     def holds(self, demand: Demand) -> bool:
-        """Whether one GPU of it is enough."""
-        return demand.gib <= self.usable_gib
+        """Whether one GPU of it is enough, also as one of several."""
+        return demand.gib_of(self.gpus) <= self.usable_gib
 
 
 def candidates(workspace: Workspace, usual: str = "") -> tuple[Candidate, ...]:
@@ -62,7 +64,7 @@ def candidates(workspace: Workspace, usual: str = "") -> tuple[Candidate, ...]:
             continue
         whole, usable = _device(workspace, size)
         for capacity in workspace.resource.capacity or (usual,):
-            one = Candidate(field, size, capacity, whole, usable)
+            one = Candidate(field, size, capacity, whole, usable, _gpus(workspace, size))
             found.setdefault(one.name, one)
     return tuple(found.values())
 
@@ -119,11 +121,12 @@ def memory_findings(
             if candidate.gpu_gib and not candidate.holds(demand):
                 fits = able(needs, region=region, cloud=candidate.size.cloud, has=settings.kernels)
                 advice = _roomier(workspace, candidate, demand, fits, region)
+                gib = demand.gib_of(candidate.gpus)
                 found[candidate.field, demand.verb] = Finding(
                     errors.InsufficientGPUMemoryError,
                     candidate.field,
                     f"{candidate.size.name} has {candidate.gpu_gib:.0f} GiB per GPU, {candidate.usable_gib:.1f} of them"
-                    f" usable; to {demand.verb} {workspace.preset_name} ({demand.basis}) needs {demand.gib:.1f} GiB",
+                    f" usable; to {demand.verb} {workspace.preset_name} ({demand.basis}) needs {gib:.1f} GiB",
                     advice,
                     not bypassed(workspace),
                 )
@@ -183,7 +186,12 @@ def able(
     lowest = BFLOAT16_CAPABILITY if bfloat16 else NO_CUDA
     most = max((demand.need.gib for demand in needs), default=0.0)
     fits = memory.cheapest(most, region=region, has=has, cloud=cloud)
-    return [size for size in fits if size.compute >= lowest]
+    return [
+        size
+        for size in fits
+        if size.compute >= lowest
+        if all(demand.gib_of(size.gpus) <= size.gib_per_gpu * size.usable for demand in needs)
+    ]
 
 
 def smaller(model: presets.Preset) -> str:
@@ -225,6 +233,13 @@ def _device(workspace: Workspace, size: presets.Size) -> tuple[float, float]:
     return size.gib_per_gpu, size.gib_per_gpu * size.usable
 
 
+def _gpus(workspace: Workspace, size: presets.Size) -> int:
+    partition = workspace.resource.partition
+    if partition is None:
+        return size.gpus
+    return 1 if partition.profile else partition.count or 1
+
+
 def _about(
     settings: Settings, size: presets.Size, *, field: str, instead: str, on: datetime.date, ours: bool
 ) -> list[Finding]:
@@ -252,7 +267,9 @@ def _roomier(
         model = models.find(workspace)
         other = smaller(model) if model else ""
         such = f", such as {other}" if other else ""
-        advice.append(f"no size here holds it on one GPU, and one is all that is used: take a smaller model{such}")
+        advice.append(
+            f"no size here holds it on one GPU, and it is not divided among several: take a smaller model{such}"
+        )
     return "; or ".join(advice)
 
 

@@ -1,13 +1,16 @@
 """How much GPU memory a model needs to be served and to be tuned, part by part, and which sizes have it.
 
-Pure arithmetic in GiB that errs on the safe side. Server and trainer use one GPU of one node; `nodes_for` alone is
-about a runtime that spreads a model over several, as KAITO's vLLM does.
+Pure arithmetic in GiB that errs on the safe side. A server uses one GPU of one node; a trainer uses all of them, each
+with the whole model, so that one has to hold it as well. `nodes_for` alone is about a runtime that spreads a model over
+several, as KAITO's vLLM does.
 """
 
 import dataclasses
 import datetime
+import functools
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from presets import catalogue
@@ -19,6 +22,8 @@ MARGIN = 1.1
 """What an estimate may be short of the truth: 11 % against published figures (tests/presets)."""
 BYTES: Mapping[str, float] = {"16 bits": 2.0, "8 bits": 1.0, "4 bits": 0.5625, "4 bits twice": 0.516}
 """Of one parameter as bitsandbytes stores it, measured; twice: the scales of 4-bit blocks are quantised too."""
+_COMMUNICATOR = 0.5
+"""GiB that GPUs of one node take to talk to each other: buffers of NCCL's, an assumption."""
 _LOADING = 1.02
 """Weights in memory over weights in files, as KAITO's estimator has it."""
 
@@ -74,18 +79,23 @@ def tuning(
     tokens: int,
     rank: int,
     recompute: bool = True,
-    head: Literal["whole", "chunked"] = "whole",
+    head: Literal["whole", "chunked"] | None = None,
     stored: str | None = None,
+    width: int = 0,
+    gpus: int = 1,
 ) -> Need:
-    """What one GPU holds to tune `model` with micro-batches of `tokens` tokens in all.
+    """What one GPU holds to tune `model` with micro-batches of `tokens` tokens in all, if it is one of `gpus`.
 
     Linear layers as `stored` (a key of BYTES; by default what the method is known for), the rest in 16 bits; 16 bytes
     for each parameter of the adapter, which is on all linear layers: weight, gradient and two moments in 32 bits.
     Activations are fitted to what a Llama-type layer with LoRA saves for the backward pass.
     `recompute`: they are computed again then, so that one layer's are held at a time. `head`: the loss is taken over
-    the logits of the whole micro-batch, in both precisions and as a gradient, as the trainer does; or chunk by chunk.
+    the logits of the whole micro-batch, in both precisions and as a gradient; or chunk by chunk, as the trainer does by
+    itself where it knows the head. `width`: of the longest line of packed rows, for the mask that keeps them apart.
+    Several GPUs add up their gradients, of which each holds a copy.
     A model whose shape is not known is taken as the one that needs most.
     """
+    head = head or ("chunked" if model.architecture in plain_heads() and model.shape else "whole")
     s = model.shape if model.shape and model.shape.complete else guess(model.weights_gib)
     assert s.intermediate is not None
     linear = linear_parameters(s)
@@ -95,9 +105,18 @@ def tuning(
         "adapter": 16.0 * _adapter(s, rank),
         "dequantised layer": 2.0 * s.hidden * s.intermediate if each < 2 else 0.0,
         **_activations(s, tokens, recompute=recompute, chunked=head == "chunked"),
+        "mask": 3.0 * tokens * width,
+        "exchange": 4.0 * _adapter(s, rank) if gpus > 1 else 0.0,
     }
     parts["fragments"] = 0.06 * sum(parts.values())
-    return Need({name: part / _GIB for name, part in parts.items()} | {"CUDA": 0.75})
+    needed = {name: part / _GIB for name, part in parts.items() if part or name == "dequantised layer"}
+    return Need(needed | {"CUDA": 0.75 + (_COMMUNICATOR if gpus > 1 else 0.0)})
+
+
+@functools.cache
+def plain_heads() -> frozenset[str]:
+    """Architectures whose loss the trainer makes chunk by chunk."""
+    return frozenset(catalogue.load(Path(__file__).parent / "architectures.yaml")["plain_heads"])
 
 
 def _activations(s: Shape, tokens: int, *, recompute: bool, chunked: bool) -> dict[str, float]:

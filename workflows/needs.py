@@ -30,6 +30,7 @@ def batch(training: TrainingConfig, where: str = "tuning.config") -> loads.Batch
         length=arguments.max_length,
         rank=max([lora.r, *lora.rank_pattern.values()]),
         recompute=arguments.activation_checkpointing is not False,
+        whole_head=arguments.label_smoothing_factor > 0,
         bfloat16=f"{where} asks for it ({key}: bfloat16)" if bfloat16 else "",
         stored="8 bits" if quantised.load_in_8bit else None if quantised.bnb_4bit_use_double_quant else "4 bits",
     )

@@ -102,8 +102,13 @@ class Placement:
 
     @property
     def limits(self) -> dict[str, str]:
-        """The GPU limits of a container."""
+        """The GPU limits of a container that works with a share."""
         return {self.device: str(self.share)}
+
+    @property
+    def all_limits(self) -> dict[str, str]:
+        """Those of one that works with all there are; slices of GPUs cannot work together."""
+        return {self.device: str(self.whole or self.share)} if self.device == GPU else self.limits
 
     def pod_fields(self) -> dict[str, Any]:
         """`nodeSelector`, `affinity` and `tolerations` of a pod spec."""

@@ -1,5 +1,6 @@
 """Sizes and memory, judged without a cluster: every finding at once, with field, value and remedy."""
 
+import dataclasses
 import datetime
 
 import pytest
@@ -126,13 +127,13 @@ def test_every_retired_size_names_what_to_take_instead():
 def test_too_little_memory_is_said_of_each_size_and_each_use_with_one_that_holds_all():
     made = workspace("tuning", instanceTypes=["Standard_NC4as_T4_v3", "Standard_NC24ads_A100_v4"])
     made["tuning"]["preset"]["name"] = "phi-4"
-    demands = needed(made, "phi-4")
+    demands = needed(made, "phi-4", loads.Batch(rows=4))
     found = sizing.memory_findings(making.parsed(made), AKS, demands)
     assert [(f.field, f.reason, f.fatal) for f in found] == [
         ("resource.instanceTypes[0]", "InsufficientGPUMemory", True),
         ("resource.instanceTypes[0]", "InsufficientGPUMemory", True),
     ]
-    assert "to tune phi-4 (qlora, rank 8, 2 rows of 2,048 tokens) needs" in found[0].problem
+    assert "to tune phi-4 (qlora, rank 8, 4 rows of 2,048 tokens) needs" in found[0].problem
     assert "to serve phi-4 (cache for 2,048 tokens) needs" in found[1].problem
     assert found[0].remedy.endswith("; or lower per_device_train_batch_size or max_length")
     taken = presets.size(found[1].remedy.split()[1])
@@ -205,6 +206,23 @@ def test_what_a_config_could_ask_for_less_of_is_advised_only_if_it_helps():
     )
 
 
+def test_several_gpus_of_a_node_each_hold_the_whole_model_and_what_they_tell_each_other():
+    sizes = ["Standard_NC24ads_A100_v4", "Standard_NC48ads_A100_v4"]
+    made = workspace("tuning", instanceTypes=sizes)
+    one, two = sizing.candidates(making.parsed(made))
+    assert (one.gpus, two.gpus) == (1, 2)
+    demand = loads.tune(presets.preset("phi-4"), "lora", SMALL)
+    assert demand.gib_of(2) > demand.gib_of(1) + 0.5
+    tight = dataclasses.replace(demand, several=80.0)
+    assert [each.holds(tight) for each in (one, two)] == [True, False]
+    [finding] = sizing.memory_findings(making.parsed(made), AKS, (tight,))
+    assert finding.field == "resource.instanceTypes[1]"
+    assert {presets.size(word).gpus for word in finding.remedy.split() if word.startswith("Standard_")} == {1}
+    partition = {"mode": "accelerator", "count": 3}
+    [four] = sizing.candidates(making.parsed(workspace(instanceType="Standard_NC96ads_A100_v4", partition=partition)))
+    assert four.gpus == 3
+
+
 def test_a_context_that_is_too_long_may_be_lowered():
     made = workspace(instanceType="Standard_NC4as_T4_v3")
     needs = loads.demands(making.parsed(made), presets.preset("phi-3-mini-128k-instruct"), None, loads.Server(100_000))
@@ -252,7 +270,7 @@ def test_where_old_gpus_are_only_warned_of_a_server_may_run_on_the_cpu():
 def test_the_bypass_annotation_makes_memory_a_warning_by_its_presence(value):
     made = workspace("tuning", {"kaito.sh/bypass-resource-checks": value}, instanceType="Standard_NC4as_T4_v3")
     parsed = making.parsed(made)
-    found = sizing.memory_findings(parsed, AKS, needed(made, "phi-4"))
+    found = sizing.memory_findings(parsed, AKS, needed(made, "phi-4", loads.Batch(rows=4)))
     assert [finding.fatal for finding in found] == [False, False]
     assert sizing.bypassed(making.parsed(parsed.intent()))  # it reaches the step
     assert parsed.annotated

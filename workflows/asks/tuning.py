@@ -92,9 +92,10 @@ def _template(
             *_files(workspace),
             *_volumes(workspace.tuning.input.volume_source, workspace.tuning.output.volume_source),
             pods.scratch(str(tuning.SCRATCH)),
+            *exchange(placement),
         ),
         env=models.env(workspace, settings),
-        limits=placement.limits,
+        limits=placement.all_limits,
         spec={**placement.pod_fields(), "terminationGracePeriodSeconds": tuning.GRACE_SECONDS},
         container={"ports": [{"name": "metrics", "containerPort": tuning.METRICS_PORT}]},
         annotations={names.CONFIG: asked.model_dump_json(exclude_defaults=True)} | _SCRAPED,
@@ -115,6 +116,11 @@ def _files(workspace: Workspace) -> list[pods.Mount]:
 def _volumes(data: Volume | None, results: Volume | None) -> list[pods.Mount]:
     mounts = [volumes.mount("data", str(tuning.DATA), data)] if data else []
     return [*mounts, *([volumes.mount("results", str(tuning.RESULTS), results, writes=True)] if results else [])]
+
+
+def exchange(placement: nodes.Placement) -> list[pods.Mount]:
+    """What several GPUs of a pod need to work together."""
+    return [pods.shared_memory()] if any(int(number) > 1 for number in placement.all_limits.values()) else []
 
 
 def check_task(run: Run, attempt: int, asked: tuning.TuningConfig) -> jobs.Task:

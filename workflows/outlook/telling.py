@@ -102,7 +102,7 @@ def _texts(workspace: Workspace, settings: Settings) -> dict[str, str]:
     if tuning:
         limit = _span(tuning.active_deadline_seconds or settings.tuning_timeout_seconds)
         to = tuning.output.image or "a volume"
-        texts["train"] = f"Job {name} on one GPU, at most {limit}; the adapter goes to {to}"
+        texts["train"] = f"Job {name} on one node, at most {limit}; the adapter goes to {to}"
     return texts
 
 
@@ -146,7 +146,7 @@ def meaning(workspace: Workspace) -> str:
 
 
 def _fit(one: sizing.Candidate, demand: loads.Demand) -> Fit:
-    share = demand.gib / one.usable_gib if one.usable_gib else 0.0
+    share = demand.gib_of(one.gpus) / one.usable_gib if one.usable_gib else 0.0
     return Fit(use=demand.verb, share=round(share, 3), fits=one.holds(demand))
 
 
