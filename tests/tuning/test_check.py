@@ -202,7 +202,8 @@ def test_a_check_needs_nothing_heavy(files, registry, config, auth, tmp_path):
 
 @pytest.mark.parametrize("module", ["tuning.config", "tuning.training_config"])
 def test_what_the_operator_imports_is_light(module):
-    code = f"import sys, {module}; print(*(set({HEAVY} + ['requests', 'pyarrow', 'tokenizers', 'jinja2']) & set(sys.modules)))"
+    unwanted = [*HEAVY, "requests", "pyarrow", "tokenizers", "jinja2"]
+    code = f"import sys, {module}; print(*(set({unwanted}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
