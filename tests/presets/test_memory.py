@@ -126,7 +126,7 @@ def test_logits_are_held_whole_where_the_head_is_not_plain_or_not_known():
 
 @pytest.mark.torch
 def test_heads_that_the_trainer_takes_for_plain_are_those_that_are_estimated_so():
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES  # noqa: PLC0415
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
     assert {CLASSES[kind] for kind in head.PLAIN} == memory.plain_heads()
 
