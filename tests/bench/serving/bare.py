@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
-from serving import replica
+from serving import model as models
 from serving.app import create_app
 from serving.config import ServingConfig
 from serving.folders import Sources
@@ -24,20 +24,11 @@ def application(model, folder):
         {"workspace": "b/b", "name": "bench", "model": {"id": "b/b", "revision": "0"}}
     )
     (folder / "adapters.json").write_text("[]")
-    launch = replica.Launch(
-        config=config,
-        weights=model,
-        adapters_file=folder / "adapters.json",
-        scratch=folder,
-        registry_auth=folder / "none",
-        socket=folder / "none",
-        threads=1,
-    )
     service = Service(
         config,
-        load=lambda: replica._load(launch),
-        adapters_file=launch.adapters_file,
-        source=Sources(Images(folder / "adapters", authfile=launch.registry_auth)),
+        load=lambda: models.load(config, model, threads=1),
+        adapters_file=folder / "adapters.json",
+        source=Sources(Images(folder / "adapters", authfile=folder / "none")),
         on_fatal=sys.exit,
     )
     return create_app(service)

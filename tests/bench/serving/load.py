@@ -78,7 +78,7 @@ async def _stream(reader, writer, each):
         each.first = each.first or time.perf_counter() - began
         parts.append(part)
     assert status == 200, parts
-    assert b"[DONE]" in parts[-1] + parts[-2], parts[-2:]
+    assert b"[DONE]" in b"".join(parts[-2:]), parts
     each.seconds = time.perf_counter() - began
 
 
