@@ -51,10 +51,10 @@ class Found(NamedTuple):
     tools: Tools = ()
 
 
-def read(files: Iterable[File], columns: DatasetConfig, dropped: Dropped) -> list[Found]:
+def read(files: Iterable[File], columns: DatasetConfig, dropped: Dropped, **bounds: int) -> list[Found]:
     """All examples of all files, in order; what is none is added to `dropped`. DataInvalid when there is no example."""
     found: list[Found] = []
-    for file, read_rows in apart.read(list(files), columns):
+    for file, read_rows in apart.read(list(files), columns, **bounds):
         for number, row in enumerate(read_rows, start=1):
             where = f"{file.name} row {number}"
             try:

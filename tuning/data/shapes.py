@@ -30,6 +30,12 @@ CONTEXTS = ("context", "input")
 RESPONSES = ("completion", "response", "output", "answer")
 
 
+def known(columns: DatasetConfig) -> frozenset[str]:
+    """Columns that some shape reads."""
+    named = (value for key, value in columns.model_dump().items() if key.endswith("_column") and value)
+    return frozenset([*PROMPTS, *CONTEXTS, *RESPONSES, "messages", "conversations", "text", "tools", *named])
+
+
 def parsed(line: bytes) -> Any:
     """The value, or its error as a value."""
     try:
