@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serving import errors
-from serving.api import chat, figures, guards, health, models, openai, refusals, tokenizing
+from serving.api import chat, figures, guards, health, models, openai, page, refusals, tokenizing
 from serving.service import Service
 
 SERVED = ("POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models", "GET /v1/models/NAME")
@@ -41,6 +41,7 @@ def create_app(service: Service) -> fastapi.FastAPI:
     _guard(app, service, refuse)
     for kind in (errors.RequestError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, refuse)
+    app.include_router(page.router())
     for interface in (health, figures, models, chat, openai, tokenizing):
         app.include_router(interface.router(service))
     return app

@@ -7,12 +7,8 @@ from serving.service import STALLED_SECONDS, Service
 
 
 def router(service: Service) -> fastapi.APIRouter:
-    """`/`, `/health`, `/healthz` (KAITO's answers) and `/livez`."""
+    """`/health`, `/healthz` (KAITO's answers) and `/livez`."""
     routes = fastapi.APIRouter()
-
-    @routes.get("/")
-    async def home() -> dict[str, str]:
-        return {"message": "Server is running"}
 
     @routes.get("/health")
     @routes.get("/healthz")
