@@ -166,13 +166,13 @@ class Cluster:
         except errors.KaitoError:
             time.sleep(min(1.0, max(0.0, end - time.monotonic())))  # whoever waits will read again anyway
 
-    def logs(self, namespace: str, pod: str, *, container: str, since: str = "") -> Iterator[str]:
-        """Follow the log of a container; each line has its time in front. Ends when the container does.
+    def logs(self, namespace: str, pod: str, *, container: str, since: str = "", follow: bool = True) -> Iterator[str]:
+        """The log of a container; each line has its time in front. Followed it ends when the container does.
 
         `since` counts by whole seconds. A log that is silent for minutes raises `ClusterUnavailableError`: it may be
         the connection that is dead.
         """
-        query = {"container": container, "follow": "true", "timestamps": "true", "sinceTime": since}
+        query = {"container": container, "follow": "true" if follow else "", "timestamps": "true", "sinceTime": since}
         return self._lines(f"{_path(POD, namespace, pod)}/log", query, read=180)
 
     # ------------------------------------------------------------------ writing

@@ -265,6 +265,12 @@ class Status(Model):
         """The condition of that type."""
         return next((c for c in self.conditions if c.type == name), None)
 
+    def is_settled(self, generation: int) -> bool:
+        """Whether nothing is under way for this generation of the Workspace."""
+        under_way = self.condition(RECONCILING)
+        current = self.observed_generation == generation
+        return current and under_way is not None and under_way.status == "False"
+
     def is_true(self, name: str) -> bool:
         """Whether that condition is True."""
         condition = self.condition(name)

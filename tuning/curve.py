@@ -25,8 +25,8 @@ class Row(pydantic.BaseModel, frozen=True):
     step: int
     max_steps: int | None = None
     epoch: float | None = None
-    loss: float | None = None
-    eval_loss: float | None = None
+    loss: pydantic.FiniteFloat | None = None
+    eval_loss: pydantic.FiniteFloat | None = None
     lr: float | None = None
     grad_norm: float | None = None
     tokens: int | None = None
@@ -111,9 +111,14 @@ class Curve:
 
 
 def read(file: Path) -> list[Row]:
-    """The rows of a file, by step; the last one of each counts, and what cannot be read is passed over."""
+    """The rows of a file."""
+    return rows(file.read_text(errors="replace"))
+
+
+def rows(text: str) -> list[Row]:
+    """The rows of a text, by step; the last one of each counts, and what cannot be read is passed over."""
     found: dict[int, Row] = {}
-    for line in file.read_text(errors="replace").splitlines():
+    for line in text.splitlines():
         with contextlib.suppress(pydantic.ValidationError):
             row = Row.model_validate_json(line)
             found[row.step] = row

@@ -6,6 +6,7 @@ kaito-hera sizes           the GPU sizes; those that a model fits
 kaito-hera render FILE     print the Workflow that a Workspace becomes
 kaito-hera crd             print the CustomResourceDefinition
 kaito-hera show NAME       how a Workspace is doing: steps, training, nodes, cost (-w: until it is settled)
+kaito-hera loss NAME       the loss of a tuning run, as a curve (-f: while it runs; or an adapter's folder or image)
 kaito-hera watch           run the operator
 kaito-hera model push      make an image of a model's files, for clusters that cannot or may not ask the hub
 kaito-hera release         give back what $WORKSPACE (JSON) holds: what a Job runs when Argo does not
@@ -19,14 +20,13 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pydantic
 
 from artifacts.weights.errors import WeightsError
 from kaito_hera import crd, errors, reference, settings, show, status
 from kaito_hera.api import Workspace
-from workflows.commands import model, plan, presets, printing, render, sizes
+from workflows.commands import loss, model, plan, presets, printing, render, sizes
 from workflows.outlook.documents import UnreadableError
 
 _USAGE = 2
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("release", help="give back what the Workspace in $WORKSPACE holds")
     command.set_defaults(run=_release)
     model.add_to(commands)
+    loss.add_to(commands)
     return parser
 
 
@@ -106,7 +107,7 @@ def _show(arguments: argparse.Namespace) -> None:
             losses.append(seen.tuning.loss)
         lines = show.lines(found, datetime.datetime.now(datetime.UTC), tuple(losses))
         _tell(lines, before)
-        if not arguments.watch or _settled(found, seen):
+        if not arguments.watch or seen.is_settled(found["metadata"]["generation"]):
             return
         before = lines
         time.sleep(1.0)
@@ -117,12 +118,6 @@ def _tell(lines: list[show.Line], before: list[show.Line]) -> None:
         print(show.redrawn(lines, before, shutil.get_terminal_size().columns), flush=True)
     elif news := show.news(lines, before):
         print("\n".join(news), flush=True)
-
-
-def _settled(found: dict[str, Any], seen: status.Status) -> bool:
-    under_way = seen.condition(status.RECONCILING)
-    current = seen.observed_generation == found["metadata"]["generation"]
-    return current and under_way is not None and under_way.status == "False"
 
 
 def _watch(arguments: argparse.Namespace) -> None:
