@@ -15,7 +15,7 @@ from tuning.eviction import Eviction
 from tuning.output import cards, checkpoints, destination, patience
 from tuning.places import Places
 from tuning.report import Report, log
-from tuning.training import adapter, hub, model, train
+from tuning.training import adapter, batches, hub, ladder, model, train
 from tuning.training_config import DatasetConfig
 
 SAMPLES = 3
@@ -63,12 +63,12 @@ class Run:
         self.report.say(Progress(phase="load", percent=4))
         tokenizer = self._tokenizer(folder)
         data = self._encode(tokenizer, found, dropped, data_files)
-        adapted = self._load(folder)
+        kept = destination.kept(self.config, self.places, self._identity(data.training), self.eviction)
+        start = train.start(kept) if kept else None
+        adapted = self._load(folder, start)
 
         with self.eviction.deferred():  # training stops at a step's end, and a push that runs is soon done
-            identity = self._identity(adapted, data.training)
-            kept = destination.kept(self.config, self.places, identity, self.eviction)
-            trained = self._train(adapted, tokenizer, data, kept)
+            trained = self._train(adapted, tokenizer, data, folder=folder, kept=kept, start=start)
             files = self._save(adapted, tokenizer)
             put = self._put(files, cards.summary(self.config, trained, data.facts), trained.loss, kept)
         return Result(adapter=put.name, loss=round(trained.loss, 5), left=put.left)
@@ -105,24 +105,26 @@ class Run:
         }
         return Data(training, held_out, facts)
 
-    def _load(self, folder: Path) -> Any:
-        import torch  # noqa: PLC0415
+    def _load(self, folder: Path, start: train.Start | None) -> Any:
         import transformers  # noqa: PLC0415
 
-        began = time.monotonic()
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"  # with its index, which accelerate compares
-        base = model.load(folder, self.config, device)
+        began, device = time.monotonic(), _device()
+        base = model.load(folder, self.config, device, start and start.resolved.precision)
         transformers.set_seed(self.config.training.arguments.seed)  # the adapter starts at random
-        wanted = self.config.training.arguments.activation_checkpointing
-        adapted = model.attach(
-            base, self.config.training.lora, checkpointing=device != "cpu" if wanted is None else wanted
-        )
+        adapted = model.attach(base, self.config.training.lora)
         seconds = time.monotonic() - began
         log.info("loaded %s on %s in %s, %.1f s", self.config.model.id, device, base.dtype, seconds)
         return adapted
 
     def _train(
-        self, adapted: Any, tokenizer: Any, data: Data, kept: checkpoints.Checkpoints | None
+        self,
+        adapted: Any,
+        tokenizer: Any,
+        data: Data,
+        *,
+        folder: Path,
+        kept: checkpoints.Checkpoints | None,
+        start: train.Start | None,
     ) -> train.Trained:
         began = time.monotonic()
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
@@ -131,11 +133,13 @@ class Run:
             data.training,
             data.held_out,
             settings=self.config.training,
-            batches=train.Batches(pad, self.config.training.collator.pad_to_multiple_of),
+            batches=batches.Batches(pad, self.config.training.collator.pad_to_multiple_of),
             report=self.report,
             eviction=self.eviction,
             scratch=self.places.scratch,
             checkpoints=kept,
+            start=start,
+            needed=lambda tokens, chunked: ladder.needed_gib(self.config, folder, tokens, chunked=chunked),
         )
         seconds, steps = time.monotonic() - began, len(trained.losses) - trained.resumed_from
         log.info("%d steps in %.1f s, loss %.4g -> %.4g", steps, seconds, trained.losses[0], trained.loss)
@@ -143,14 +147,17 @@ class Run:
             log.info("loss on the %d rows held out: %.4g", len(data.held_out), trained.eval_loss)
         return trained
 
-    def _identity(self, adapted: Any, training: list[masks.Encoded]) -> str:
-        """What has to be the same for a checkpoint to count: all that decides what a step does to the adapter."""
+    def _identity(self, training: list[masks.Encoded]) -> str:
+        """What has to be the same for a checkpoint to count: all that decides what a step does to the adapter.
+
+        But for how it is computed, which the checkpoint says and the next attempt keeps.
+        """
         return checkpoints.identity(
             model=[self.config.model.id, self.config.model.revision, self.config.model.image],
             method=self.config.method,
             settings=self.config.training.model_dump(exclude={"warnings"}),
             rows=digest(training),
-            computes=[str(adapted.config.dtype), adapted.device.type],
+            computes=_device().partition(":")[0],
         )
 
     def _save(self, adapted: Any, tokenizer: Any) -> dict[str, Path]:
@@ -176,6 +183,13 @@ class Run:
         done = f"{put.left} cannot be deleted" if put.left else "the adapter is in its place"
         self.report.say(Progress(phase="push", percent=100, loss=round(loss, 5), message=done), last=True)
         return put
+
+
+def _device() -> str:
+    """Where training runs."""
+    import torch  # noqa: PLC0415
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"  # with its index, which accelerate compares
 
 
 def split(found: list[masks.Encoded], settings: DatasetConfig) -> tuple[list[masks.Encoded], list[masks.Encoded]]:

@@ -134,7 +134,20 @@ class TrainingArguments(Section):
     max_length: Annotated[int, pydantic.Field(ge=16, le=1_000_000)] = 2048
     """Tokens of a row; longer ones are cut. Holds every row of dolly-15k; 1,024 cuts two in a hundred."""
     activation_checkpointing: bool | None = None
-    """None decides by the device: on for a GPU, where memory is short, off for a CPU."""
+    """None decides by the estimate: on where not all activations fit the GPU, off for a CPU."""
+    eval_strategy: Literal["no", "steps", "epoch"] = "no"
+    """When the rows held out are looked at beside the end: training stands still meanwhile."""
+    eval_steps: Annotated[float, pydantic.Field(gt=0)] = 0.1
+    """A tenth of all steps, since the library's 10 or 500 fit hardly any run; below one it is a share."""
+    load_best_model_at_end: bool = False
+    """Whether the adapter is the one with the lowest loss on the rows held out, not the last."""
+    metric_for_best_model: Literal["loss", "eval_loss"] = "loss"
+    """No other is measured."""
+    greater_is_better: Literal[False] = False
+    early_stopping_patience: Annotated[int, pydantic.Field(ge=1)] | None = None
+    """After so many evaluations in a row that were no better training ends (transformers' EarlyStoppingCallback)."""
+    early_stopping_threshold: Annotated[float, pydantic.Field(ge=0)] = 0.0
+    """By how much the loss on the rows held out has to be lower to count as better."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 42
     data_seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] | None = None
 
@@ -154,7 +167,10 @@ class DatasetConfig(Section):
     """Files are often sorted; off keeps their order in every epoch."""
     shuffle_seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)] = 42
     train_test_split: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
-    """The share that is trained on: all, since tuning sets are small; the rest is evaluated at the end."""
+    """The share that is trained on: all, since tuning sets are small; the rest is evaluated at the end.
+
+    Where TrainingArguments.eval_strategy asks for more and nothing is said here, it is KAITO's 0.8.
+    """
     messages_column: str | None = None
     prompt_column: str | None = None
     instruction_column: str | None = None
@@ -206,7 +222,7 @@ def parse(text: str, method: Method) -> TrainingConfig:
         except pydantic.ValidationError as error:
             problems += _explain(name, error)
     if not problems:
-        config = TrainingConfig.model_validate(fields | {"warnings": tuple(warnings)})
+        config = _with_held_out(TrainingConfig.model_validate(fields | {"warnings": tuple(warnings)}))
         problems += _cross_checks(config, method, sections.get("TrainingArguments", {}).get("output_dir"))
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
@@ -277,11 +293,33 @@ def _cross_checks(config: TrainingConfig, method: Method, output_dir: object) ->
         yield "QuantizationConfig: load_in_4bit or load_in_8bit is true with method lora; set tuning.method to qlora"
     elif method == "qlora" and quantization.load_in_4bit is False and not quantization.load_in_8bit:
         yield "QuantizationConfig.load_in_4bit is false, but the method is qlora; set it to true"
+    yield from _evaluation_checks(config.arguments, config.dataset.train_test_split)
     if output_dir is not None and not _below_mnt(output_dir):
         yield (
             f"TrainingArguments.output_dir: {_shown(output_dir)} is not a directory below /mnt; "
             "leave it out or write /mnt/results"
         )
+
+
+def _evaluation_checks(arguments: TrainingArguments, trained_on: float) -> Iterable[str]:
+    if arguments.eval_strategy == "no":
+        for key in ("load_best_model_at_end", "early_stopping_patience"):
+            if getattr(arguments, key):
+                yield f"TrainingArguments.{key} needs evaluations; set eval_strategy to steps or epoch"
+    elif trained_on == 1:
+        yield (
+            f"TrainingArguments.eval_strategy is {arguments.eval_strategy}, but DatasetConfig.train_test_split is 1, so"
+            " that no rows are held out; lower it, or leave it out"
+        )
+    if arguments.eval_steps > 1 and arguments.eval_steps % 1:
+        yield f"TrainingArguments.eval_steps: {arguments.eval_steps} is no number of steps; write a whole one"
+
+
+def _with_held_out(config: TrainingConfig) -> TrainingConfig:
+    """With rows to evaluate on, where the user asks for evaluations and does not say on how many."""
+    if config.arguments.eval_strategy == "no" or "train_test_split" in config.dataset.model_fields_set:
+        return config
+    return config.model_copy(update={"dataset": config.dataset.model_copy(update={"train_test_split": 0.8})})
 
 
 def _below_mnt(path: object) -> bool:

@@ -28,6 +28,7 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
         "max_seq_length": "max_length",
         "per_gpu_train_batch_size": "per_device_train_batch_size",
         "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+        "evaluation_strategy": "eval_strategy",
     },
 }
 """Other releases' names of keys, by section: honoured, with a warning."""
@@ -95,12 +96,12 @@ _TRAINING = dict(
             "checkpoints are taken by time, see tuning.checkpoint, and gone on from by themselves",
             "save_strategy save_steps save_total_limit save_only_model save_safetensors save_on_each_node "
             "overwrite_output_dir enable_jit_checkpoint resume_from_checkpoint ignore_data_skip "
-            "restore_callback_states_from_checkpoint load_best_model_at_end metric_for_best_model greater_is_better",
+            "restore_callback_states_from_checkpoint",
             ("no", False),
         ),
         *_idle(
-            "the rows that DatasetConfig.train_test_split holds out are evaluated once, at the end",
-            "eval_strategy evaluation_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches "
+            "rows held out are evaluated as eval_strategy and eval_steps say, and at the end",
+            "eval_delay eval_on_start eval_do_concat_batches "
             "eval_use_gather_object eval_accumulation_steps eval_packing prediction_loss_only include_for_metrics "
             "include_inputs_for_metrics batch_eval_metrics do_train do_eval do_predict use_legacy_prediction_loop",
             ("no", False),

@@ -213,10 +213,11 @@ def test_a_value_without_end_is_shown_in_part():
     [(section, old, new) for section, names in training_keys.RENAMED.items() for old, new in names.items()],
 )
 def test_other_releases_names_are_honoured_with_a_warning(section, old, new):
-    value = {"activation_checkpointing": "true", "torch_dtype": "float16"}.get(new, 64)
+    values = {"activation_checkpointing": "true", "torch_dtype": "float16", "eval_strategy": "steps"}
+    value = values.get(new, 64)
     config = one(section, old, value)
     field = training_config.SECTIONS[section][0]
-    assert getattr(getattr(config, field), new) in (True, 64, "float16")
+    assert getattr(getattr(config, field), new) in (True, 64, "float16", "steps")
     assert config.warnings == (f"{section}.{old}: is called {new} here, and is honoured",)
 
 

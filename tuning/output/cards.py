@@ -24,6 +24,8 @@ def summary(config: TuningConfig, trained: train.Trained, facts: Mapping[str, An
         "steps": len(losses),
         "loss": round(trained.loss, 5),
         "eval_loss": trained.eval_loss,
+        "ended_early": trained.ended_early,
+        "computed": trained.resolved.model_dump(),
         "loss_curve": [[index + 1, round(losses[index], 5)] for index in points],
         "versions": versions,
     }

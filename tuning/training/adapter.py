@@ -1,11 +1,10 @@
-"""Writes a trained adapter as files that any peft from 0.11 on, KAITO and vLLM read, and what else its image holds."""
+"""The adapter's weights: taken, put back, and written as files that any peft from 0.11 on, KAITO and vLLM read."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from tuning.config import TuningConfig
-from tuning.training import train
 
 OLD_KEYS = frozenset(
     {
@@ -25,7 +24,7 @@ def save(model: Any, folder: Path, config: TuningConfig) -> dict[str, Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     # trained in fp32, where small steps add up; saved in half of that, which is what the base computes in
-    halved = {name: tensor.to(torch.bfloat16) for name, tensor in train.weights(model).items()}
+    halved = {name: tensor.to(torch.bfloat16) for name, tensor in weights(model).items()}
     saved = {"adapter_model.safetensors": folder / "adapter_model.safetensors"}
     safetensors.torch.save_file(halved, saved["adapter_model.safetensors"], metadata={"format": "pt"})
     saved["adapter_config.json"] = folder / "adapter_config.json"
@@ -33,6 +32,22 @@ def save(model: Any, folder: Path, config: TuningConfig) -> dict[str, Path]:
     described |= {"base_model_name_or_path": config.model.id, "revision": config.model.revision, "inference_mode": True}
     saved["adapter_config.json"].write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
     return saved
+
+
+def weights(model: Any) -> dict[str, Any]:
+    """By the names that the file has them under, on the CPU and as they are."""
+    import peft  # noqa: PLC0415
+
+    # the default asks the hub whether the vocabulary has grown; it has not
+    found = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in found.items()}
+
+
+def put_back(model: Any, taken: dict[str, Any]) -> None:
+    """Give the model the weights that it had."""
+    import peft  # noqa: PLC0415
+
+    peft.set_peft_model_state_dict(model, taken)
 
 
 def pruned(peft_config: Any) -> dict[str, Any]:

@@ -7,7 +7,10 @@ loss and the same gradient; the head itself is frozen.
 
 from typing import Any
 
+import torch
+
 from tuning.data.masks import IGNORED
+from tuning.training import model
 
 PLAIN = frozenset(
     {"falcon", "gemma", "llama", "mistral", "olmo2", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3"}
@@ -20,11 +23,9 @@ _LIFT = 1024.0
 """Small probabilities have few digits in float16: they are multiplied by this on their way through it."""
 
 
-def why_not(model: Any, *, label_smoothing: float = 0.0) -> str:
+def why_not(adapted: Any, *, label_smoothing: float = 0.0) -> str:
     """What keeps this model from the loss made here; empty when nothing does."""
-    import torch  # noqa: PLC0415
-
-    kind, head = model.config.model_type, model.get_output_embeddings()
+    kind, head = adapted.config.model_type, model.causal(adapted).get_output_embeddings()
     if kind not in PLAIN:
         return f"the head of {kind} is not known to be one plain linear layer"
     if type(head) is not torch.nn.Linear:
@@ -39,23 +40,21 @@ def why_not(model: Any, *, label_smoothing: float = 0.0) -> str:
 class Watched:
     """The last hidden states of each forward pass, as the decoder below the head returns them."""
 
-    def __init__(self, model: Any) -> None:
-        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._head = causal.get_output_embeddings()
+    def __init__(self, adapted: Any) -> None:
+        below = model.causal(adapted)
+        self._head = below.get_output_embeddings()
         self._hidden: Any = None
-        causal.base_model.register_forward_hook(self._keep)
+        below.base_model.register_forward_hook(self._keep)
 
     def _keep(self, _module: Any, _inputs: Any, output: Any) -> None:
         self._hidden = output[0]
 
-    def loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+    def loss(self, adapted: Any, inputs: dict[str, Any]) -> Any:
         """The sum over all that is supervised in `inputs`."""
-        import torch  # noqa: PLC0415
-
         labels = inputs["labels"]
         rest = {name: value for name, value in inputs.items() if name != "labels"}
         # the whole model is called, since autocast and gradient exchange hang on it; its head on one position
-        model(**rest, logits_to_keep=torch.zeros(1, dtype=torch.long, device=labels.device))
+        adapted(**rest, logits_to_keep=torch.zeros(1, dtype=torch.long, device=labels.device))
         hidden, self._hidden = self._hidden, None
         wanted = labels[:, 1:] != IGNORED
         return summed(hidden[:, :-1][wanted], self._head.weight, self._head.bias, labels[:, 1:][wanted])
@@ -63,34 +62,38 @@ class Watched:
 
 def summed(hidden: Any, weight: Any, bias: Any, targets: Any) -> Any:
     """The sum of the cross entropies of `hidden @ weight.T + bias` with `targets`; weight and bias get no gradient."""
-    return _loss().apply(hidden, weight.detach(), None if bias is None else bias.detach(), targets)
+    bias = None if bias is None else bias.detach()
+    return _Loss.apply(hidden, weight.detach(), bias, targets)  # type: ignore[no-untyped-call]
 
 
-def _loss() -> Any:
-    import torch  # noqa: PLC0415
-
-    class Loss(torch.autograd.Function):
-        @staticmethod
-        def forward(context: Any, hidden: Any, weight: Any, bias: Any, targets: Any) -> Any:
-            inner = hidden.to(weight.dtype)
-            gradient = torch.empty_like(inner)
-            total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-            lift = _LIFT if weight.dtype == torch.float16 else 1.0
-            for start in range(0, len(inner), ROWS):
-                here, wanted = inner[start : start + ROWS], targets[start : start + ROWS, None]
-                logits = torch.nn.functional.linear(here, weight, bias).float()
-                norm = logits.logsumexp(-1, keepdim=True)
-                total += (norm - logits.gather(1, wanted)).sum()
+class _Loss(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, hidden: Any, weight: Any, bias: Any, targets: Any) -> Any:
+        inner = hidden.to(weight.dtype)
+        learns = context.needs_input_grad[0]
+        gradient = torch.empty_like(inner) if learns else None
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(inner), ROWS):
+            here, wanted = inner[start : start + ROWS], targets[start : start + ROWS, None]
+            logits = torch.nn.functional.linear(here, weight, bias).float()
+            norm = logits.logsumexp(-1, keepdim=True)
+            total += (norm - logits.gather(1, wanted)).sum()
+            if gradient is not None:
                 chances = logits.sub_(norm).exp_()
                 chances.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=chances.dtype))
-                gradient[start : start + ROWS] = (chances.mul_(lift).to(weight.dtype) @ weight).div_(lift)
-            context.save_for_backward(gradient)
-            context.kind = hidden.dtype
-            return total
+                gradient[start : start + ROWS] = _down(chances, weight)
+        context.save_for_backward(gradient)
+        context.kind = hidden.dtype
+        return total
 
-        @staticmethod
-        def backward(context: Any, above: Any) -> Any:
-            (gradient,) = context.saved_tensors
-            return (gradient * above).to(context.kind), None, None, None
+    @staticmethod
+    def backward(context: Any, above: Any) -> Any:
+        (gradient,) = context.saved_tensors
+        return (gradient * above).to(context.kind), None, None, None
 
-    return Loss
+
+def _down(chances: Any, weight: Any) -> Any:
+    """The gradient of the logits through the head, in its number format."""
+    if weight.dtype != torch.float16:
+        return chances.to(weight.dtype) @ weight
+    return (chances.mul_(_LIFT).to(weight.dtype) @ weight).div_(_LIFT)

@@ -75,12 +75,15 @@ def tokenizer(folder: Path, template: str | None) -> Any:
     return loaded
 
 
-def load(folder: Path, config: TuningConfig, device: str) -> Any:
-    """The frozen base model on the device, quantised if the method says so."""
+def load(folder: Path, config: TuningConfig, device: str, before: str | None = None) -> Any:
+    """The frozen base model on the device, quantised if the method says so.
+
+    `before`: the number format that an earlier attempt computed in, and that this one keeps if it can.
+    """
     import transformers  # noqa: PLC0415
 
     settings = config.training.model
-    compute = precision(config.training.quantization.bnb_4bit_compute_dtype or settings.torch_dtype, device)
+    compute = precision(before or config.training.quantization.bnb_4bit_compute_dtype or settings.torch_dtype, device)
     with explained(config.model.id):
         model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
@@ -161,16 +164,13 @@ def _quantization(config: TuningConfig, compute: Any) -> Any:
     )
 
 
-def attach(model: Any, wanted: LoraConfig, *, checkpointing: bool) -> Any:
+def attach(model: Any, wanted: LoraConfig) -> Any:
     """The model with a fresh adapter, which alone can be trained.
 
     Not by peft's `prepare_model_for_kbit_training`: it makes embeddings and head fp32, gigabytes that buy nothing.
     """
     import peft  # noqa: PLC0415
 
-    if checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
     config = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=wanted.r,
@@ -193,6 +193,29 @@ def attach(model: Any, wanted: LoraConfig, *, checkpointing: bool) -> Any:
     trainable, everything = adapted.get_nb_trainable_parameters()
     log.info("training %d of %d parameters, in %s", trainable, everything, ", ".join(sorted(config.target_modules)))
     return adapted
+
+
+def causal(model: Any) -> Any:
+    """The language model below the adapter, if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def recompute(model: Any) -> None:
+    """Keep no activations but each layer's input: the backward pass computes them again."""
+    causal(model).activation_checkpointing_enable({"use_reentrant": False})
+    causal(model).enable_input_require_grads()
+
+
+def calm(model: Any) -> None:
+    """Nothing random, as for answers; but 4-bit layers are to think that they are trained.
+
+    On a CPU bitsandbytes else rearranges their weights for inference, for good, and gradients through them are wrong
+    ever after.
+    """
+    model.eval()
+    for module in model.modules():
+        if type(module).__module__.startswith("bitsandbytes"):
+            module.training = True
 
 
 def targets(model: Any, wanted: LoraConfig) -> list[str]:

@@ -1,25 +1,29 @@
-"""Trains the adapter: a plain transformers Trainer on rows that are token ids, from a checkpoint if there is one.
+"""Trains the adapter on rows that are token ids, from a checkpoint if there is one.
 
-Knows neither data files nor where anything goes.
+Knows neither data files nor where anything goes. How it computes is settled here before the first step: `loop` does it.
 """
 
 import math
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuning.config import Progress
 from tuning.curve import NAME as CURVE
-from tuning.curve import Curve
-from tuning.data.masks import IGNORED, Encoded
-from tuning.errors import LossDiverged, NodeTrouble, OutOfMemory, TuningError, explain
+from tuning.data.masks import Encoded
+from tuning.errors import NodeTrouble, TuningError, explain
 from tuning.eviction import Eviction
-from tuning.output.checkpoints import Checkpoints
+from tuning.output.checkpoints import Checkpoint, Checkpoints
 from tuning.report import Report, log
-from tuning.training_config import DatasetConfig, TrainingArguments, TrainingConfig
+from tuning.training import adapter, ladder
+from tuning.training.batches import Batches
+from tuning.training_config import TrainingArguments, TrainingConfig
 
 SHARE = (5, 95)
 """Training's part of the whole run, in per cent."""
+
+Needed = Callable[[int, bool], float | None]
+"""GiB that a GPU has to hold for so many tokens at once with all activations kept, and without all logits or with."""
 
 
 class Trained(NamedTuple):
@@ -28,8 +32,12 @@ class Trained(NamedTuple):
     losses: list[float]
     """One per optimiser step: the mean over the tokens that are learned from."""
     eval_loss: float | None
+    """Of the adapter as it is now."""
+    resolved: ladder.Resolved
     resumed_from: int = 0
     """Steps that earlier attempts did; their losses are among `losses`."""
+    ended_early: bool = False
+    """Whether the rows held out gained no more."""
 
     @property
     def loss(self) -> float:
@@ -38,36 +46,22 @@ class Trained(NamedTuple):
         return sum(last) / len(last)
 
 
-class Batches:
-    """Pads rows to a batch; labels are made before padding, so that pad may be the token that ends an answer."""
+class Start(NamedTuple):
+    """Where an earlier attempt was cut off."""
 
-    def __init__(self, pad: int, multiple: int | None) -> None:
-        self._pad = pad
-        self._multiple = multiple or 1
-        self.tokens = 0
-        """Of all batches so far, padding left out."""
-        self.supervised = 0
-        """Those of them that are learned from."""
+    checkpoint: Checkpoint
+    resolved: ladder.Resolved
 
-    def __call__(self, rows: list[Encoded]) -> dict[str, Any]:
-        """Token ids, attention mask and labels, all of one length."""
-        import torch  # noqa: PLC0415
 
-        longest = max(len(row.ids) for row in rows)
-        width = math.ceil(longest / self._multiple) * self._multiple
-        batch = {
-            "input_ids": torch.full((len(rows), width), self._pad),
-            "attention_mask": torch.zeros((len(rows), width), dtype=torch.long),
-            "labels": torch.full((len(rows), width), IGNORED),
-        }
-        for index, row in enumerate(rows):
-            length = len(row.ids)
-            batch["input_ids"][index, :length] = torch.tensor(row.ids)
-            batch["attention_mask"][index, :length] = 1
-            batch["labels"][index, :length] = torch.tensor(row.labels)
-            self.tokens += length
-            self.supervised += length - row.labels.count(IGNORED)
-        return batch
+def start(checkpoints: Checkpoints) -> Start | None:
+    """The newest checkpoint that says how it was computed."""
+    while found := checkpoints.newest():
+        try:
+            return Start(found, ladder.Resolved.of(found.path))
+        except (OSError, ValueError) as error:
+            log.warning("%s cannot be gone on from (%s); it is removed", found.path.name, error)
+            checkpoints.remove(found)
+    return None
 
 
 def train(
@@ -81,48 +75,106 @@ def train(
     eviction: Eviction,
     scratch: Path,
     checkpoints: Checkpoints | None = None,
+    start: Start | None = None,
+    needed: Needed = lambda _tokens, _chunked: None,
 ) -> Trained:
-    """Train the model's adapter in place, as if no earlier attempt had been cut off."""
+    """Train the model's adapter in place, as if no earlier attempt had been cut off: that got to `start`."""
     import transformers  # noqa: PLC0415
 
-    follower = _follower(batches, report, eviction, checkpoints)
-    trainer = _trainer(checkpoints, eviction, report.curve)(
+    from tuning.training import follower, loop  # noqa: PLC0415
+
+    resolved = _settled(model, rows, settings, needed) if start is None else _kept(model, start, report)
+    log.info("%s", resolved.told())
+    follows = follower.Follower(batches, report, eviction, checkpoints)
+    trainer = loop.Trainer(
+        loop.Setup(settings, batches, resolved, eviction, checkpoints, report.curve),
         model=model,
-        args=_trainer_arguments(model, settings.arguments, settings.dataset, scratch),
+        args=_trainer_arguments(model, settings, scratch, _evaluations(settings, rows, held_out)),
         train_dataset=rows,
         eval_dataset=held_out or None,
-        data_collator=batches,
-        callbacks=[follower],
+        callbacks=[follows],
     )
     trainer.remove_callback(transformers.PrinterCallback)  # stdout is for progress
-    _go(trainer, follower, checkpoints, eviction, report.curve)
-    if trainer.state.global_step < trainer.state.max_steps:
+    _go(trainer, follows, checkpoints, start)
+    if trainer.state.global_step < trainer.state.max_steps and not trainer.ended_early:
         eviction.check(f"after step {trainer.state.global_step} of {trainer.state.max_steps}")
-    return Trained(follower.losses, _evaluated(trainer) if held_out else None, follower.first)
+    eval_loss = _evaluated(trainer) if held_out else None
+    return Trained(follows.losses, eval_loss, trainer.resolved, follows.first, trainer.ended_early)
 
 
-def weights(model: Any) -> dict[str, Any]:
-    """The adapter's weights, by the names that its file has them under, on the CPU and as they are."""
-    import peft  # noqa: PLC0415
+def _settled(model: Any, rows: list[Encoded], settings: TrainingConfig, needed: Needed) -> ladder.Resolved:
+    """How a run begins to compute."""
+    from tuning.training import head, probe  # noqa: PLC0415
 
-    # the default asks the hub whether the vocabulary has grown; it has not
-    found = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in found.items()}
+    asked = settings.arguments
+    why_whole = head.why_not(model, label_smoothing=asked.label_smoothing_factor)
+    if why_whole:
+        log.info("the loss is made from all logits, which takes memory: %s", why_whole)
+    if asked.neftune_noise_alpha:
+        why_padded = "neftune_noise_alpha goes by the length of a line"
+    else:
+        why_padded = "" if probe.keeps_rows_apart(model) else "this model does not keep rows in one line apart"
+    if why_padded:
+        log.warning("rows are not packed, which is slower: %s", why_padded)
+    tokens = min(asked.per_device_train_batch_size * asked.max_length, rows_a_step(asked) * max(map(_length, rows)))
+    gib = needed(tokens, not why_whole)
+    return ladder.Resolved(
+        precision=_precision(model),
+        tokens=tokens,
+        packing=not why_padded,
+        chunked_head=not why_whole,
+        checkpointing=ladder.must_recompute(asked.activation_checkpointing, gib, _gpu_gib(model)),
+    )
 
 
-def _go(trainer: Any, follower: Any, checkpoints: Checkpoints | None, eviction: Eviction, curve: Curve) -> None:
+def _kept(model: Any, start: Start, report: Report) -> ladder.Resolved:
+    """How the earlier attempt computed; its number format, if this device has it."""
+    before, precision = start.resolved, _precision(model)
+    if before.precision != precision:
+        changed = (
+            f"computing in {precision} from step {start.checkpoint.step} on: in {before.precision}, as before, this GPU"
+            " cannot"
+        )
+        log.warning("%s", changed)
+        report.say(Progress(phase="train", percent=SHARE[0], message=changed))
+    return before.model_copy(update={"precision": precision})
+
+
+def rows_a_step(asked: TrainingArguments) -> int:
+    """Of one GPU."""
+    return asked.per_device_train_batch_size * asked.gradient_accumulation_steps
+
+
+def _length(row: Encoded) -> int:
+    return len(row.ids)
+
+
+def _precision(model: Any) -> str:
+    return str(model.config.dtype).removeprefix("torch.")
+
+
+def _gpu_gib(model: Any) -> float | None:
+    import torch  # noqa: PLC0415
+
+    if model.device.type == "cpu":
+        return None
+    return float(torch.cuda.get_device_properties(model.device).total_memory) / 2**30
+
+
+def _go(trainer: Any, follows: Any, checkpoints: Checkpoints | None, start: Start | None) -> None:
     """All steps that are left to do."""
-    found = checkpoints.newest() if checkpoints else None
-    if checkpoints is None or found is None:
+    if checkpoints is None or start is None:
         trainer.train()
         return
+    found = start.checkpoint
     log.info("training goes on after step %d, from %s", found.step, found.path)
-    eviction.resumes_from = found.step
-    curve.load(found.path / CURVE)
+    trainer.setup.eviction.resumes_from = found.step
+    trainer.setup.curve.load(found.path / CURVE)
     try:
+        trainer.load_best(found.path)
         trainer.train(resume_from_checkpoint=str(found.path))
     except Exception as error:
-        if follower.trains or type(explain(error)) is not TuningError:
+        if follows.trains or type(explain(error)) is not TuningError:
             raise
         checkpoints.remove(found)  # whole, and of no use: another release's, perhaps
         raise NodeTrouble(
@@ -131,60 +183,47 @@ def _go(trainer: Any, follower: Any, checkpoints: Checkpoints | None, eviction: 
         ) from error
 
 
-def _trainer(checkpoints: Checkpoints | None, eviction: Eviction, curve: Curve) -> Any:
-    """The Trainer's class, whose checkpoints are ours: the adapter without its base, whole or not there."""
-    import safetensors.torch  # noqa: PLC0415
-    import transformers  # noqa: PLC0415
-
-    class Trainer(transformers.Trainer):  # type: ignore[misc]  # made here to import late
-        def _save_checkpoint(self, _model: Any, _trial: Any) -> None:
-            if checkpoints and checkpoints.write(self.state.global_step, self._fill):
-                eviction.resumes_from = self.state.global_step
-
-        def _fill(self, folder: Path) -> None:
-            """Under the names that `train` looks for."""
-            safetensors.torch.save_file(weights(self.model), folder / "adapter_model.safetensors")
-            self._save_optimizer_and_scheduler(str(folder))
-            self._save_scaler(str(folder))
-            self._save_rng_state(str(folder))
-            self.state.save_to_json(str(folder / "trainer_state.json"))
-            curve.write(folder / CURVE)
-
-    return Trainer
-
-
-class _NoTimeError(Exception):
-    """The pod was asked to go while the finished adapter was evaluated; pushing it comes first."""
-
-
 def _evaluated(trainer: Any) -> float | None:
-    """The loss on what is held out; None when the pod has to go before it is known, or the GPU cannot hold it."""
-    try:
-        return float(trainer.evaluate()["eval_loss"])
-    except _NoTimeError:
-        log.warning("the node asks the pod to go; the adapter is pushed without its loss on the rows held out")
-    except Exception as error:
-        if not isinstance(explain(error), OutOfMemory):
-            raise
-        log.warning(
-            "the rows held out do not fit the GPU's memory (%s); the adapter is pushed without its loss on them; lower"
-            " TrainingArguments.per_device_eval_batch_size",
-            str(error).partition("\n")[0][:300],
-        )
-    return None
+    """The loss on what is held out, of the adapter that is kept; None when it could not be found out."""
+    known = {entry["step"]: entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry}
+    loss: float | None = known.get(trainer.state.global_step)
+    if loss is None:
+        loss = trainer.evaluate().get("eval_loss")
+    if trainer.best is None:
+        return loss
+    best = float(min([*known.values(), *([] if loss is None else [loss])]))
+    adapter.put_back(trainer.model, trainer.best)
+    log.info("the adapter is the one with the lowest loss on the rows held out, %.4g", best)
+    return best
 
 
-def _trainer_arguments(model: Any, asked: TrainingArguments, dataset: DatasetConfig, scratch: Path) -> Any:
-    import torch  # noqa: PLC0415
+def _evaluations(settings: TrainingConfig, rows: list[Encoded], held_out: list[Encoded]) -> dict[str, Any]:
+    """When the rows held out are looked at while training runs; after an epoch is after so many steps.
+
+    A checkpoint comes after the evaluation of the same step, which is so for steps alone.
+    """
+    asked = settings.arguments
+    if asked.eval_strategy == "no":
+        return {}
+    if not held_out:
+        log.warning("TrainingArguments.eval_strategy: no rows are held out; lower DatasetConfig.train_test_split")
+        return {}
+    an_epoch = math.ceil(len(rows) / rows_a_step(asked))
+    return {"eval_strategy": "steps", "eval_steps": asked.eval_steps if asked.eval_strategy == "steps" else an_epoch}
+
+
+def _trainer_arguments(model: Any, settings: TrainingConfig, scratch: Path, more: dict[str, Any]) -> Any:
+    """What transformers is told; to it a batch is all rows of a step."""
     import transformers  # noqa: PLC0415
+
+    asked, precision = settings.arguments, _precision(model)
 
     return transformers.TrainingArguments(
         output_dir=str(scratch / "trainer"),
         num_train_epochs=asked.num_train_epochs,
         max_steps=asked.max_steps or -1,
-        per_device_train_batch_size=asked.per_device_train_batch_size,
-        per_device_eval_batch_size=asked.per_device_eval_batch_size,
-        gradient_accumulation_steps=asked.gradient_accumulation_steps,
+        per_device_train_batch_size=rows_a_step(asked),
+        gradient_accumulation_steps=1,
         learning_rate=asked.learning_rate,
         lr_scheduler_type=asked.lr_scheduler_type,
         lr_scheduler_kwargs=asked.lr_scheduler_kwargs or None,
@@ -199,10 +238,10 @@ def _trainer_arguments(model: Any, asked: TrainingArguments, dataset: DatasetCon
         neftune_noise_alpha=asked.neftune_noise_alpha,
         seed=asked.seed,
         data_seed=asked.data_seed if asked.data_seed is not None else asked.seed,
-        train_sampling_strategy="random" if dataset.shuffle_dataset else "sequential",
+        train_sampling_strategy="random" if settings.dataset.shuffle_dataset else "sequential",
         use_cpu=model.device.type == "cpu",
-        bf16=model.config.dtype == torch.bfloat16,
-        fp16=model.config.dtype == torch.float16,
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would hide that the loss is no number
         save_strategy="no",
@@ -210,106 +249,6 @@ def _trainer_arguments(model: Any, asked: TrainingArguments, dataset: DatasetCon
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
-        prediction_loss_only=True,
-        dataloader_pin_memory=model.device.type != "cpu",
-    )
-
-
-def _follower(batches: Batches, report: Report, eviction: Eviction, checkpoints: Checkpoints | None) -> Any:
-    """The Trainer's callback: reports each step, says when a checkpoint is due, stops on a bad loss or an eviction."""
-    import transformers  # noqa: PLC0415
-
-    class Follower(transformers.TrainerCallback):  # type: ignore[misc]  # made here to import late
-        def __init__(self) -> None:
-            self.losses: list[float] = []
-            self.trains = False
-            self.first = 0
-            self.began = time.monotonic()
-
-        def on_train_begin(self, _args: Any, state: Any, _control: Any, **_more: Any) -> None:
-            self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-            self.trains, self.first, self.began = True, state.global_step, time.monotonic()
-            report.curve.resume(self.first, self.losses)
-
-        def on_step_end(self, _args: Any, state: Any, control: Any, **_more: Any) -> None:
-            if eviction.requested:
-                control.should_training_stop = True
-            control.should_save = _is_due(checkpoints, eviction, state)
-
-        def on_prediction_step(self, _args: Any, _state: Any, _control: Any, **_more: Any) -> None:
-            if eviction.requested:
-                raise _NoTimeError
-
-        def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_more: Any) -> None:
-            if "eval_loss" in logs:
-                report.say(_evaluation(state, float(logs["eval_loss"])))
-            if "loss" not in logs:
-                return
-            self.losses.append(_finite(float(logs["loss"]), state, self.losses))
-            report.say(
-                _progress(state, self.first, logs, batches, time.monotonic() - self.began),
-                last=state.global_step == state.max_steps,
-            )
-
-    return Follower()
-
-
-def _is_due(checkpoints: Checkpoints | None, eviction: Eviction, state: Any) -> bool:
-    """Whether a checkpoint is to be taken after this step; after the last one comes the adapter itself."""
-    if checkpoints is None or state.global_step == state.max_steps:
-        return False
-    return checkpoints.fits(eviction.left()) if eviction.requested else checkpoints.due()
-
-
-def _progress(state: Any, first: int, logs: dict[str, Any], batches: Batches, seconds: float) -> Progress:
-    import torch  # noqa: PLC0415
-
-    done, left = state.global_step, state.max_steps - state.global_step
-    memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-    return Progress(
-        phase="train",
-        percent=_percent(state),
-        step=done,
-        max_steps=state.max_steps,
-        epoch=round(state.epoch or 0.0, 3),
-        loss=round(float(logs["loss"]), 5),
-        learning_rate=_number(logs, "learning_rate"),
-        grad_norm=_number(logs, "grad_norm"),
-        tokens=batches.tokens,
-        supervised_tokens=batches.supervised,
-        tokens_per_second=round(batches.tokens / seconds, 1) if seconds > 0 else None,
-        eta_seconds=round(seconds * left / (done - first)),
-        gpu_memory_gib=round(memory, 2) or None,
-        resumed_from_step=first or None,
-    )
-
-
-def _evaluation(state: Any, loss: float) -> Progress:
-    """What the rows held out say, after the last step that was done."""
-    return Progress(
-        phase="train",
-        percent=_percent(state),
-        step=state.global_step,
-        max_steps=state.max_steps,
-        eval_loss=round(loss, 5) if math.isfinite(loss) else None,
-    )
-
-
-def _percent(state: Any) -> int:
-    return int(SHARE[0] + (SHARE[1] - SHARE[0]) * state.global_step / state.max_steps)
-
-
-def _number(logs: dict[str, Any], name: str) -> float | None:
-    """Four digits of it, where it is one."""
-    found = logs.get(name)
-    return float(f"{float(found):.4g}") if found is not None and math.isfinite(float(found)) else None
-
-
-def _finite(loss: float, state: Any, before: list[float]) -> float:
-    if math.isfinite(loss):
-        return loss
-    tail = ", ".join(f"{each:.4g}" for each in before[-3:]) or "no step before"
-    raise LossDiverged(
-        f"the loss is {loss} at step {state.global_step} of {state.max_steps}, after {tail}; lower"
-        " TrainingArguments.learning_rate or look for broken rows"
+        dataloader_pin_memory=False,
+        **more,
     )

@@ -51,7 +51,7 @@ def adapted(model):
     from tuning.training.model import attach
 
     model.config.use_cache = False
-    found = attach(model, LoraConfig(r=4), checkpointing=False)
+    found = attach(model, LoraConfig(r=4))
     torch.manual_seed(1)
     for name, parameter in found.named_parameters():
         if "lora_B" in name:

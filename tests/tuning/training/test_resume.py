@@ -15,11 +15,11 @@ from tuning.config import Exit, Progress, parse_termination
 from tuning.output import checkpoints, volume
 
 ROWS = "".join(json.dumps({"messages": words.conversation(each, words.B)}) + "\n" for each in words.QUESTIONS)
-STEPS = 240
+STEPS = 120
 OFTEN = 0.1  # seconds
 FOLDER = ".checkpoints-an-intent"
 TRAINING = {
-    "arguments": {"num_train_epochs": 24, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+    "arguments": {"num_train_epochs": 12, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
     "lora": {"lora_dropout": 0.1},
 }
 

@@ -1,4 +1,4 @@
-"""Training by itself: batches, and where an eviction stops it."""
+"""Training by itself: where an eviction stops it, what does not fit, and what is not a language model's doing."""
 
 import io
 from array import array
@@ -6,38 +6,27 @@ from array import array
 import pytest
 
 from tuning.data.masks import IGNORED, Encoded
-from tuning.errors import Evicted
+from tuning.errors import Evicted, OutOfMemory
 from tuning.eviction import Eviction
 from tuning.report import Report
 from tuning.training import train
-from tuning.training.train import Batches
+from tuning.training.batches import Batches
 from tuning.training_config import TrainingConfig
 
 ROWS = [Encoded(array("i", [1, 2, 3, 4]), array("i", [IGNORED, 2, 3, 4]))] * 8
 
 
-@pytest.mark.torch
-def test_batches_are_padded_outside_of_the_loss():
-    rows = [Encoded(array("i", [5, 0, 0]), array("i", [IGNORED, 0, 0])), Encoded(array("i", [7]), array("i", [7]))]
-    batches = Batches(0, 4)
-    batch = batches(rows)
-    assert batch["input_ids"].tolist() == [[5, 0, 0, 0], [7, 0, 0, 0]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
-    assert batch["labels"].tolist() == [[IGNORED, 0, 0, IGNORED], [7, IGNORED, IGNORED, IGNORED]]
-    assert batches.tokens == 4
-
-
 class Evicting(Batches):
-    """Lets the pod be asked to go when the batch of this number is made."""
+    """Lets the pod be asked to go when the micro-batch of this number is made; the first is a try."""
 
     def __init__(self, at):
         super().__init__(0, None)
         self.at, self.made, self.eviction = at, 0, Eviction()
 
-    def __call__(self, rows):
+    def tensors(self, *what, **more):
         self.made += 1
-        self.eviction.requested = self.made >= self.at
-        return super().__call__(rows)
+        self.eviction.requested = self.made > self.at
+        return super().tensors(*what, **more)
 
 
 def trained(batches, folder, *, max_steps=2, held_out=()):
@@ -48,7 +37,7 @@ def trained(batches, folder, *, max_steps=2, held_out=()):
         tiny.model(300, hidden=16, layers=1),
         ROWS,
         list(held_out),
-        settings=TrainingConfig(arguments=arguments | {"per_device_eval_batch_size": 1}),
+        settings=TrainingConfig(arguments=arguments | {"per_device_eval_batch_size": 1, "max_length": 16}),
         batches=batches,
         report=Report(io.StringIO()),
         eviction=batches.eviction,
@@ -75,32 +64,32 @@ def test_an_eviction_ends_the_evaluation_and_not_the_run(tmp_path):
     batches = Evicting(6)
     done = trained(batches, tmp_path, held_out=ROWS * 10)
     assert (len(done.losses), done.eval_loss) == (2, None)
-    assert batches.made < 20  # of 80 to evaluate
+    assert batches.made < 12  # of 20 to evaluate
 
 
 class TooLarge(Batches):
-    """Has no memory for the batch of this number, as torch says it."""
+    """Has no memory from the micro-batch of this number on, as torch says it."""
 
     def __init__(self, at, error):
         super().__init__(0, None)
         self.at, self.made, self.error, self.eviction = at, 0, error, Eviction()
 
-    def __call__(self, rows):
+    def tensors(self, *what, **more):
         self.made += 1
-        if self.made >= self.at:
+        if self.made > self.at:
             raise self.error
-        return super().__call__(rows)
+        return super().tensors(*what, **more)
 
 
 @pytest.mark.torch
 def test_an_evaluation_that_does_not_fit_does_not_cost_the_adapter(tmp_path, caplog):
     import torch
 
-    batches = TooLarge(4, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    batches = TooLarge(3, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
     done = trained(batches, tmp_path, held_out=ROWS)
     assert (len(done.losses), done.eval_loss) == (2, None)
     assert "lower TrainingArguments.per_device_eval_batch_size" in caplog.text
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(OutOfMemory, match="even with one row of 4 tokens at once and activations computed twice"):
         trained(TooLarge(2, batches.error), tmp_path, held_out=ROWS)
     with pytest.raises(RuntimeError, match="another"):
-        trained(TooLarge(4, RuntimeError("another")), tmp_path, held_out=ROWS)
+        trained(TooLarge(3, RuntimeError("another")), tmp_path, held_out=ROWS)
