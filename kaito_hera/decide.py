@@ -46,11 +46,16 @@ def decide(workspace: Workspace, current: Status, seen: Live, settings: Settings
 
 
 def missing(workspace: Workspace, current: Status, seen: Live) -> Parts:
-    """The parts of what is asked for that reality does not have."""
+    """The parts of what is asked for that reality does not have.
+
+    Nodes that were taken away are asked for anew, though their objects may stand for a while: perhaps as another kind.
+    """
     wanted, reached = intent.of(workspace), current.satisfied
     tune = reached.tune != wanted.tune
     lost = sum(1 for node in seen.nodes if live.is_ready(node)) < workspace.node_count
-    nodes = (tune or workspace.serves) and (reached.nodes != wanted.nodes or lost)
+    why = retry.failure(workspace, current, seen)
+    taken = why is not None and why.reason in live.TAKEN
+    nodes = (tune or workspace.serves) and (reached.nodes != wanted.nodes or lost or taken)
     gone = not any(d["metadata"]["name"] == workspace.metadata.name for d in seen.deployments)
     serve = workspace.serves and (tune or nodes or reached.serve != wanted.serve or gone)
     return Parts(nodes=nodes, tune=tune, serve=serve)

@@ -12,7 +12,7 @@ from kaito_hera.nodes import SIZE, several
 from kaito_hera.status import NodesStatus, Refusal
 
 _HOLD = datetime.timedelta(hours=1)
-"""A kind of node that was launched and gave nothing is tried last for so long: a cloud that has none has none soon."""
+"""A kind of node that gave nothing, or was taken away, is tried last for so long: what is short stays short a while."""
 _LATE = frozenset({"ProvisioningFailed", "NodesNotReady"})
 _Refusals = pydantic.TypeAdapter(tuple[Refusal, ...])
 
@@ -52,7 +52,7 @@ def _billed(view: View, nodes: NodesStatus, asked: live.Step, candidate: str) ->
 
 def _priced(view: View, nodes: NodesStatus, asked: live.Step, candidate: str) -> NodesStatus:
     """At the price of what was ordered last; what ran before that keeps its own."""
-    price = _usd_per_hour(view, candidate)
+    price = usd_per_hour(candidate, view.workspace.node_count, view.settings.region)
     is_new = candidate != nodes.candidate
     meant = view.made_for.nodes == view.wanted.nodes  # an edit of the count costs nothing before it is ordered
     if not is_new and (price == nodes.usd_per_hour or not meant):
@@ -94,23 +94,24 @@ def _refused(view: View, before: NodesStatus, candidate: str) -> tuple[Refusal, 
     if said := view.steps["provision-nodes"].outputs.get("refused") if candidate else "":
         with contextlib.suppress(pydantic.ValidationError):
             refused = _Refusals.validate_json(said)
-    awaited = view.steps.get("await-nodes")
-    if candidate and awaited and awaited.phase in {"Failed", "Error"} and awaited.finished_at:
-        why = live.reason(awaited.message)
-        if why.reason in _LATE:
-            until = status.rfc3339(status.moment(awaited.finished_at) + _HOLD)
-            late = Refusal(candidate=candidate, reason=why.message, held_until=until)
-            return (*(refusal for refusal in refused if refusal.candidate != candidate), late)
+    for name, reasons in (("await-nodes", _LATE), ("train", live.TAKEN)):
+        step = view.steps.get(name)
+        if candidate and step and step.phase in {"Failed", "Error"} and step.finished_at:
+            why = live.reason(step.message)
+            if why.reason in reasons:
+                until = status.rfc3339(status.moment(step.finished_at) + _HOLD)
+                late = Refusal(candidate=candidate, reason=why.message, held_until=until)
+                return (*(refusal for refusal in refused if refusal.candidate != candidate), late)
     return refused
 
 
-def _usd_per_hour(view: View, candidate: str) -> float | None:
-    """The list price on demand; what spot costs changes by the hour and is not known here."""
+def usd_per_hour(candidate: str, count: int, region: str | None) -> float | None:
+    """The list price on demand of so many nodes; what spot costs changes by the hour and is not known here."""
     size, _, capacity = candidate.partition("/")
     if capacity == "spot":
         return None
     try:
-        price = presets.size(size).usd(view.settings.region)
+        price = presets.size(size).usd(region)
     except presets.UnknownNameError:
         return None
-    return None if price is None else round(price * view.workspace.node_count, 4)
+    return None if price is None else round(price * count, 4)

@@ -193,7 +193,7 @@ class _Patience:
         elif time.monotonic() - self._since > self._seconds:
             who = f"pod {pod['metadata']['name']}" if pod else "it"
             text = f"{self._what}: {who} has not got on for {self._seconds} s: {reason}: {kept.message}"
-            raise errors.reported(reason, f"{text}; the next attempt starts anew", retryable=True)
+            raise errors.reported(reason, f"{text}; the next attempt takes over", retryable=True)
 
 
 def _kept(pod: dict[str, Any] | None) -> live.Reason | None:

@@ -82,6 +82,10 @@ class Reason:
     """False when nothing was said and only the end was seen."""
 
 
+TAKEN = frozenset({"Evicted", "NodeLost"})
+"""Reasons of a Job whose node was taken away from under it."""
+
+
 def phase(workflow: Object) -> str:
     """Argo's phase; empty until Argo took it up."""
     return str(workflow.get("status", {}).get("phase", ""))

@@ -97,6 +97,8 @@ class Settings(pydantic.BaseModel):
     """How long a tuning Job's pod may wait for one and the same thing, such as a GPU or its image, on paid nodes."""
     tuning_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 259200
     """How long a tuning Job may take."""
+    push_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 7200
+    """How long a finished adapter may wait on paid nodes for a registry or volume that does not take it."""
 
     @classmethod
     def load(cls, folder: Path = FOLDER) -> Self:

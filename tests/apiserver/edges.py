@@ -63,7 +63,7 @@ BAD_URLS = [
     "http://example.com/\n",
 ]
 VOLUMES = [{"persistentVolumeClaim": {"claimName": "data"}}, {"nfs": {"server": "s", "path": "/"}}]
-CHECKPOINTS = [None, {}, {"destination": "None"}]
+CHECKPOINTS = [None, {}, {"destination": "None"}, {"destination": "Output"}, {"intervalSeconds": 60}]
 STRENGTHS = ["0", "1", "1.0", "0.5", ".5", "1.", "+1", "1e-1", "00.5", "0.", "1.00"]
 BAD_STRENGTHS = [
     "1.1",
@@ -276,7 +276,6 @@ RULES = {  # the CRD's own
             "tuning.output",
             [{"volumeSource": {kind: {}}} for kind in ("emptyDir", "secret", "ephemeral")],
         ),
-        "no place": ("tuning.checkpoint", [{"destination": "Output"}, {"intervalSeconds": 60}]),
         "no checkpoint": ("tuning.checkpoint", [{"destination": "None", "intervalSeconds": 60}]),
         "empty input": ("tuning.input", [{"volumeSource": {"emptyDir": {}}}]),
         "options": (

@@ -123,9 +123,15 @@ def test_explain_prints_the_models_own_texts(kubectl):
             id="path-for-a-name",
         ),
         pytest.param(
-            {"inference": None, "tuning": {**making.tuning()["tuning"], "checkpoint": {"destination": "Output"}}},
-            ["tuning", "checkpoint: outlives the pod only on an output.volumeSource for now"],
-            id="checkpoint-of-an-image",
+            {
+                "inference": None,
+                "tuning": {
+                    **making.tuning()["tuning"],
+                    "checkpoint": {"destination": "None", "intervalSeconds": 60},
+                },
+            },
+            ["tuning.checkpoint", "intervalSeconds says nothing where destination is None"],
+            id="interval-of-no-checkpoint",
         ),
         pytest.param(
             {"metadata": {"name": "1-begins-with-a-digit"}}, ["metadata.name", "a Service carries this name"], id="name"

@@ -55,12 +55,14 @@ VOLUME = {"volumeSource": {"persistentVolumeClaim": {"claimName": "out"}}}
         (VOLUME, {"destination": "Output"}, 300),
         (VOLUME, {"intervalSeconds": 60}, 60),
         (VOLUME, {"destination": "None"}, 0),
-        (IMAGE, None, 0),
-        (IMAGE, {}, 0),
+        (IMAGE, None, 300),
+        (IMAGE, {}, 300),
+        (IMAGE, {"destination": "Output"}, 300),
+        (IMAGE, {"intervalSeconds": 60}, 60),
         (IMAGE, {"destination": "None"}, 0),
     ],
 )
-def test_checkpoints_are_kept_where_they_outlive_the_pod(output, checkpoint, seconds):
+def test_checkpoints_are_kept_beside_the_adapter(output, checkpoint, seconds):
     workspace = making.tuning()
     workspace["tuning"] |= {"output": output, **({} if checkpoint is None else {"checkpoint": checkpoint})}
     assert making.parsed(workspace).tuning.checkpoint_seconds == seconds
@@ -69,14 +71,13 @@ def test_checkpoints_are_kept_where_they_outlive_the_pod(output, checkpoint, sec
 @pytest.mark.parametrize(
     ("output", "checkpoint", "says"),
     [
-        (IMAGE, {"destination": "Output"}, "outlives the pod only on an output.volumeSource for now"),
-        (IMAGE, {"intervalSeconds": 60}, "with output.image take it out, or say destination: None"),
+        (IMAGE, {"intervalSeconds": 60, "destination": "None"}, "says nothing where destination is None"),
         (VOLUME, {"intervalSeconds": 60, "destination": "None"}, "says nothing where destination is None"),
         (VOLUME, {"intervalSeconds": 9}, "greater than or equal to 10"),
         (VOLUME, {"destination": "Input"}, "'Output' or 'None'"),
     ],
 )
-def test_checkpoints_that_would_be_lost_are_not_promised(output, checkpoint, says):
+def test_what_checkpoints_cannot_be(output, checkpoint, says):
     workspace = making.tuning()
     workspace["tuning"] |= {"output": output, "checkpoint": checkpoint}
     with pytest.raises(pydantic.ValidationError, match=says):

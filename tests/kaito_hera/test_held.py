@@ -2,9 +2,11 @@ import json
 
 import pytest
 
+from kaito_hera.decide import missing
 from kaito_hera.settings import Settings
 from kaito_hera.status import NodesStatus, Refusal, Status
 from tests import making
+from tests.kaito_hera import deciding
 from tests.kaito_hera.observing import AKS, observed, recorded
 
 A100, V100 = "Standard_NC24ads_A100_v4", "Standard_NC6s_v3"
@@ -49,6 +51,16 @@ def test_a_kind_that_gives_no_nodes_is_held_for_an_hour(reason):
     ended = making.ago(8)  # the step's
     assert (late.candidate, late.reason) == (SPOT, "0 of 1 nodes usable")
     assert late.held_until == f"{ended[:11]}04{ended[13:]}"
+
+
+@pytest.mark.parametrize("reason", ["Evicted", "NodeLost"])
+def test_a_kind_that_was_taken_away_is_held_for_an_hour_too(reason):
+    failed = ("Failed", making.failed_message(reason, "the node asked the pod to go", retryable=True))
+    done = {"provision_nodes": launched(SPOT), "await_nodes": "Succeeded"}
+    [late] = nodes_of(several(), **done, train=failed).refused
+    assert (late.candidate, late.reason, bool(late.held_until)) == (SPOT, "the node asked the pod to go", True)
+    failed = ("Failed", making.failed_message("Crashed", "exit code 1", retryable=True))
+    assert nodes_of(several(), **done, train=failed).refused == ()
 
 
 @pytest.mark.parametrize("reason", ["Superseded", "ClusterUnavailable"])
@@ -143,3 +155,13 @@ def test_the_size_that_is_used_is_told(resource, nodes, live, size):
     found = observed(workspace, Status(nodes=nodes), nodes=live)
     assert found.instance_type == size
     assert observed(workspace, found).instance_type == size, "while no node is seen"
+
+
+@pytest.mark.parametrize(("reason", "anew"), [("Evicted", True), ("NodeLost", True), ("RegistryUnavailable", False)])
+def test_nodes_that_were_taken_away_are_asked_for_anew_though_they_seem_to_stand(reason, anew):
+    workspace = making.tuning()
+    message = making.failed_message(reason, "x", retryable=True)
+    failed = making.workflow(workspace, kind="tune", phase="Failed", train=("Failed", message))
+    seen = making.live(workflows=[failed], nodes=[making.node(workspace)])
+    before = deciding.status(workspace, "nodes", kind="tune")
+    assert missing(making.parsed(workspace), before, seen).nodes is anew

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from kaito_hera import inherited, intent, jobs, names, nodes, pods, rollout, volumes
+from kaito_hera import held, inherited, intent, jobs, names, nodes, pods, rollout, volumes
 from kaito_hera.api import Workspace
 from kaito_hera.api.sources import Volume
 from kaito_hera.run import Run
@@ -51,6 +51,7 @@ def config_of(run: Run, found: configs.Config[TrainingConfig]) -> tuning.TuningC
         require_gpu=frames.require_gpu(settings),
         metrics_port=tuning.METRICS_PORT,
         checkpoint_seconds=asked.checkpoint_seconds,
+        push_seconds=settings.push_timeout_seconds,
     )
 
 
@@ -70,13 +71,17 @@ def task(run: Run, attempt: int, placement: nodes.Placement) -> jobs.Task:
 
 def task_of(run: Run, attempt: int, asked: tuning.TuningConfig, placement: nodes.Placement) -> jobs.Task:
     """The same for a config that is known already."""
-    assert run.workspace.tuning is not None
+    workspace, settings = run.workspace, run.settings
+    assert workspace.tuning is not None
+    if settings.node_provider != "byo":
+        price = held.usd_per_hour(run.want.candidate, workspace.node_count, settings.region)
+        asked = asked.model_copy(update={"usd_per_hour": price})
     return jobs.Task(
-        name=names.job(run.workspace, attempt),
+        name=names.job(workspace, attempt),
         role="tuning",
         attempt=attempt,
-        template=_template(run.workspace, run.settings, asked, placement),
-        seconds=run.workspace.tuning.active_deadline_seconds or run.settings.tuning_timeout_seconds,
+        template=_template(workspace, settings, asked, placement),
+        seconds=workspace.tuning.active_deadline_seconds or settings.tuning_timeout_seconds,
     )
 
 
