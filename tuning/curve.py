@@ -4,6 +4,7 @@ A resumed attempt repeats the steps since its checkpoint: of each step the last 
 """
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,6 +53,11 @@ class Curve:
     def rows(self) -> list[Row]:
         """In the order of their steps."""
         return [self._rows[step] for step in sorted(self._rows)]
+
+    @property
+    def resumed_from(self) -> list[int]:
+        """The steps after which a later attempt went on."""
+        return [later.step - 1 for row, later in itertools.pairwise(self.rows) if later.attempt > row.attempt]
 
     @property
     def seconds(self) -> float:

@@ -27,6 +27,8 @@ class Data(NamedTuple):
     training: list[masks.Encoded]
     held_out: list[masks.Encoded]
     facts: dict[str, Any]
+    samples: list[str]
+    """A few, as the model reads them."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class Run:
         with self.eviction.deferred():  # training stops at a step's end, and a push that runs is soon done
             trained = self._train(adapted, tokenizer, data, folder=folder, kept=kept, start=start)
             files = self._save(adapted, tokenizer)
-            put = self._put(files, cards.summary(self.config, trained, data.facts), trained.loss, kept)
+            card = cards.summary(self.config, trained, data.facts, self.report.curve)
+            files |= cards.tell(self.places.scratch / "adapter", card, self.report.curve, data.samples)
+            put = self._put(files, card, trained.loss, kept)
         return Result(adapter=put.name, loss=round(trained.loss, 5), left=put.left)
 
     def _tokenizer(self, folder: Path) -> Any:
@@ -95,15 +99,16 @@ class Run:
         tokens = sum(len(row.ids) for row in encoded)
         learned = sum(label != masks.IGNORED for row in encoded for label in row.labels)
         log.info("%d rows, %d tokens, %d of them learned from", len(encoded), tokens, learned)
-        for number, row in enumerate(training[:SAMPLES], start=1):
-            log.info("sample %d, learned from between ⟦ and ⟧:\n%s", number, encoder.show(row))
+        samples = [encoder.show(row) for row in training[:SAMPLES]]
+        for number, sample in enumerate(samples, start=1):
+            log.info("sample %d, learned from between ⟦ and ⟧:\n%s", number, sample)
         facts = {
             "data": [{"name": file.name, "bytes": file.size, "sha256": file.sha256} for file in files],
             "rows": len(training),
             "rows_held_out": len(held_out),
             "rows_dropped": dropped.count,
         }
-        return Data(training, held_out, facts)
+        return Data(training, held_out, facts, samples)
 
     def _load(self, folder: Path, start: train.Start | None) -> Any:
         import transformers  # noqa: PLC0415

@@ -15,9 +15,11 @@ import pytest
 
 from tests.tuning import servers, words
 from tests.tuning.conftest import entry, start, tuning_config, write_secret
+from tuning import curve
 from tuning.config import INTENT, Exit, Progress, Result, parse_termination
 from tuning.data import masks
 from tuning.data.masks import Encoded
+from tuning.output import volume
 from tuning.run import split
 from tuning.training.adapter import OLD_KEYS
 from tuning.training_config import DatasetConfig
@@ -170,8 +172,8 @@ def test_the_image_holds_what_all_readers_need(trained):
 
     assert trained.manifest["annotations"]["sh.kaito.model.name"] == "tiny-phi"
     assert trained.manifest["annotations"][INTENT] == "an-intent"
-    names = ["adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "training_summary.json"]
-    assert sorted(path.name for path in trained.data.iterdir()) == names
+    assert {path.name for path in trained.data.iterdir()} == {*volume.NAMES, *volume.TOLD, volume.CARD}
+    assert len(trained.manifest["layers"]) == 2
     described = json.loads((trained.data / "adapter_config.json").read_text())
     assert set(described) <= OLD_KEYS
     assert described["base_model_name_or_path"] == "tiny/phi"
@@ -183,6 +185,18 @@ def test_the_image_holds_what_all_readers_need(trained):
     assert summary["loss"] == trained.done.loss < 0.5
     assert (summary["steps"], summary["rows"], summary["rows_dropped"]) == (25, 40, 0)
     assert summary["loss_curve"][0][1] > 1
+
+
+@pytest.mark.torch
+def test_the_image_tells_people_how_the_adapter_came_to_be(trained):
+    summary = json.loads((trained.data / "training_summary.json").read_text())
+    assert (summary["resumed_from"], summary["eval_curve"]) == ([], [])
+    assert summary["tokens"] > summary["supervised_tokens"] > 0
+    card = (trained.data / "README.md").read_text()
+    assert card.count(f"⟦{words.B}<|end|>⟧") == 3
+    assert f"sha256:{summary['data'][0]['sha256']}" in card
+    assert [row.step for row in curve.read(trained.data / "metrics.jsonl")] == list(range(1, 26))
+    assert (trained.data / "loss.svg").read_text().startswith("<svg")
 
 
 @pytest.mark.torch

@@ -33,7 +33,7 @@ def test_from_a_volume_to_a_volume_and_not_twice(run, config, tmp_path):
     assert done.code == Exit.DONE, done.text
     results = tmp_path / "results"
     assert done.left.adapter == f"persistentVolumeClaim/out@{volume.digest(results)}"
-    assert sorted(path.name for path in results.iterdir()) == sorted([*volume.NAMES, volume.CARD])
+    assert sorted(path.name for path in results.iterdir()) == sorted([*volume.NAMES, *volume.TOLD, volume.CARD])
     card = json.loads((results / volume.CARD).read_text())
     assert (card["intent"], card["rows"], card["steps"]) == ("an-intent", 40, 2)
     assert [file["name"] for file in card["data"]] == ["part/train.jsonl"]

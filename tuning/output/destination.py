@@ -88,12 +88,12 @@ def _packed(
 ) -> image.Image:
     """The image on the pod's disk; what is full there now may not be later."""
     written = places.scratch / "adapter" / volume.CARD
+    adapter = {name: path for name, path in files.items() if name in volume.NAMES}
+    told = {name: path for name, path in files.items() if name not in adapter} | {volume.CARD: written}
     while True:
         try:
             written.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
-            return image.write(
-                places.scratch / "image", {**files, volume.CARD: written}, cards.annotations(config, card)
-            )
+            return image.write(places.scratch / "image", adapter, cards.annotations(config, card), card=told)
         except OSError as error:
             if error.errno not in volume.FULL or not checkpoints.make_room(_folder(config, places)):
                 waits.bear(explain(error))
