@@ -14,7 +14,7 @@ import fastapi
 import pydantic
 
 from serving import errors
-from serving.api import refusals
+from serving.api import documented, refusals
 from serving.api.clients import patience, together, while_connected
 from serving.engine.protocol import ModelInfo, Request, Sampling
 from serving.sequences import Piece, numbered
@@ -77,7 +77,7 @@ class Body(pydantic.BaseModel):
 
 def router(service: Service) -> fastapi.APIRouter:
     """`POST /chat`."""
-    routes = fastapi.APIRouter()
+    routes = fastapi.APIRouter(responses=documented.KAITO)
 
     @routes.post("/chat")
     async def chat(body: Body, request: fastapi.Request) -> dict[str, str]:

@@ -3,15 +3,18 @@
 import fastapi
 from fastapi.responses import JSONResponse
 
+from serving.api import documented
 from serving.service import STALLED_SECONDS, Service
+
+UNWELL: documented.Responses = {503: {"model": documented.Detail, "description": "Not now; `detail` says why."}}
 
 
 def router(service: Service) -> fastapi.APIRouter:
     """`/health`, `/healthz` (KAITO's answers) and `/livez`."""
     routes = fastapi.APIRouter()
 
-    @routes.get("/health")
-    @routes.get("/healthz")
+    @routes.get("/health", responses=UNWELL)
+    @routes.get("/healthz", responses=UNWELL)
     async def health() -> fastapi.Response:
         """Readiness: 200 once the model and all listed adapters are loaded, until the server drains or breaks."""
         reason = service.unready()
@@ -19,7 +22,7 @@ def router(service: Service) -> fastapi.APIRouter:
             return JSONResponse({"status": "Unhealthy", "detail": reason}, 503)
         return JSONResponse({"status": "Healthy"})
 
-    @routes.get("/livez")
+    @routes.get("/livez", responses=UNWELL)
     async def livez() -> fastapi.Response:
         """Liveness: 503 only when a restart is the cure; loading, draining and a long queue are life."""
         reason = service.failure

@@ -5,6 +5,7 @@ from typing import Any
 
 import fastapi
 
+from serving.api import documented
 from serving.config import Served
 from serving.service import Service
 
@@ -13,7 +14,7 @@ OWNER = "kaito-hera"
 
 def router(service: Service) -> fastapi.APIRouter:
     """`/v1/models` and `/v1/models/NAME`."""
-    routes = fastapi.APIRouter()
+    routes = fastapi.APIRouter(responses=documented.OPENAI)
 
     @routes.get("/v1/models")
     async def models() -> dict[str, Any]:

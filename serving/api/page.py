@@ -25,7 +25,7 @@ def router() -> fastapi.APIRouter:
         "Vary": "Accept",
     }
 
-    @routes.get("/")
+    @routes.get("/", responses={200: {"content": {"text/html": {}, "application/json": {}}}})
     async def home(request: fastapi.Request) -> fastapi.Response:
         if "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(PAGE, headers=headers)

@@ -6,8 +6,8 @@ import fastapi
 import pydantic
 
 from serving import errors
+from serving.api import documented, openai_tools, refusals
 from serving.api import openai_fields as fields
-from serving.api import openai_tools, refusals
 from serving.api.openai_body import Token, Turn, check_turns
 from serving.service import Service
 from serving.text.chat import TextRefused
@@ -43,7 +43,7 @@ class DetokenizeBody(pydantic.BaseModel):
 
 def router(service: Service) -> fastapi.APIRouter:
     """`/tokenize` and `/detokenize`."""
-    routes = fastapi.APIRouter()
+    routes = fastapi.APIRouter(responses=documented.OPENAI)
 
     @routes.post("/tokenize")
     async def tokenize(body: TokenizeBody) -> dict[str, Any]:
