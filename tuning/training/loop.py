@@ -4,7 +4,6 @@ To transformers a batch is a whole step; gradients of its micro-batches add up w
 tried again in smaller ones when memory does not suffice, and no order of rows, schedule or random number depends on it.
 """
 
-import contextlib
 import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from tuning.output.checkpoints import Checkpoints
 from tuning.report import log
 from tuning.training import adapter, head, ladder, model, packing, stops
 from tuning.training.batches import Batches, ByLength, supervised
+from tuning.training.world import World
 from tuning.training_config import TrainingConfig
 
 BEST = "best_model.safetensors"
@@ -36,6 +36,7 @@ class Setup(NamedTuple):
     eviction: Eviction
     checkpoints: Checkpoints | None
     curve: Curve
+    world: World = World()
 
 
 class _NoTimeError(Exception):
@@ -54,6 +55,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         self.ended_early = False
         self._watched = head.Watched(self.model) if self.resolved.chunked_head else None
         self._tried = False
+        self._others: list[Any] = []
+        """Where random numbers of the other processes stand."""
         if self.resolved.checkpointing:
             model.recompute(self.model)
 
@@ -67,46 +70,47 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
             self._tried = True
             self._fitting(lambda: self._try_largest(model), model)
         self.setup.batches.count(rows)
-        return self._fitting(lambda: self._gradients(model, rows), model)
+        loss = self._fitting(lambda: self._gradients(model, rows), model)
+        return self.setup.world.add_gradients(model.parameters(), loss)
 
     def _gradients(self, model: Any, rows: Sequence[Encoded]) -> Any:
+        """Of this process's rows."""
         learned = torch.tensor(float(sum(map(supervised, rows))), device=self.args.device)
-        learned = self.accelerator.reduce(learned, "sum")
-        micros = self._laid_out(rows, self.resolved.tokens)
+        mine = self.setup.world.mine(rows)
         total = torch.zeros((), device=self.args.device)
-        for number, micro in enumerate(micros, start=1):
-            with contextlib.nullcontext() if number == len(micros) else self.accelerator.no_sync(model):
-                loss = self._loss(model, rows, micro, learned)
-                self.accelerator.backward(loss)
+        for micro in self._laid_out(mine, self.resolved.tokens):
+            loss = self._loss(model, mine, micro, learned)
+            self.accelerator.backward(loss)
             total += loss.detach()
         return total
 
     def _try_largest(self, model: Any) -> None:
-        """The largest micro-batch that can come, so that what does not fit is known before the first step."""
-        before, longest = _random_numbers(), sorted(self.train_dataset, key=lambda row: -len(row.ids))
-        rows = longest[: self._train_batch_size]
+        """About the largest micro-batch that can come, so that what does not fit is known before the first step."""
+        before, rows = _random_numbers(), self._longest()
         micro = max(self._laid_out(rows, self.resolved.tokens), key=lambda micro: micro.tokens)
-        with self.accelerator.no_sync(model):
-            self.accelerator.backward(self._loss(model, rows, micro, torch.ones((), device=self.args.device)))
+        self.accelerator.backward(self._loss(model, rows, micro, torch.ones((), device=self.args.device)))
         model.zero_grad()
         _draw_again(before)
 
     def _fitting(self, attempt: Callable[[], Any], model_: Any) -> Any:
-        """Attempt it until it fits the memory, one step down the ladder each time that it does not."""
+        """Attempt it until it fits the memory of all GPUs, one step down the ladder each time that it does not."""
         before = _random_numbers()
         while True:
+            found, why = None, ""
             try:
-                return attempt()
+                found = attempt()
             except torch.OutOfMemoryError as error:
                 why = str(error).partition("\n")[0][:200]
+            if not self.setup.world.any(bool(why)):
+                return found
             model_.zero_grad()  # outside of the except: the error holds on to what the failed attempt had made
             gc.collect()
             torch.cuda.empty_cache()
-            self._lower(why)
+            self._lower(why or "so another GPU of this node says")
             _draw_again(before)
 
     def _lower(self, why: str) -> None:
-        longest = sorted(self.train_dataset, key=lambda row: -len(row.ids))[: self._train_batch_size]
+        longest = self._longest()
         largest = max(micro.tokens for micro in self._laid_out(longest, self.resolved.tokens))
         alone = self._laid_out(longest[:1], 0)[0].tokens
         computed_twice = self.resolved.checkpointing
@@ -114,7 +118,14 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         if self.resolved.checkpointing and not computed_twice:
             model.recompute(self.model)
 
+    def _longest(self) -> list[Encoded]:
+        """The most that a process can get of one step."""
+        longest = sorted(self.train_dataset, key=lambda row: -len(row.ids))
+        return longest[: self.setup.world.share(self._train_batch_size)]
+
     def _laid_out(self, rows: Sequence[Encoded], limit: int) -> list[packing.Micro]:
+        if not rows:
+            return []  # the last step of an epoch may have fewer rows than there are processes
         lengths, multiple = [len(row.ids) for row in rows], self.setup.batches.multiple
         if self.resolved.packing:
             return packing.packed(lengths, limit, hidden=self.model.config.hidden_size, multiple=multiple)
@@ -125,7 +136,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         tensors = self.setup.batches.tensors(rows, micro, packed=self.resolved.packing)
         inputs = self._prepare_inputs(tensors)
         if self._watched:
-            return self._watched.loss(model, inputs) * (self.accelerator.num_processes / learned)
+            return self._watched.loss(model, inputs) / learned
         loss = self.compute_loss(model, inputs, num_items_in_batch=learned)
         if self.model_accepts_loss_kwargs or self.label_smoother:
             return loss
@@ -144,6 +155,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
 
     def evaluate(self, *_unused: Any, **_more: Any) -> dict[str, float]:
         """The mean loss of the tokens held out; empty when the pod has to go before it is known, or it does not fit."""
+        self.control.should_evaluate = False
         try:
             loss = self._mean(self.eval_dataset)
         except _NoTimeError:
@@ -163,16 +175,19 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         return {"eval_loss": loss}
 
     def _mean(self, rows: Sequence[Encoded]) -> float:
-        mine = rows[self.args.process_index :: self.args.world_size]
+        world = self.setup.world
+        mine = world.mine(rows)
         learned = torch.tensor(float(sum(map(supervised, rows))), device=self.args.device)
         total = torch.zeros((), device=self.args.device)
         model.calm(self.model)
         with torch.no_grad():
-            for micro in self._laid_out(mine, self._held_out_at_once()):
-                if self.setup.eviction.requested:
+            micros = self._laid_out(mine, self._held_out_at_once())
+            for number in range(world.most(len(micros))):
+                if world.any(self.setup.eviction.requested):
                     raise _NoTimeError
-                total += self._loss(self.model, mine, micro, learned)
-        return float(self.accelerator.reduce(total, "mean"))
+                if number < len(micros):
+                    total += self._loss(self.model, mine, micros[number], learned)
+        return float(world.added(total))
 
     def _held_out_at_once(self) -> int:
         asked = self.setup.settings.arguments
@@ -197,7 +212,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, _model: Any, _trial: Any) -> None:
         """The adapter without its base, whole or not there."""
-        kept = self.setup.checkpoints
+        kept, self._others = self.setup.checkpoints, self.setup.world.gathered(_random_numbers())[1:]
         if kept and not self.ended_early and kept.write(self.state.global_step, self._fill):
             self.setup.eviction.resumes_from = self.state.global_step
 
@@ -209,9 +224,22 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         self._save_optimizer_and_scheduler(str(folder))
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
+        for rank, drawn in enumerate(self._others, start=1):
+            torch.save(drawn, folder / _drawn(rank))
         self.state.save_to_json(str(folder / "trainer_state.json"))
         self.resolved.write(folder)
         self.setup.curve.write(folder / CURVE)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Process 0's, as transformers has it; each other's own, if there were as many."""
+        super()._load_rng_state(checkpoint)
+        own = Path(checkpoint or "") / _drawn(self.setup.world.rank)
+        if checkpoint and self.setup.world.rank and own.exists():
+            _draw_again(torch.load(own, weights_only=True))
+
+
+def _drawn(rank: int) -> str:
+    return f"random_numbers_{rank}.pt"
 
 
 def _random_numbers() -> list[Any]:

@@ -17,6 +17,7 @@ from tuning.output.checkpoints import Checkpoint, Checkpoints
 from tuning.report import Report, log
 from tuning.training import adapter, ladder
 from tuning.training.batches import Batches
+from tuning.training.world import World
 from tuning.training_config import TrainingArguments, TrainingConfig
 
 SHARE = (5, 95)
@@ -77,6 +78,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     start: Start | None = None,
     needed: Needed = lambda _tokens, _chunked: None,
+    world: World = World(),  # noqa: B008 -- a value
 ) -> Trained:
     """Train the model's adapter in place, as if no earlier attempt had been cut off: that got to `start`."""
     import transformers  # noqa: PLC0415
@@ -85,11 +87,11 @@ def train(
 
     resolved = _settled(model, rows, settings, needed) if start is None else _kept(model, start, report)
     log.info("%s", resolved.told())
-    follows = follower.Follower(batches, report, eviction, checkpoints)
+    follows = follower.Follower(batches, report, eviction, checkpoints, world)
     trainer = loop.Trainer(
-        loop.Setup(settings, batches, resolved, eviction, checkpoints, report.curve),
+        loop.Setup(settings, batches, resolved, eviction, checkpoints, report.curve, world),
         model=model,
-        args=_trainer_arguments(model, settings, scratch, _evaluations(settings, rows, held_out)),
+        args=arguments(model, settings, scratch, evaluations(settings, rows, held_out)),
         train_dataset=rows,
         eval_dataset=held_out or None,
         callbacks=[follows],
@@ -141,7 +143,7 @@ def _kept(model: Any, start: Start, report: Report) -> ladder.Resolved:
 
 
 def rows_a_step(asked: TrainingArguments) -> int:
-    """Of one GPU."""
+    """Of all GPUs together: they divide them, so that a step is the same whatever it runs on."""
     return asked.per_device_train_batch_size * asked.gradient_accumulation_steps
 
 
@@ -163,7 +165,7 @@ def _gpu_gib(model: Any) -> float | None:
 
 def _go(trainer: Any, follows: Any, checkpoints: Checkpoints | None, start: Start | None) -> None:
     """All steps that are left to do."""
-    if checkpoints is None or start is None:
+    if start is None:
         trainer.train()
         return
     found = start.checkpoint
@@ -174,7 +176,7 @@ def _go(trainer: Any, follows: Any, checkpoints: Checkpoints | None, start: Star
         trainer.load_best(found.path)
         trainer.train(resume_from_checkpoint=str(found.path))
     except Exception as error:
-        if follows.trains or type(explain(error)) is not TuningError:
+        if checkpoints is None or follows.trains or type(explain(error)) is not TuningError:
             raise
         checkpoints.remove(found)  # whole, and of no use: another release's, perhaps
         raise NodeTrouble(
@@ -197,7 +199,7 @@ def _evaluated(trainer: Any) -> float | None:
     return best
 
 
-def _evaluations(settings: TrainingConfig, rows: list[Encoded], held_out: list[Encoded]) -> dict[str, Any]:
+def evaluations(settings: TrainingConfig, rows: list[Encoded], held_out: list[Encoded]) -> dict[str, Any]:
     """When the rows held out are looked at while training runs; after an epoch is after so many steps.
 
     A checkpoint comes after the evaluation of the same step, which is so for steps alone.
@@ -212,13 +214,13 @@ def _evaluations(settings: TrainingConfig, rows: list[Encoded], held_out: list[E
     return {"eval_strategy": "steps", "eval_steps": asked.eval_steps if asked.eval_strategy == "steps" else an_epoch}
 
 
-def _trainer_arguments(model: Any, settings: TrainingConfig, scratch: Path, more: dict[str, Any]) -> Any:
-    """What transformers is told; to it a batch is all rows of a step."""
+def arguments(model: Any, settings: TrainingConfig, scratch: Path, more: dict[str, Any]) -> Any:
+    """What transformers is told: to it a batch is all rows of a step."""
     import transformers  # noqa: PLC0415
 
     asked, precision = settings.arguments, _precision(model)
 
-    return transformers.TrainingArguments(
+    made = transformers.TrainingArguments(
         output_dir=str(scratch / "trainer"),
         num_train_epochs=asked.num_train_epochs,
         max_steps=asked.max_steps or -1,
@@ -252,3 +254,5 @@ def _trainer_arguments(model: Any, settings: TrainingConfig, scratch: Path, more
         dataloader_pin_memory=False,
         **more,
     )
+    made._n_gpu = min(made.n_gpu, 1)  # noqa: SLF001 -- more are seen where nothing but CUDA counts them, and are others'
+    return made
