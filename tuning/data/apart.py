@@ -100,6 +100,8 @@ class _Said:
                 raise DataInvalid(
                     f"{what}: the rows have more than the {self._room:,} bytes that there is memory for; give fewer"
                 )
+            if not line.endswith(b"\n"):
+                break  # it died within a line
             kind, value = json.loads(line)
             if kind == "row":
                 yield value

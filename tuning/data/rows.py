@@ -70,8 +70,11 @@ def read(files: Iterable[File], columns: DatasetConfig, dropped: Dropped, **boun
 
 def each(file: File, columns: DatasetConfig) -> Iterator[Row | ValueError]:
     """The file's rows; a row that cannot be read is its error."""
-    with file.path.open("rb") as opened:
-        kind = formats.sniff(opened.read(formats.HEAD_BYTES))
+    try:
+        with file.path.open("rb") as opened:
+            kind = formats.sniff(opened.read(formats.HEAD_BYTES))
+    except DataInvalid as error:
+        raise DataInvalid(f"{file.field} ({file.name}): {error}") from error
     try:
         readers: dict[formats.Format, Callable[[Path], Iterator[Row | ValueError]]] = {
             "parquet": functools.partial(_parquet, columns=columns),

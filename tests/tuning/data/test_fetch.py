@@ -70,7 +70,7 @@ def test_formats_are_told_by_their_first_bytes(files, content, kind):
         (b"  \n", "the file is empty"),
         (b"<!DOCTYPE html><html><head><title>Sign in</title>", "a web page ('Sign in')"),
         (b"\n<html>", "a web page (without a title)"),
-        (b"\x1f\x8b\x08\0\0\0\0\0", "gzip archive"),
+        (b"\x1f\x8b\x08\0\0\0\0\0", "is packed, and cannot be unpacked"),
         (b"PK\x03\x04aaaa", "zip archive"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer"),
         (b"\x89PNG\r\n\x1a\n", "starts with b'\\x89PNG"),

@@ -1,8 +1,14 @@
+import bz2
 import csv
+import datetime
+import gzip
 import io
 import json
+import lzma
+import tarfile
 
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
@@ -139,7 +145,19 @@ def parquet(table):
     return sink.getvalue()
 
 
+PACKERS = {
+    "gzip": gzip.compress,
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
+    "zstd": lambda content: pyarrow.compress(content, "zstd", asbytes=True),
+    "gzip twice": lambda content: gzip.compress(gzip.compress(content)),
+}
+
+
 def table(kind, rows):
+    if " by " in kind:
+        inner, by = kind.split(" by ")
+        return PACKERS[by](table(inner, rows))
     if kind == "parquet":
         return parquet(rows)
     if kind == "csv":
@@ -148,6 +166,12 @@ def table(kind, rows):
         writer.writeheader()
         writer.writerows(rows)
         return sink.getvalue().encode()
+    if kind.startswith("arrow"):
+        sink = io.BytesIO()
+        made = pyarrow.Table.from_pylist(rows)
+        with (pyarrow.ipc.new_stream if "stream" in kind else pyarrow.ipc.new_file)(sink, made.schema) as writer:
+            writer.write_table(made, max_chunksize=700)
+        return sink.getvalue()
     return {
         "jsonl": "\n".join(map(json.dumps, rows)) + "\n\n",
         "json": json.dumps(rows, indent=2),
@@ -157,9 +181,19 @@ def table(kind, rows):
     }[kind].encode()
 
 
-@pytest.mark.parametrize(
-    "kind", ["parquet", "csv", "jsonl", "json", "json object", "json object in a line", "json bom"]
-)
+KINDS = ["parquet", "csv", "jsonl", "json", "json object", "json object in a line", "json bom", "arrow", "arrow stream"]
+PACKED = [
+    "jsonl by gzip",
+    "jsonl by xz",
+    "jsonl by bzip2",
+    "jsonl by zstd",
+    "csv by zstd",
+    "csv by gzip",
+    "json by gzip",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS + PACKED)
 def test_all_formats(put, kind):
     content = [{"prompt": f"q, {n}\nü", "completion": "a"} for n in range(3000)]
     dropped = Dropped()
@@ -291,3 +325,32 @@ def test_bad_tools_are_bad_rows(put, row, words):
     dropped = Dropped()
     assert len(read([put("a.jsonl", table("jsonl", [row, {"text": "t"}]))], DatasetConfig(), dropped)) == 1
     assert words in str(dropped)
+
+
+@pytest.mark.parametrize("kind", ["jsonl by gzip twice", "parquet by gzip", "arrow by zstd"])
+def test_what_is_packed_once_more_is_refused(put, kind):
+    with pytest.raises(DataInvalid, match=r"packed once more|is packed, and cannot be unpacked"):
+        read([put("a", table(kind, [{"text": "t"}]))], DatasetConfig(), Dropped())
+
+
+def test_webdataset_is_refused_with_the_reason(put):
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("0.jpg"))
+    for content in (sink.getvalue(), gzip.compress(sink.getvalue())):
+        with pytest.raises(DataInvalid, match="is a tar archive, which as webdataset holds pictures and sounds"):
+            read([put("a", content)], DatasetConfig(), Dropped())
+
+
+def test_columns_that_nobody_asks_for_are_not_read(put):
+    rows = [{"text": "t", "picture": b"\xff" * 99}]
+    (found,) = read([put("a", parquet(rows))], DatasetConfig(), Dropped())
+    assert found.example == "t"
+    with pytest.raises(DataInvalid, match="columns picture are no known shape"):
+        read([put("a", parquet([{"picture": b"\xff" * 99}]))], DatasetConfig(), Dropped())
+
+
+def test_values_that_json_has_not_are_text(put):
+    day = datetime.date(2026, 11, 21)
+    (found,) = read([put("a", parquet([{"prompt": "q", "completion": day}]))], DatasetConfig(), Dropped())
+    assert found.example[1]["content"] == "2026-11-21"
