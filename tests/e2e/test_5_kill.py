@@ -1,5 +1,9 @@
 """Anything may be killed at any moment: the next run goes on from there."""
 
+import json
+
+import yaml
+
 from kaito_hera import cluster as clusters
 from kaito_hera import names
 from tests.cluster.simulators.content import facts
@@ -32,6 +36,38 @@ def test_the_watcher_killed_in_each_phase_and_argo_once(world, namespace):
     assert world.chat(namespace, name, FACT.question) == FACT.answer
     assert world.pools_ever(namespace) == 1
     assert world.status(namespace, name)["workflow"]["attempt"] == 1, "nothing had to be tried again"
+
+
+def test_an_evicted_training_goes_on_from_the_registry_on_the_next_kind_of_node(world, namespace):
+    text = "training_config: {TrainingArguments: {learning_rate: 0.005, num_train_epochs: 60}}"
+    config = {"metadata": {"name": "long", "namespace": namespace}, "data": {"training_config.yaml": text}}
+    world.kube.create(clusters.CONFIG_MAP, config)
+    workspace = yaml.safe_load(world.manifest("fine-tuning-phi-3", image=namespace))
+    workspace["metadata"]["annotations"] = {"kaito.sh/serve": "false"}
+    workspace["resource"]["capacity"] = ["spot", "on-demand"]
+    workspace["tuning"] |= {"config": "long", "checkpoint": {"intervalSeconds": 10}}
+    name = world.apply(namespace, yaml.safe_dump(workspace))
+    until(lambda: tuning(world, namespace, name).get("step", 0) > 20, what="some steps", seconds=240)
+    assert world.status(namespace, name)["nodes"]["candidate"].endswith("/spot")
+    evict(world, namespace)
+    world.await_condition(namespace, name, "WorkspaceSucceeded", seconds=400)
+    status = world.status(namespace, name)
+    assert status["workflow"]["attempt"] == 2
+    assert status["nodes"]["candidate"].endswith("/on-demand")
+    assert tuning(world, namespace, name)["resumedFromStep"] >= 20
+
+
+def tuning(world, namespace, name):
+    return world.status(namespace, name).get("tuning") or {}
+
+
+def evict(world, namespace):
+    """What a node does that is drained: the pod hears SIGTERM and has its grace period."""
+    (pod,) = world.kube.items(clusters.POD, namespace, labels="kaito.sh/role=tuning")
+    name = pod["metadata"]["name"]
+    asked = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+    path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+    world.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(asked))
 
 
 def test_deleted_while_argo_is_down_everything_billable_goes_all_the_same(world, namespace):
