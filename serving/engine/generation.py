@@ -145,6 +145,7 @@ def alone(model: Any, request: Request, cancelled: Callable[[], bool], tell: Cal
     """Run one request by transformers' `generate`, the selected adapters included; blocks until it is done."""
     config = configure(model.generation_config, request)
     stop_ids = frozenset(config.eos_token_id or ())
+    tell(Delta(()))
     if request.sampling.seed is not None:
         torch.manual_seed(request.sampling.seed)
     else:

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from serving.engine.lora_files import Pair
-from serving.engine.packed import PackedLinear
+from serving.engine.packed import PackedLinear, packed, times, times_plus
 
 Linear = (nn.Linear, PackedLinear)
+MOST_ORDERS = 8
 
 
 class Gate:
@@ -35,6 +36,7 @@ class LoraLinear(nn.Module):
         self.base = base
         self.gate = gate
         self.of: set[str] = set()
+        self._orders: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
         like = base.weight
         dtype = like.dtype if like.is_floating_point() else torch.float32  # 4-bit weights are bytes
         self.down = torch.zeros((columns, base.in_features), dtype=dtype, device=like.device)
@@ -52,11 +54,23 @@ class LoraLinear(nn.Module):
         gate = self.gate
         if gate.values is None:
             return output
+        if isinstance(self.base, PackedLinear):
+            down, up = self._packed(gate.columns)
+            return times_plus(times(hidden, down) * gate.values, up, output)
         low = nn.functional.linear(hidden.to(self.down.dtype), self.down[gate.columns]) * gate.values
         if output.dtype == low.dtype:
             output.view(-1, output.shape[-1]).addmm_(low.view(-1, low.shape[-1]), self.up[gate.columns])
             return output
         return output + (low @ self.up[gate.columns]).to(output.dtype)
+
+    def _packed(self, columns: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """The factors of these columns as PackedLinear has its weights; a few of the latest are kept."""
+        key = columns.start, columns.stop
+        if key not in self._orders:
+            if len(self._orders) >= MOST_ORDERS:
+                self._orders.pop(next(iter(self._orders)))
+            self._orders[key] = packed(self.down[columns]), packed(self.up[columns].T.contiguous())
+        return self._orders[key]
 
     def widen(self, adapter: str, pair: Pair | None, width: int) -> None:
         """Columns for one more adapter, which may have nothing to say here."""
@@ -65,12 +79,14 @@ class LoraLinear(nn.Module):
             down[: len(pair.down)], up[: len(pair.down)] = pair.down, pair.up.T
             self.of.add(adapter)
         self.down, self.up = torch.cat((self.down, down)), torch.cat((self.up, up))
+        self._orders.clear()
 
     def narrow(self, adapter: str, columns: slice) -> None:
         """Drop the columns of an adapter."""
         self.of.discard(adapter)
         self.down = torch.cat((self.down[: columns.start], self.down[columns.stop :]))
         self.up = torch.cat((self.up[: columns.start], self.up[columns.stop :]))
+        self._orders.clear()
 
 
 class Adapters:

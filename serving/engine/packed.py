@@ -13,7 +13,10 @@ import torch
 from torch import nn
 
 log = logging.getLogger("serving.engine")
-TOKENS = 16
+TOKENS = 64
+"""For how many at once the order is best."""
+LEAST_TOKENS = 16
+"""With so many it must pay."""
 LEAST = 1 << 15
 """Smaller matrices gain nothing."""
 
@@ -26,7 +29,7 @@ class PackedLinear(nn.Module):
         self.own = own
         self.in_features, self.out_features = own.in_features, own.out_features
         self.bias = own.bias
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(own.weight.detach(), TOKENS)  # noqa: SLF001
+        self._packed = packed(own.weight.detach())
 
     @property
     def weight(self) -> torch.Tensor:
@@ -34,11 +37,29 @@ class PackedLinear(nn.Module):
         return self.own.weight
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The same as torch's own."""
-        output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
-            hidden, self._packed, self.bias, "none", [], ""
-        )
-        return output
+        """The same as torch's own, which is the faster one for a single token."""
+        if hidden.numel() == self.in_features:
+            output: torch.Tensor = self.own(hidden)
+            return output
+        return times(hidden, self._packed, self.bias)
+
+
+def packed(weight: torch.Tensor) -> torch.Tensor:
+    """A float32 matrix [out, in] in oneDNN's own order."""
+    order: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, TOKENS)  # noqa: SLF001
+    return order
+
+
+def times(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """`hidden` times a packed matrix."""
+    output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], "")  # noqa: SLF001
+    return output
+
+
+def times_plus(hidden: torch.Tensor, weight: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+    """`hidden` times a packed matrix, plus `more`, in one go."""
+    output: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(hidden, more, weight, None, "add")  # noqa: SLF001
+    return output
 
 
 def pack(model: nn.Module, *, spare_bytes: int) -> bool:
@@ -63,11 +84,11 @@ def _size(linear: nn.Linear) -> int:
 
 def _pays(linear: nn.Linear) -> bool:
     try:
-        packed = PackedLinear(linear)
-        hidden = torch.randn(TOKENS, linear.in_features)
-        if not torch.allclose(packed(hidden), linear(hidden), rtol=1e-3, atol=1e-4):
+        tried = PackedLinear(linear)
+        hidden = torch.randn(LEAST_TOKENS, linear.in_features)
+        if not torch.allclose(tried(hidden), linear(hidden), rtol=1e-3, atol=1e-4):
             return False
-        return _seconds(lambda: packed(hidden)) < _seconds(lambda: linear(hidden))
+        return _seconds(lambda: tried(hidden)) < _seconds(lambda: linear(hidden))
     except (AttributeError, RuntimeError) as error:
         log.info("weights are not packed: %s", str(error).partition("\n")[0])
         return False

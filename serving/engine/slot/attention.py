@@ -52,6 +52,8 @@ class Step:
     length: int
     """How many keys the single tokens look at."""
     chunks: list[Chunk]
+    only: int | None = None
+    """The place of the one single token, if there is but one: it needs no mask."""
     masks: dict[tuple[int | None, int, int], torch.Tensor] = field(default_factory=dict)
     """By window, chunk (-1: the single tokens) and query heads of each key head."""
 
@@ -60,8 +62,13 @@ class Step:
         """How many single tokens there are."""
         return self.rows.shape[0]
 
-    def mask(self, window: int | None, chunk: int, group: int, like: torch.Tensor) -> torch.Tensor:
-        """What is added to scores: 0 for what may be seen, else minus infinity; computed once for all layers."""
+    def mask(self, window: int | None, chunk: int, group: int, like: torch.Tensor) -> torch.Tensor | None:
+        """What is added to scores: 0 for what may be seen, else minus infinity; computed once for all layers.
+
+        None: a single token that may see all that is there.
+        """
+        if chunk < 0 and self.only is not None and (window is None or self.length <= window):
+            return None
         key = (window, chunk, group)
         if key not in self.masks:
             self.masks[key] = self._single_mask(window, like) if chunk < 0 else self._mask(window, chunk, group, like)
@@ -128,8 +135,11 @@ Way = tuple[Callable[..., torch.Tensor], float, int | None]
 
 def _singles(step: Step, fresh: Three, pool: Two, way: Way) -> torch.Tensor:
     count, (query, key, value), (keys, values), (mix, scale, window) = step.singles, fresh, pool, way
-    keys[step.rows, :, step.places] = key[0, :, :count].transpose(0, 1)
-    values[step.rows, :, step.places] = value[0, :, :count].transpose(0, 1)
+    if step.only is not None:
+        keys[step.low, :, step.only], values[step.low, :, step.only] = key[0, :, 0], value[0, :, 0]
+    else:
+        keys[step.rows, :, step.places] = key[0, :, :count].transpose(0, 1)
+        values[step.rows, :, step.places] = value[0, :, :count].transpose(0, 1)
     heads, size = query.shape[1], query.shape[3]
     grouped = query[0, :, :count].transpose(0, 1).reshape(count, keys.shape[1], -1, size)
     seen = slice(step.low, step.low + count), slice(None), slice(step.length)
@@ -154,9 +164,10 @@ def _capped(cap: float) -> Callable[..., torch.Tensor]:
     """Scores kept below a limit, as gemma2 wants them; torch has no fast way for it."""
 
     def mix(
-        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, attn_mask: torch.Tensor, scale: float
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, attn_mask: torch.Tensor | None, scale: float
     ) -> torch.Tensor:
-        scores = torch.tanh(query @ key.transpose(2, 3) * scale / cap) * cap + attn_mask
+        scores = torch.tanh(query @ key.transpose(2, 3) * scale / cap) * cap
+        scores = scores if attn_mask is None else scores + attn_mask
         return functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype) @ value
 
     return mix

@@ -228,9 +228,13 @@ class SlotEngine:
             self._last_sign = time.monotonic()
             return sequence.cancelled or bool(self._fatal)
 
+        def tell(delta: Delta) -> None:
+            sequence.outbox.put(delta)
+            Outbox.wake([sequence.outbox])
+
         try:
             self._adapters.select(sequence.strengths)
-            generation.alone(self._model, sequence.request, sign, sequence.outbox.put)
+            generation.alone(self._model, sequence.request, sign, tell)
         except Exception as error:  # noqa: BLE001 (its own)
             sequence.outbox.put(generation.explained(error))
         finally:

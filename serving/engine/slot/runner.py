@@ -80,9 +80,11 @@ class Runner:
                 wanted.append(len(tokens) - 1)
         places += [0] * (len(tokens) - count)
         laid_out = torch.tensor([tokens, positions, turns, places]).to(pool.shape.device, non_blocking=True)
-        length = min(pool.cap, -(-(max(positions[:count], default=0) + 1) // ROUND) * ROUND)
+        longest = max(positions[:count], default=0) + 1
+        only = longest - 1 if count == 1 else None
+        length = longest if count == 1 else min(pool.cap, -(-longest // ROUND) * ROUND)
         rows = torch.arange(low, high, device=pool.shape.device)
-        step = Step(pool, laid_out[1], laid_out[2], low, rows, laid_out[3, :count], length, laid)
+        step = Step(pool, laid_out[1], laid_out[2], low, rows, laid_out[3, :count], length, laid, only)
         keep: torch.Tensor | int = 0 if wanted == list(range(len(tokens))) else 1  # all of them, or one for nobody
         if wanted and keep:
             keep = torch.tensor(wanted, device=pool.shape.device)

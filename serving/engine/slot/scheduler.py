@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 
 from serving.engine import generation
-from serving.engine.protocol import Stats
+from serving.engine.protocol import Delta, Stats
 from serving.engine.slot.kv import Pool
 from serving.engine.slot.runner import Runner, Work
 from serving.engine.slot.sampler import Chosen, Sampler
@@ -110,6 +110,9 @@ class Scheduler:
             self._prompt_tokens += len(sequence.tokens)
             self._looked_up += len(sequence.tokens)
             self._found += sequence.row.count
+            sequence.outbox.put(Delta(()))  # its turn has come
+            self._told.append(sequence.outbox)
+        self.tell()
 
     def _room(self, first: Sequence) -> bool:
         """Whether rows are as long as the first one needs, laid anew if that can be now."""
