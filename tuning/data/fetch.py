@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import requests
 
@@ -26,6 +26,9 @@ MAX_BYTES = 20 * 2**30
 """Of all files together; rows are held in memory later."""
 
 
+T = TypeVar("T")
+
+
 class File(NamedTuple):
     """A data file on disk."""
 
@@ -37,18 +40,22 @@ class File(NamedTuple):
     sha256: str
 
 
-def sources(urls: tuple[str, ...], only: str | None = None) -> list[Source]:
-    """The URLs as messages know them; `only` picks the one file of that name."""
-    found = [Source(f"tuning.input.urls[{index}]", url) for index, url in enumerate(urls)]
+def sources(urls: tuple[str, ...]) -> list[Source]:
+    """The URLs as messages know them."""
+    return [Source(f"tuning.input.urls[{index}]", url) for index, url in enumerate(urls)]
+
+
+def picked(found: list[Source], only: str | None) -> list[Source]:
+    """Those that DatasetConfig.dataset_path means: all, or the files of that name."""
     if only is None:
         return found
-    picked = [source for source in found if source.name == PurePosixPath(only).name]
-    if not picked:
-        names = ", ".join(source.name for source in found)
+    kept = [source for source in found if source.name == PurePosixPath(only).name]
+    if not kept:
+        names = ", ".join(source.name for source in found[:20])
         raise ConfigInvalid(
             f"DatasetConfig.dataset_path: {only!r} is none of the input's files ({names}); name one of them"
         )
-    return picked
+    return kept
 
 
 def peek(source: Source, opened: Remote) -> formats.Format:
@@ -69,13 +76,30 @@ class Pace(NamedTuple):
     pause: float = 0.5
 
 
+PACE = Pace()
+
+
+def patiently(ask: Callable[[], T], pace: Pace) -> T:
+    """The answer of a host that may be away for a while."""
+    wait, since = pace.pause, time.monotonic()
+    while True:
+        try:
+            return ask()
+        except DataUnreachable as error:
+            if time.monotonic() + wait - since > pace.patience:
+                raise
+            log.warning("%s; trying again in %.1f s", error, wait)
+        time.sleep(wait)
+        wait = min(2 * wait, 15)
+
+
 def download(
     wanted: list[Source],
     folder: Path,
     opened: Remote,
     *,
     limit: int = MAX_BYTES,
-    pace: Pace = Pace(),  # noqa: B008 -- it never changes
+    pace: Pace = PACE,
     on_share: Callable[[float], None] = lambda _share: None,
 ) -> list[File]:
     """The files on disk, one after the other; `on_share` hears how much of the whole has come, from 0 to 1."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from tuning.data import formats
+from tuning.data import formats, splits
 from tuning.data.fetch import MAX_BYTES, File
 from tuning.errors import ConfigInvalid, DataInvalid, NodeTrouble, TuningError, VolumeRefused
 from tuning.report import log
@@ -96,7 +96,7 @@ def data(folder: Folder, only: str | None) -> list[Candidate]:
         log.warning("%s: no data and left out: %s", folder.field, _listed(others))
     if not found:
         there = f"no data among {_listed(others)}" if others else "there is no file in it"
-        raise DataInvalid(f"{folder.field}: {there}; put parquet, JSON, JSON lines or CSV files there")
+        raise DataInvalid(f"{folder.field}: {there}; put parquet, JSON, JSON lines, CSV or Arrow files there")
     picked = _pick(folder, found, only) if only else found
     if (size := sum(each.size for each in picked)) > MAX_BYTES:
         raise DataInvalid(f"{folder.field}: the data has {size:,} bytes, more than {MAX_BYTES:,}; give less")
@@ -125,6 +125,8 @@ def _judge(folder: Folder, path: Path, name: str) -> Candidate | str:
     real = Path(os.path.realpath(path))  # which bears links that lead round
     if path.name in OURS:
         return "an adapter's"
+    if path.name in splits.DESCRIPTIONS:
+        return "a description of data"
     if not real.is_file() or not real.is_relative_to(folder.path.resolve()):
         return "no regular file of this folder"
     with real.open("rb") as file:

@@ -113,6 +113,10 @@ def _head(source: Source, opened: Remote) -> tuple[bytes, bool]:
 
 def _text(kind: formats.Format, head: bytes, columns: DatasetConfig, *, whole: bool) -> Iterator[Any]:
     """The first rows of JSON or CSV that begins so."""
+    if kind == "arrow":
+        raise _NotHereError("Arrow files are read as a whole")
+    if formats.is_packed(head):
+        head, whole = formats.unpacked(head, BYTES), False
     if not whole and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
         return itertools.islice(_elements(head.decode("utf-8-sig", errors="ignore")), ROWS)
     lines = head if whole else head[: head.rfind(b"\n") + 1]

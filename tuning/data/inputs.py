@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from artifacts import addresses, unpack
+from artifacts.weights import hub
 from tuning.config import TuningConfig
-from tuning.data import fetch, folder, heads, pull
+from tuning.data import fetch, folder, heads, hubset, pull
 from tuning.data.heads import Seen
 from tuning.data.remote import Remote, Source
 from tuning.errors import DataTooLarge
 from tuning.places import Places
+from tuning.report import log
 
 Look = Callable[[], Seen]
 
@@ -22,7 +24,8 @@ def files(config: TuningConfig, places: Places, on_share: Callable[[float], None
     only, asked = config.training.dataset.dataset_path, config.input
     if asked.urls:
         with _remote(config) as opened:
-            return fetch.download(fetch.sources(asked.urls, only), places.scratch / "data", opened, on_share=on_share)
+            wanted = fetch.picked(_meant(config, opened), only)
+            return fetch.download(wanted, places.scratch / "data", opened, on_share=on_share)
     if asked.volume:
         return folder.files(_mounted(config, places), only, on_share=on_share)
     found = pull.patiently(asked.image, places.scratch, places.pull_auth)
@@ -38,9 +41,9 @@ def looks(
     room: int = unpack.LOOK_UNPACKED,
 ) -> dict[str, Look]:
     """What is to be looked at before a GPU is bought, by its name, first rows too; each raises what is to be mended."""
-    only, asked = config.training.dataset.dataset_path, config.input
+    asked = config.input
     if asked.urls:
-        return {source.label: _peek(config, source) for source in fetch.sources(asked.urls, only)}
+        return _peeks(config)
     if asked.volume:
         mounted = _mounted(config, places)
         return {mounted.field: lambda: _look(mounted, config)}
@@ -56,12 +59,42 @@ def _remote(config: TuningConfig) -> Remote:
     return Remote(addresses.Policy(config.allowed_private_cidrs))
 
 
-def _peek(config: TuningConfig, source: Source) -> Look:
-    def peek() -> Seen:
-        with _remote(config) as opened:  # it is not for several threads
-            return heads.of_source(source, opened, config.training.dataset)
+def _meant(config: TuningConfig, opened: Remote, *, pace: fetch.Pace = fetch.PACE) -> list[Source]:
+    """The files behind all addresses; those of data sets at the commits that they are at now."""
+    found: list[Source] = []
+    for source in fetch.sources(config.input.urls):
+        if (asked := hubset.asked(source, opened.hub)) is None:
+            found.append(source)
+            continue
+        left = fetch.MAX_BYTES - sum(each.size for each in found)
+        meant = fetch.patiently(functools.partial(hubset.files, source, asked, opened, limit=left), pace)
+        log.info("%s: %s", source.label, meant.said)
+        found += meant.sources
+    return found
 
-    return peek
+
+def _peeks(config: TuningConfig) -> dict[str, Look]:
+    """A look at each address; at those together of which one file alone is meant, wherever it may be."""
+    only, found = config.training.dataset.dataset_path, fetch.sources(config.input.urls)
+    sets = [source for source in found if hubset.asked(source, hub.endpoint())]
+    if only and sets:
+        return {"tuning.input.urls": functools.partial(_peek_together, config, only)}
+    return {source.label: functools.partial(_peek, config, source) for source in fetch.picked(found, only)}
+
+
+def _peek(config: TuningConfig, source: Source) -> Seen:
+    with _remote(config) as opened:  # it is not for several threads
+        if (asked := hubset.asked(source, opened.hub)) is None:
+            return heads.of_source(source, opened, config.training.dataset)
+        meant = hubset.files(source, asked, opened, limit=fetch.MAX_BYTES)
+        seen = heads.of_source(meant.sources[0], opened, config.training.dataset)
+        return seen._replace(words=f"{meant.said}: {seen.words}")
+
+
+def _peek_together(config: TuningConfig, only: str) -> Seen:
+    with _remote(config) as opened:
+        wanted = fetch.picked(_meant(config, opened, pace=fetch.Pace(patience=0.0)), only)
+        return heads.of_source(wanted[0], opened, config.training.dataset)
 
 
 def _look(mounted: folder.Folder, config: TuningConfig) -> Seen:

@@ -30,7 +30,9 @@ _KEYWORDS = {
 }
 _BETWEEN = "[-._ 0-9]"
 _SHARDED = re.compile(r"data/(?P<split>[^/]+)-[0-9]{5}-of-[0-9]{5}[^/]*\.[^/]*")
-_IGNORED = frozenset({"README.md", "config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
+DESCRIPTIONS = frozenset({"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
+"""JSON about rows, which `datasets` leaves beside them."""
+_IGNORED = DESCRIPTIONS - {"state.json"} | {"README.md"}
 
 
 def of_config(paths: Iterable[str], config: Mapping[str, Any]) -> Splits:

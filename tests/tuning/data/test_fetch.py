@@ -360,7 +360,7 @@ def test_the_hubs_page_about_a_file_is_told_from_the_file(files, download):
 
 
 def test_one_of_several_files_can_be_picked():
-    urls = ("https://e.com/a.json", "https://e.com/x/b.json?download=true")
-    assert [source.field for source in fetch.sources(urls, "/data/b.json")] == ["tuning.input.urls[1]"]
+    found = fetch.sources(("https://e.com/a.json", "https://e.com/x/b.json?download=true"))
+    assert [source.field for source in fetch.picked(found, "/data/b.json")] == ["tuning.input.urls[1]"]
     with pytest.raises(ConfigInvalid, match=r"DatasetConfig.dataset_path: 'c.json' .*a.json, b.json"):
-        fetch.sources(urls, "c.json")
+        fetch.picked(found, "c.json")

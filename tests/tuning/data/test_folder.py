@@ -9,7 +9,9 @@ import pyarrow.parquet
 import pytest
 
 from tuning.data import folder as folders
+from tuning.data import rows
 from tuning.errors import ConfigInvalid, DataInvalid, NodeTrouble, VolumeRefused
+from tuning.training_config import DatasetConfig
 
 ROWS = '{"text": "x"}\n'
 FIELD = "tuning.input.volumeSource (persistentVolumeClaim/data)"
@@ -143,3 +145,13 @@ def test_a_file_that_may_not_be_read(volume, as_nobody):
     with as_nobody(), pytest.raises(VolumeRefused, match=r"user 65532 may not read .*a.jsonl; make files and folders"):
         folders.look(folder)
     assert os.getuid() == 0
+
+
+def test_what_a_library_saves_on_a_disk_is_read_with_its_rows(volume, tmp_path):
+    import datasets
+
+    folder = volume()
+    datasets.Dataset.from_list([{"text": "x"}] * 3).save_to_disk(folder.path / "train")
+    (file,) = folders.files(folder)
+    assert file.name == "train/data-00000-of-00001.arrow"
+    assert len(rows.read([file], DatasetConfig(), rows.Dropped())) == 3

@@ -7,10 +7,11 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import pytest
 
 from artifacts.addresses import Policy
-from tests.tuning import servers
-from tuning.data import fetch, hubset
+from tests.tuning import conftest, servers
+from tuning.data import fetch, hubset, inputs
 from tuning.data.remote import Remote, Source
 from tuning.errors import ConfigInvalid, DataInvalid, DataNotFound, DataRefused, DataTooLarge, DataUnreachable
+from tuning.places import Places
 
 COMMIT, OLD, PARQUET = "a" * 40, "b" * 40, "c" * 40
 ROWS = b'{"text": "t"}\n'
@@ -249,3 +250,35 @@ def test_a_hub_that_talks_nonsense_may_do_better_later(files, monkeypatch, said)
     files.files[f"/api/datasets/org/name/revision/{quote('main')}"] = said
     with pytest.raises(DataUnreachable, match=r"tuning\.input\.urls\[0\] .*the hub"):
         resolved(PAGE)
+
+
+def test_a_run_has_all_files_and_a_check_looks_into_the_first(hub, files, tmp_path):
+    hub.put("org/name", ["data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl"])
+    files.files["/more.jsonl"] = ROWS
+    config = conftest.tuning_config("r/i:t", [PAGE, f"{files.url}/more.jsonl"])
+    places = Places(scratch=tmp_path)
+    found = inputs.files(config, places, lambda _share: None)
+    assert [file.name for file in found] == ["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "more.jsonl"]
+    looks = inputs.looks(config, places, seconds=9)
+    assert list(looks) == [f"tuning.input.urls[0] ({PAGE})", f"tuning.input.urls[1] ({files.url}/more.jsonl)"]
+    seen = looks[f"tuning.input.urls[0] ({PAGE})"]()
+    assert seen.words == f"2 files of data set org/name, split train at commit {COMMIT}, 28 bytes: json"
+    assert seen.found[0].example == "t"
+
+
+def test_one_file_of_a_data_set_can_be_picked(hub, tmp_path):
+    hub.put("org/name", ["a.jsonl", "b.jsonl"])
+    config = conftest.tuning_config("r/i:t", [PAGE], training={"dataset": {"dataset_path": "b.jsonl"}})
+    (file,) = inputs.files(config, Places(scratch=tmp_path), lambda _share: None)
+    assert file.name == "b.jsonl"
+    (look,) = inputs.looks(config, Places(scratch=tmp_path), seconds=9).values()
+    assert look().found[0].where == "b.jsonl row 1"
+
+
+def test_a_hub_that_recovers_is_forgiven(hub, files, monkeypatch, tmp_path):
+    hub.put("org/name", ["a.jsonl"])
+    away = iter([503, 429])
+    answer = hub.answer
+    hub.answer = lambda request: hub.reply(request, status) if (status := next(away, None)) else answer(request)
+    config = conftest.tuning_config("r/i:t", [PAGE])
+    assert len(inputs.files(config, Places(scratch=tmp_path), lambda _share: None)) == 1
