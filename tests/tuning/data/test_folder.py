@@ -79,7 +79,7 @@ def test_what_is_no_data_is_left_out_and_named(volume, caplog):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({}, ": there is no file in it; put parquet, JSON, JSON lines or CSV files there"),
+        ({}, ": there is no file in it; put parquet, JSON, JSON lines, CSV or Arrow files there"),
         (
             {"a.txt": "hello", "b/c.pdf": b"%PDF-1"},
             ": no data among a.txt (starts with b'hello'), b/c.pdf (a PDF)",
