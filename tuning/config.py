@@ -122,6 +122,8 @@ class TuningConfig(Strict):
     """Private ranges that data may be fetched from; none by default."""
     require_gpu: bool = False
     """True refuses to train on a CPU: a node whose GPU torch cannot use is broken."""
+    processes: Annotated[int, pydantic.Field(ge=0)] = 0
+    """How many train together, each with a GPU of its own; 0: as many as there are GPUs, on a CPU one."""
     metrics_port: Annotated[int, pydantic.Field(ge=0, lt=2**16)] = 0
     """Where Prometheus and whoever knows KAITO's metrics may ask; 0 answers nobody."""
     checkpoint_seconds: Annotated[float, pydantic.Field(ge=0)] = 0

@@ -1,5 +1,6 @@
 """One tuning run, from the question whether it is needed to the adapter in its place: phases in their order."""
 
+import contextlib
 import hashlib
 import os
 import random
@@ -15,7 +16,7 @@ from tuning.eviction import Eviction
 from tuning.output import cards, checkpoints, destination, patience
 from tuning.places import Places
 from tuning.report import Report, log
-from tuning.training import adapter, batches, hub, ladder, model, train
+from tuning.training import adapter, distributed, hub, model, train, work
 from tuning.training_config import DatasetConfig
 
 SAMPLES = 3
@@ -50,6 +51,7 @@ class Run:
             self.report.say(Progress(phase="push", percent=100))
             return Result(adapter=made)
         use_scratch(self.places.scratch)
+        names = distributed.members(self.config.processes, train.rows_a_step(self.config.training.arguments))
         if self.config.require_gpu:
             model.require_gpu()  # before minutes go by with a model that nothing here can train
 
@@ -67,10 +69,11 @@ class Run:
         data = self._encode(tokenizer, found, dropped, data_files)
         kept = destination.kept(self.config, self.places, self._identity(data.training), self.eviction)
         start = train.start(kept) if kept else None
-        adapted = self._load(folder, start)
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+        todo = work.Work(self.config, folder, pad, data.training, data.held_out, start)
 
-        with self.eviction.deferred():  # training stops at a step's end, and a push that runs is soon done
-            trained = self._train(adapted, tokenizer, data, folder=folder, kept=kept, start=start)
+        with contextlib.ExitStack() as patient:
+            adapted, trained = self._train(names, todo, kept, patient)
             files = self._save(adapted, tokenizer)
             card = cards.summary(self.config, trained, data.facts, self.report.curve)
             files |= cards.tell(self.places.scratch / "adapter", card, self.report.curve, data.samples)
@@ -110,47 +113,27 @@ class Run:
         }
         return Data(training, held_out, facts, samples)
 
-    def _load(self, folder: Path, start: train.Start | None) -> Any:
-        import transformers  # noqa: PLC0415
-
-        began, device = time.monotonic(), _device()
-        base = model.load(folder, self.config, device, start and start.resolved.precision)
-        transformers.set_seed(self.config.training.arguments.seed)  # the adapter starts at random
-        adapted = model.attach(base, self.config.training.lora)
-        seconds = time.monotonic() - began
-        log.info("loaded %s on %s in %s, %.1f s", self.config.model.id, device, base.dtype, seconds)
-        return adapted
-
     def _train(
-        self,
-        adapted: Any,
-        tokenizer: Any,
-        data: Data,
-        *,
-        folder: Path,
-        kept: checkpoints.Checkpoints | None,
-        start: train.Start | None,
-    ) -> train.Trained:
-        began = time.monotonic()
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
-        trained = train.train(
-            adapted,
-            data.training,
-            data.held_out,
-            settings=self.config.training,
-            batches=batches.Batches(pad, self.config.training.collator.pad_to_multiple_of),
-            report=self.report,
-            eviction=self.eviction,
-            scratch=self.places.scratch,
-            checkpoints=kept,
-            start=start,
-            needed=lambda tokens, chunked: ladder.needed_gib(self.config, folder, tokens, chunked=chunked),
-        )
+        self, names: list[str], todo: work.Work, kept: checkpoints.Checkpoints | None, patient: contextlib.ExitStack
+    ) -> tuple[Any, train.Trained]:
+        """The model with the adapter as it is learned, by one process for each GPU."""
+        with distributed.launched(todo, self.places.scratch, names) as join:
+            adapted = todo.load()
+            patient.enter_context(self.eviction.deferred())  # training stops at a step's end, a push is soon done
+            began = time.monotonic()
+            trained = todo.learn(
+                adapted,
+                join(),
+                report=self.report,
+                eviction=self.eviction,
+                scratch=self.places.scratch,
+                checkpoints=kept,
+            )
         seconds, steps = time.monotonic() - began, len(trained.losses) - trained.resumed_from
         log.info("%d steps in %.1f s, loss %.4g -> %.4g", steps, seconds, trained.losses[0], trained.loss)
         if trained.eval_loss is not None:
-            log.info("loss on the %d rows held out: %.4g", len(data.held_out), trained.eval_loss)
-        return trained
+            log.info("loss on the %d rows held out: %.4g", len(todo.held_out), trained.eval_loss)
+        return adapted, trained
 
     def _identity(self, training: list[masks.Encoded]) -> str:
         """What has to be the same for a checkpoint to count: all that decides what a step does to the adapter.
@@ -162,7 +145,7 @@ class Run:
             method=self.config.method,
             settings=self.config.training.model_dump(exclude={"warnings"}),
             rows=digest(training),
-            computes=_device().partition(":")[0],
+            computes=work.device().partition(":")[0],
         )
 
     def _save(self, adapted: Any, tokenizer: Any) -> dict[str, Path]:
@@ -188,13 +171,6 @@ class Run:
         done = f"{put.left} cannot be deleted" if put.left else "the adapter is in its place"
         self.report.say(Progress(phase="push", percent=100, loss=round(loss, 5), message=done), last=True)
         return put
-
-
-def _device() -> str:
-    """Where training runs."""
-    import torch  # noqa: PLC0415
-
-    return "cuda:0" if torch.cuda.is_available() else "cpu"  # with its index, which accelerate compares
 
 
 def split(found: list[masks.Encoded], settings: DatasetConfig) -> tuple[list[masks.Encoded], list[masks.Encoded]]:
@@ -225,7 +201,6 @@ def use_scratch(scratch: Path) -> None:
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",  # long rows between short ones do not fragment the memory
-        "CUDA_VISIBLE_DEVICES": "0",  # on more the Trainer splits batches by itself, which 4-bit layers do not bear
         "TORCHDYNAMO_DISABLE": "1",  # nothing is compiled here, and importing the compiler takes seconds
     }.items():
         os.environ.setdefault(name, value)

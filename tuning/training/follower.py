@@ -14,24 +14,35 @@ from tuning.report import Report
 from tuning.training import stops
 from tuning.training.batches import Batches
 from tuning.training.train import SHARE
+from tuning.training.world import World
 
 
 class Follower(transformers.TrainerCallback):  # type: ignore[misc]
     """Of one attempt."""
 
-    def __init__(self, batches: Batches, report: Report, eviction: Eviction, checkpoints: Checkpoints | None) -> None:
+    def __init__(
+        self,
+        batches: Batches,
+        report: Report,
+        eviction: Eviction,
+        checkpoints: Checkpoints | None,
+        world: World = World(),  # noqa: B008 -- a value
+    ) -> None:
         self._batches = batches
         self._report = report
         self._eviction = eviction
         self._checkpoints = checkpoints
+        self._world = world
         self.losses: list[float] = []
         """One per optimizer step, of earlier attempts too."""
         self.trains = False
         self.first = 0
         self._began = time.monotonic()
 
-    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_more: Any) -> None:
-        """What a checkpoint held is loaded."""
+    def on_train_begin(self, args: Any, state: Any, _control: Any, **_more: Any) -> None:
+        """What a checkpoint held is loaded, but for random numbers."""
+        if self._world.rank:
+            torch.manual_seed(args.seed + self._world.rank)  # or all GPUs would drop the same out
         self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         self.trains, self.first, self._began = True, state.global_step, time.monotonic()
         self._report.curve.resume(self.first, self.losses)
@@ -43,6 +54,8 @@ class Follower(transformers.TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
             control.should_save = control.should_save and not control.should_evaluate
             control.should_evaluate = False
+        words = control.should_save, control.should_training_stop, control.should_evaluate
+        control.should_save, control.should_training_stop, control.should_evaluate = self._world.told(words)
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_more: Any) -> None:
         """After each step, and after each evaluation."""

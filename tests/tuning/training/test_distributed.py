@@ -1,0 +1,97 @@
+"""Several processes, as of several GPUs, train as one does."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+
+from tests.tuning.worlds import STEPS, TRAINING, World
+from tuning.config import Exit
+
+pytestmark = pytest.mark.torch
+EXACT = {**TRAINING, "method": "lora"}
+SURE = {"arguments": TRAINING["arguments"] | {"max_steps": 12}, "model": {"torch_dtype": "float32"}}
+"""Without anything that is drawn, and in numbers that show what is not the same."""
+
+
+def adapter(world):
+    return safetensors.torch.load_file(world.results / "adapter_model.safetensors")
+
+
+def others(running):
+    """Process ids of those that process 0 has started."""
+    found = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    return [int(pid) for pid in found if b"tuning.training.distributed" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def until_training(running):
+    for line in running.stdout:
+        if '"step"' in line:
+            return
+    raise AssertionError(running.communicate()[1])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, models):
+    world = World(tmp_path_factory.mktemp("alone"), models)
+    return world, world.run(seconds=0, training=SURE, method="lora")
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_so_many_processes_learn_what_one_learns(tmp_path, models, alone, processes):
+    """Steps of four rows are divided among three as well."""
+    world = World(tmp_path, models)
+    done = world.run(seconds=0, training=SURE, method="lora", processes=processes)
+    assert done.code == Exit.DONE, done.err
+    assert f"{processes} processes train together" in done.err
+    ours, theirs = adapter(world), adapter(alone[0])
+    assert all((ours[name].float() - theirs[name].float()).abs().max() < 1e-3 for name in theirs)
+    assert max(tensor.float().abs().max() for tensor in ours.values()) > 0.01
+    losses = [[line.loss for line in run.lines if line.phase == "train" and line.loss] for run in (done, alone[1])]
+    assert losses[0][-1] == pytest.approx(losses[1][-1], abs=1e-3)
+
+
+def test_a_run_of_two_that_was_asked_to_go_goes_on_bit_for_bit(tmp_path, models):
+    calm, cut = World(tmp_path / "calm", models), World(tmp_path / "cut", models)
+    assert calm.run(seconds=0, processes=2).code == Exit.DONE
+    running = cut.start(seconds=1000, processes=2)
+    until_training(running)
+    running.send_signal(signal.SIGTERM)
+    evicted = cut.end(running)
+    assert evicted.code == Exit.EVICTED, evicted.err
+    (step,) = cut.steps()
+    assert 0 < step < STEPS
+    done = cut.run(seconds=1000, processes=2)
+    assert done.code == Exit.DONE, done.err
+    assert f"training goes on after step {step}" in done.err
+    assert cut.made() == calm.made(), "with dropout, which each process draws for itself"
+
+
+def test_one_that_is_killed_ends_the_run_with_its_reason_and_nothing_is_left(tmp_path, models):
+    world = World(tmp_path, models)
+    running = world.start(seconds=0, processes=3)
+    until_training(running)
+    there = others(running)
+    assert len(there) == 2
+    os.kill(there[1], signal.SIGKILL)
+    ended = world.end(running)
+    assert ended.code == Exit.NODE_TROUBLE, ended.err
+    assert ended.left.message.startswith("the process of GPU 2 died without a word (signal 9)")
+    assert ended.left.retryable
+    assert not any(Path(f"/proc/{pid}").exists() for pid in there)
+
+
+def test_those_that_nobody_waits_for_any_more_end_too(tmp_path, models):
+    world = World(tmp_path, models)
+    running = world.start(seconds=0, processes=2)
+    until_training(running)
+    (other,) = others(running)
+    running.kill()
+    running.communicate()
+    end = time.monotonic() + 30
+    while Path(f"/proc/{other}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{other}").exists()
