@@ -45,6 +45,8 @@ class Wanted:
     """What one GPU must hold, to tune and to serve, whichever is asked for."""
     pull_secrets: tuple[tuple[str, str], ...]
     """Docker Secrets: the Workspace's field and the name in it."""
+    tokens: tuple[tuple[str, str, str], ...]
+    """Secrets of which one key is needed: the Workspace's field, the name in it and the key."""
     volumes: tuple[volumes.Use, ...]
     """The user's volumes that will be mounted."""
     checks: tuple[jobs.Task, ...]
@@ -103,11 +105,18 @@ def pass_cluster(run: Run, wanted: Wanted) -> Learned:
 def _pass_named(run: Run, wanted: Wanted) -> None:
     """The Secrets and claims that the Workspace names; all that is wrong with them is told at once."""
     namespace = run.workspace.metadata.namespace
-    secrets = [
-        functools.partial(pods.secret, run.cluster, namespace, name, field=field) for field, name in wanted.pull_secrets
+    tokens = [
+        functools.partial(pods.token, run.cluster, namespace, name, key=key, field=field)
+        for field, name, key in wanted.tokens
     ]
     claims = [functools.partial(volumes.pass_claim, run.cluster, run.workspace, use) for use in wanted.volumes]
-    errors.gather([*secrets, *claims])
+    errors.gather([functools.partial(pass_secrets, run, wanted.pull_secrets), *tokens, *claims])
+
+
+def pass_secrets(run: Run, named: tuple[tuple[str, str], ...]) -> None:
+    """The docker Secrets that the Workspace names, by field, are there."""
+    namespace = run.workspace.metadata.namespace
+    errors.gather(functools.partial(pods.secret, run.cluster, namespace, name, field=field) for field, name in named)
 
 
 def _learned(workspace: Workspace, answers: list[dict[str, Any]]) -> Learned:

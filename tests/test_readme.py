@@ -20,6 +20,7 @@ TREE = (ROOT / "README.md").read_text().split("## The tree")[1]
         "tuning/data",
         "tuning/training",
         "tuning/output",
+        "tuning/tracking",
         "serving",
         "artifacts",
         "artifacts/weights",

@@ -126,7 +126,7 @@ def _asked(asked: argparse.Namespace) -> Iterator[tuple[TuningConfig, Places]]:
 def _run(asked: argparse.Namespace, eviction: Eviction) -> Result:
     from tuning import onlookers, run  # noqa: PLC0415 -- the other commands need none of it
 
-    with _asked(asked) as (config, places), onlookers.told(config) as report:
+    with _asked(asked) as (config, places), onlookers.told(config, places) as report:
         return run.Run(config, places, report, eviction).go()
 
 

@@ -38,6 +38,20 @@ SECTIONS_IDLE: Mapping[str, str] = {
 }
 """Sections of early KAITO maps that no longer exist."""
 
+TRACKERS = ("wandb", "mlflow", "tensorboard")
+"""What `report_to` may name, and `all` means."""
+
+TRACKERS_IDLE = frozenset({"none", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte"})
+TRACKERS_IDLE |= {"kubeflow", "neptune", "swanlab", "trackio"}
+"""What transformers knows beside them."""
+
+
+def idle_trackers(named: object) -> str:
+    """Those of the names that nothing goes to."""
+    names = [named] if isinstance(named, str) else named if isinstance(named, list | tuple) else []
+    return ", ".join(str(name) for name in names if name in TRACKERS_IDLE and name != "none")
+
+
 _MODEL = dict(
     [
         *_idle(
@@ -88,10 +102,9 @@ _TRAINING = dict(
         *_idle(
             "loss, rate and time left of every step are reported as they are",
             "logging_dir logging_strategy logging_steps logging_first_step log_on_each_node logging_nan_inf_filter "
-            "include_num_input_tokens_seen include_tokens_per_second log_level log_level_replica disable_tqdm run_name "
+            "include_num_input_tokens_seen include_tokens_per_second log_level log_level_replica disable_tqdm "
             "project trackio_space_id trackio_bucket_id trackio_static_space_id skip_memory_metrics debug",
         ),
-        *_idle("there is no link to experiment trackers yet", "report_to", ("none", [], ["none"])),
         *_idle(
             "checkpoints are taken by time, see tuning.checkpoint, and gone on from by themselves",
             "save_strategy save_steps save_total_limit save_only_model save_safetensors save_on_each_node "

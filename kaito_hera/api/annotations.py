@@ -11,6 +11,8 @@ ENABLE_LB = "kaito.sh/enablelb"
 """`"True"`, spelled so: the Service is of type LoadBalancer."""
 BYPASS = "kaito.sh/bypass-resource-checks"
 """Present, with whatever value: too little GPU memory is a warning, not a refusal."""
+TRACKING = "kaito.sh/tracking-secret"
+"""Ours. The Secret whose keys the tuning pod's trackers are spoken to with, see `tuning.tracking`."""
 IMAGE_FAMILY = "kaito.sh/node-image-family"
 """Operating system of new nodes."""
 RUNTIME = "kaito.sh/runtime"
@@ -38,6 +40,7 @@ KNOWN = (
     Annotation(RETRY, "honoured", "another value starts another attempt"),
     Annotation(ENABLE_LB, "honoured", "True, spelled so: the Service is of type LoadBalancer", _TRUTH),
     Annotation(BYPASS, "honoured", "too little GPU memory is a warning"),
+    Annotation(TRACKING, "honoured", "Secret with WANDB_API_KEY, MLFLOW_TRACKING_URI and the like, for report_to"),
     Annotation(IMAGE_FAMILY, "honoured", "operating system of new nodes", ("ubuntu", "azurelinux")),
     Annotation(RUNTIME, "no effect", "one engine serves /chat and the OpenAI API together"),
     Annotation("kaito.sh/disable-benchmark", "honoured", "no benchmark is ever run after loading"),

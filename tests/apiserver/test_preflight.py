@@ -199,6 +199,29 @@ def test_a_name_that_somebody_else_has_is_found_before_a_gpu_is_bought(preflight
         preflight(making.inference())
 
 
+def test_all_that_is_missing_is_told_at_once(preflight, cluster, namespace):
+    workspace = tuning_with(config="mine")
+    with pytest.raises(errors.ConfigMapNotFoundError) as refused:
+        preflight(workspace)
+    assert f"tuning.config: ConfigMap {namespace}/mine is missing" in str(refused.value)
+    assert f"tuning.output.imagePushSecret: Secret {namespace}/push is missing" in str(refused.value)
+    assert refused.value.retryable
+
+
+def test_a_tracker_s_secret_has_its_key(preflight, secret, cluster, namespace):
+    secret()
+    text = "training_config: {TrainingArguments: {report_to: wandb}}"
+    body = {"metadata": {"name": "mine", "namespace": namespace}, "data": {"training_config.yaml": text}}
+    cluster.create(clusters.CONFIG_MAP, body)
+    workspace = tuning_with(config="mine")
+    workspace["metadata"] = {**workspace["metadata"], "annotations": {"kaito.sh/tracking-secret": "tracker"}}
+    with pytest.raises(errors.SecretNotFoundError, match=rf"tracking-secret\]: Secret {namespace}/tracker is missing"):
+        preflight(workspace)
+    secret("tracker", kind="Opaque", key="other")
+    with pytest.raises(errors.SecretInvalidError, match="has no key WANDB_API_KEY, it has other"):
+        preflight(workspace)
+
+
 def test_a_secret_of_the_users_is_not_overwritten(preflight, secret, cluster, namespace):
     theirs = secret("w-registry")
     adapter = {"source": {**ADAPTER["source"], "imagePullSecrets": ["w-registry"]}}

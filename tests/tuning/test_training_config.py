@@ -322,3 +322,25 @@ def test_it_is_frozen_and_strict():
         TrainingConfig().lora.r = 3
     with pytest.raises(ValueError, match="extra"):
         TrainingConfig.model_validate({"lora": {"rr": 3}})
+
+
+@pytest.mark.parametrize(
+    ("written", "told", "warned"),
+    [
+        ("none", (), ""),
+        ("[none]", (), ""),
+        ("wandb", ("wandb",), ""),
+        ("[mlflow, wandb, mlflow]", ("mlflow", "wandb"), ""),
+        ("all", ("wandb", "mlflow", "tensorboard"), ""),
+        ("[comet_ml, tensorboard]", ("tensorboard",), "report_to: comet_ml are told nothing"),
+    ],
+)
+def test_trackers_that_are_told(written, told, warned):
+    found = training_config.parse(f"training_config: {{TrainingArguments: {{report_to: {written}}}}}", "lora")
+    assert found.arguments.report_to == told
+    assert [warned in each for each in found.warnings] == ([True] if warned else [])
+
+
+def test_an_unknown_tracker_is_an_error():
+    with pytest.raises(ValueError, match=r"TrainingArguments\.report_to\.0: 'wandbb' cannot be used"):
+        training_config.parse("training_config: {TrainingArguments: {report_to: wandbb}}", "lora")

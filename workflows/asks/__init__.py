@@ -3,23 +3,30 @@
 The only place that knows both sides: the operator's Workspace and the images' own config models.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import presets
-from kaito_hera import checks, jobs, loads, ownpod, rollout, volumes
+from kaito_hera import checks, errors, jobs, loads, ownpod, rollout, volumes
 from kaito_hera import cluster as clusters
 from kaito_hera.run import Run
 from workflows import needs
-from workflows.asks import frames, models, serving, tuning
+from workflows.asks import frames, models, serving, trackers, tuning
 
 
 def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
     """What preflight has to find out for a Workspace; nothing of tuning where its `adapter` is known already."""
     workspace, settings = run.workspace, run.settings
-    models.pass_access(run)
+    tunes = workspace.tuning is not None and not adapter
+    asked: list[Callable[[Run], object]] = [models.pass_access, frames.inference, *([tuning.training] if tunes else [])]
+    named = frames.pull_secrets(workspace, data=tunes)
+    errors.gather(
+        [*(functools.partial(look, run) for look in asked), functools.partial(checks.pass_secrets, run, named)]
+    )
     objects: list[tuple[clusters.Kind, dict[str, Any]]] = []
     chosen = frames.inference(run)
-    training = tuning.training(run) if workspace.tuning and not adapter else None
+    training = tuning.training(run) if tunes else None
     config = tuning.config_of(run, training) if training else None
     if config:
         objects.append((clusters.JOB, jobs.manifest(workspace, tuning.task_of(run, attempt, config, run.placement()))))
@@ -33,7 +40,8 @@ def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
     return checks.Wanted(
         objects=tuple(objects),
         demands=needs.demands(workspace, models.known(workspace), config.training if config else None, chosen.honoured),
-        pull_secrets=frames.pull_secrets(workspace, data=config is not None),
+        pull_secrets=named,
+        tokens=trackers.tokens(workspace, training.honoured) if training else (),
         volumes=volumes.named(workspace, tuned=bool(adapter)),
         checks=tuple(looks),
         warnings=(*chosen.warnings, *(training.warnings if training else ()), *ownpod.notes(workspace)),

@@ -11,7 +11,7 @@ from kaito_hera.settings import Settings
 from tuning import config as tuning
 from tuning.training_config import TrainingConfig
 from workflows import configs
-from workflows.asks import frames, models
+from workflows.asks import frames, models, trackers
 
 _SCRAPED = {
     "prometheus.io/scrape": "true",
@@ -28,7 +28,8 @@ def config(run: Run) -> tuning.TuningConfig:
 
 def training(run: Run) -> configs.Config[TrainingConfig]:
     """The training_config of the user's ConfigMap or the operator's template."""
-    return configs.training(run.workspace, run.settings, frames.config_maps(run))
+    found = configs.training(run.workspace, run.settings, frames.config_maps(run))
+    return trackers.noted(run.workspace, found)
 
 
 def config_of(run: Run, found: configs.Config[TrainingConfig]) -> tuning.TuningConfig:
@@ -99,7 +100,7 @@ def _template(
             pods.scratch(str(tuning.SCRATCH)),
             *exchange(placement),
         ),
-        env=models.env(workspace, settings),
+        env=(*models.env(workspace, settings), *trackers.env(workspace, asked.training)),
         limits=placement.all_limits,
         spec={**placement.pod_fields(), "terminationGracePeriodSeconds": tuning.GRACE_SECONDS},
         container={"ports": [{"name": "metrics", "containerPort": tuning.METRICS_PORT}]},

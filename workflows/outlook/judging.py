@@ -13,6 +13,7 @@ from kaito_hera.settings import Settings
 from serving.inference_config import InferenceConfig
 from tuning.training_config import TrainingConfig
 from workflows import configs, needs, outlook
+from workflows.asks import trackers
 from workflows.outlook import slips, telling
 from workflows.outlook.documents import Documents
 
@@ -73,7 +74,8 @@ def _training(
     """The config of a tuning run, if there is one."""
     if workspace.tuning is None:
         return None, []
-    return _read(lambda: configs.training(workspace, settings, read), configs.defaults(workspace.tuning.method))
+    defaults = configs.defaults(workspace.tuning.method)
+    return _read(lambda: trackers.noted(workspace, configs.training(workspace, settings, read)), defaults)
 
 
 def _read(config: Callable[[], configs.Config[_T]], defaults: _T) -> tuple[_T, list[Finding]]:

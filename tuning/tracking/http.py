@@ -1,0 +1,76 @@
+"""A tracker's HTTP interface: JSON in and out, to addresses that data may come from too, and along no redirect."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import requests
+
+from artifacts import addresses, strangers, web
+
+SECONDS = (5.0, 10.0)
+"""To connect and between bytes."""
+_MOST = 4 << 20
+
+
+class Refused(Exception):
+    """What the server says instead of doing it."""
+
+    def __init__(self, text: str, code: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Api:
+    """One server, asked from one thread."""
+
+    def __init__(
+        self, url: str, policy: addresses.Policy, sign: Callable[[requests.PreparedRequest], requests.PreparedRequest]
+    ) -> None:
+        """Raises ValueError for an address that may not be asked."""
+        try:
+            addresses.split(url, policy)
+        except addresses.AddressRefused as error:
+            raise ValueError(str(error)) from error
+        self._url = url.rstrip("/")
+        self._session = web.Session(policy)
+        self._session.auth = sign
+
+    def ask(self, path: str, body: Mapping[str, Any] | None = None, **query: str) -> dict[str, Any]:
+        """The answer to a POST of the body, or without one to a GET."""
+        with web.asking(addresses.shown(self._url)):
+            answer = self._session.request(
+                "GET" if body is None else "POST",
+                self._url + path,
+                params=query,
+                json=body,
+                timeout=SECONDS,
+                allow_redirects=False,
+                stream=True,
+            )
+            with answer:
+                said = web.head(answer, _MOST)
+        try:
+            found = strangers.parsed(said)
+        except ValueError:
+            found = {}
+        found = found if isinstance(found, dict) else {}
+        if answer.status_code != requests.codes.ok:
+            text = strangers.inert(str(found.get("message") or said[:200].decode(errors="replace")))[:200]
+            raise Refused(f"it answers {answer.status_code} {text}", str(found.get("error_code", "")))
+        return found
+
+
+def basic(user: str, password: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    """A name and a password."""
+    return requests.auth.HTTPBasicAuth(user, password)
+
+
+def bearer(token: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    """A token; none where it is empty."""
+
+    def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if token:
+            request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    return sign
