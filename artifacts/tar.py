@@ -48,10 +48,27 @@ class _Header(tarfile.TarInfo):
         raise tarfile.ReadError("it has a file with holes; make the archive without --sparse")
 
 
+class _Ending(io.BufferedIOBase):
+    """A stream that is not read on and on beyond its end: the library does, for as many bytes as a member claims."""
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        super().__init__()
+        self._stream = stream
+        self._beyond = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of the stream."""
+        data = self._stream.read(size)
+        self._beyond = 0 if data else self._beyond + 1
+        if self._beyond > _IN_A_ROW:
+            raise tarfile.ReadError("it ends before its last file does")
+        return data
+
+
 def members(stream: io.BufferedIOBase) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """The archive and each of its members in turn; raises TarError and ValueError."""
     own = type("_Header", (_Header,), {})
-    with tarfile.open(fileobj=stream, mode="r|", tarinfo=own) as archive:
+    with tarfile.open(fileobj=_Ending(stream), mode="r|", tarinfo=own) as archive:
         while (member := archive.next()) is not None:
             yield archive, member
             archive.members.clear()  # type: ignore[attr-defined]  # no word for it before Python 3.13

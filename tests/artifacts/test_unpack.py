@@ -230,6 +230,16 @@ def test_what_is_no_archive_is_refused(tmp_path, broken):
         unpacked(tmp_path, broken)
 
 
+@pytest.mark.timeout(60)
+def test_an_archive_that_claims_more_than_a_disk_could_hold_is_not_read_for_ever(tmp_path):
+    claims = bytearray(header(tarfile.REGTYPE, 0))
+    claims[124:136] = b"\x80" + b"\x7f" * 11
+    claims[148:156] = b" " * 8
+    claims[148:156] = b"%06o\0 " % sum(claims)
+    with pytest.raises(errors.Unusable, match="ends before its last file does"):
+        unpacked(tmp_path, archive(CONFIG, WEIGHTS)[:2048] + bytes(claims))
+
+
 def test_flipped_byte_is_noticed(tmp_path):
     good = archive(CONFIG, WEIGHTS)
     layers = store(tmp_path / "blobs", good)
