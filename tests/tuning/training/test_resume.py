@@ -2,70 +2,17 @@
 
 import hashlib
 import json
+import random
 import shutil
 import signal
 import time
-from types import SimpleNamespace
 
 import pytest
 
-from tests.tuning import words
-from tests.tuning.conftest import start, tuning_config
-from tuning.config import Exit, Progress, parse_termination
-from tuning.output import checkpoints, volume
-
-ROWS = "".join(json.dumps({"messages": words.conversation(each, words.B)}) + "\n" for each in words.QUESTIONS)
-STEPS = 120
-OFTEN = 0.1  # seconds
-FOLDER = ".checkpoints-an-intent"
-TRAINING = {
-    "arguments": {"num_train_epochs": 12, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
-    "lora": {"lora_dropout": 0.1},
-}
-
-
-class World:
-    """Volumes of one Workspace, and attempts that each have a scratch of their own."""
-
-    def __init__(self, folder, hub):
-        self.folder, self.hub, self.attempts = folder, hub, 0
-        self.results = folder / "results"
-        for name in ("data", "results"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / "data" / "train.jsonl").write_text(ROWS)
-
-    def start(self, *, seconds=OFTEN, training=TRAINING):
-        self.attempts += 1
-        places = {"input": {"volume": "pvc/in"}, "output": {"volume": "pvc/out"}}
-        config = tuning_config("", [], training=training, checkpoint_seconds=seconds, **places)
-        own = self.folder / f"attempt-{self.attempts}"
-        own.mkdir()
-        options = [f"--data={self.folder / 'data'}", f"--results={self.results}"]
-        return start(own, config, *options, HF_ENDPOINT=self.hub.url)
-
-    def end(self, running):
-        out, err = running.communicate(timeout=300)
-        left = (self.folder / f"attempt-{self.attempts}" / "termination").read_text()
-        lines = [Progress.parse(line) for line in out.splitlines()]
-        return SimpleNamespace(code=running.returncode, err=err, left=parse_termination(left), lines=lines)
-
-    def run(self, **more):
-        return self.end(self.start(**more))
-
-    def steps(self):
-        """Of the checkpoints that are there."""
-        found = (self.results / FOLDER).glob("checkpoint-*/manifest.json")
-        return sorted(int(path.parent.name.removeprefix("checkpoint-")) for path in found)
-
-    def until(self, running, count):
-        """Wait for so many checkpoints."""
-        while len(self.steps()) < count:
-            assert running.poll() is None, running.communicate()[1]
-            time.sleep(0.005)
-
-    def made(self):
-        """What is at the output: the adapter's digest and its card."""
-        return volume.digest(self.results), json.loads((self.results / volume.CARD).read_text())
+from tests.tuning import servers
+from tests.tuning.worlds import FOLDER, ROWS, STEPS, RegistryWorld, World
+from tuning.config import Exit, Progress
+from tuning.output import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +71,7 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(world, calm):
 def test_an_eviction_takes_a_last_checkpoint_and_says_where_it_goes_on(tmp_path, models, calm):
     world = World(tmp_path, models)
     running = world.start(seconds=1000)
-    for line in running.stdout:
-        if Progress.parse(line.strip()).phase == "train":
-            break
+    _await_training(running)
     running.send_signal(signal.SIGTERM)
     evicted = world.end(running)
     assert evicted.code == Exit.EVICTED, evicted.err
@@ -174,3 +119,71 @@ def test_a_volume_too_small_for_checkpoints_gets_its_adapter(tmp_path, models, s
     assert "no checkpoint after step" in done.err
     assert world.made() == calm
     assert not (small / FOLDER).exists()
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """One that lets checkpoints be deleted."""
+    with servers.Registry(tmp_path_factory.mktemp("registry"), password=True, deletes=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory, models, registry):
+    """What a run pushes that nobody disturbs."""
+    world = RegistryWorld(tmp_path_factory.mktemp("pushed"), models, registry, "team/calm")
+    done = world.run(seconds=0)
+    assert done.code == Exit.DONE, done.err
+    return world.made()
+
+
+@pytest.mark.torch
+def test_a_run_whose_node_is_lost_goes_on_from_the_registry(tmp_path, models, registry, pushed):
+    world = RegistryWorld(tmp_path, models, registry, "team/lost")
+    running = world.start()
+    world.until(running, 1)
+    running.kill()
+    running.communicate()
+    [step] = world.steps()
+    done = world.run()
+    assert done.code == Exit.DONE, done.err
+    assert f"has the checkpoint after step {step}: it is gone on from" in done.err
+    assert {line.resumed_from_step for line in done.lines if line.phase == "train"} == {step}
+    assert world.made() == pushed
+    assert (world.steps(), done.left.left) == ([], "")
+
+
+@pytest.mark.torch
+def test_an_eviction_brings_a_last_checkpoint_into_the_registry(tmp_path, models, registry, pushed):
+    world = RegistryWorld(tmp_path, models, registry, "team/evicted")
+    running = world.start(seconds=1000)
+    _await_training(running)
+    running.send_signal(signal.SIGTERM)
+    evicted = world.end(running)
+    assert evicted.code == Exit.EVICTED, evicted.err
+    [step] = world.steps()
+    assert evicted.left.message.endswith(f"the next attempt goes on from step {step}")
+    assert world.run(seconds=1000).code == Exit.DONE
+    assert world.made() == pushed
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kills_at_any_moment_leave_no_trace(tmp_path, models, registry, calm, pushed, seed):
+    drawn = random.Random(seed)
+    world = World(tmp_path, models) if seed % 2 else RegistryWorld(tmp_path, models, registry, f"team/kills-{seed}")
+    for _ in range(2):
+        running = world.start()
+        _await_training(running)
+        time.sleep(drawn.uniform(0, 1.5))
+        running.kill()
+        running.communicate()
+    done = world.run()
+    assert done.code == Exit.DONE, done.err
+    assert world.made() == (calm if seed % 2 else pushed)
+
+
+def _await_training(running):
+    for line in running.stdout:
+        if Progress.parse(line.strip()).phase == "train":
+            return
