@@ -72,7 +72,10 @@ def _of_steps(steps: Curve) -> dict[str, Any]:
 def _device() -> str:
     import torch  # noqa: PLC0415
 
-    return str(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else "CPU"
+    if not torch.cuda.is_available():
+        return "CPU"
+    names = [str(torch.cuda.get_device_name(at)) for at in range(torch.cuda.device_count())]
+    return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
 
 
 def annotations(config: TuningConfig, facts: Mapping[str, Any]) -> dict[str, str]:
