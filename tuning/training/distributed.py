@@ -33,6 +33,9 @@ _PATIENCE = datetime.timedelta(minutes=30)
 """What a process waits for another that is there and says nothing: longer than a checkpoint takes to write."""
 _LAST_WORDS_SECONDS = 10.0
 """What process 0 has to end by itself once another one has died: it may be waiting for it where nothing wakes it."""
+_LOST = 3
+"""Exit code of one that ended because another did: its own words say nothing."""
+_SIGNS = ("closed by peer", "reset by peer", "Broken pipe")
 
 
 class _Last(pydantic.BaseModel):
@@ -138,9 +141,12 @@ def _leave() -> None:
 class _Watch:
     """Over the other processes."""
 
-    def __init__(self, peers: "list[subprocess.Popen[bytes]]", folder: Path) -> None:
+    def __init__(
+        self, peers: "list[subprocess.Popen[bytes]]", folder: Path, patience: float = _LAST_WORDS_SECONDS
+    ) -> None:
         self._peers = peers
         self._folder = folder
+        self._patience = patience
         self._closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -148,12 +154,12 @@ class _Watch:
         """What this process's error comes from: the reason of one that died before it, if there is one."""
         if isinstance(error, TuningError):
             return error
-        end = time.monotonic() + _LAST_WORDS_SECONDS / 2
+        end = time.monotonic() + self._patience / 2
         while (died := self._died()) is None and time.monotonic() < end:
             time.sleep(0.1)
         if died:
             return died
-        if "imed out" in str(error):
+        if _is_lost(error) or "imed out" in str(error):
             return NodeTrouble(f"the GPUs of this node waited for each other in vain ({error}); another node may do")
         return error
 
@@ -170,14 +176,14 @@ class _Watch:
         """End this process where it waits for one that died and nothing wakes it."""
         while not self._closed.wait(0.5):
             died = self._died()
-            if died and not self._closed.wait(_LAST_WORDS_SECONDS):
+            if died and not self._closed.wait(self._patience):
                 log.error("%s: %s", died.reason(), died)
                 leave(died.failure())
                 os._exit(died.code)
 
     def _died(self) -> TuningError | None:
         for rank, peer in enumerate(self._peers, start=1):
-            if not peer.poll():  # it runs, or has done all
+            if peer.poll() in {None, Exit.DONE, _LOST}:
                 continue
             try:
                 return PeerFailed(_Last.model_validate_json(_said(self._folder, rank).read_bytes()), rank)
@@ -188,6 +194,10 @@ class _Watch:
                     " one with more"
                 )
         return None
+
+
+def _is_lost(error: Exception) -> bool:
+    return any(sign in str(error) for sign in _SIGNS)
 
 
 def _said(folder: Path, rank: int) -> Path:
@@ -207,6 +217,8 @@ def main(folder: Path, world: World, port: int) -> int:
         _joined(TCPStore("127.0.0.1", port, world.size, is_master=False), world)
         work.learn(adapted, world, report=Report(None), eviction=Eviction(), scratch=folder / f"process-{world.rank}")
     except Exception as error:  # noqa: BLE001 -- process 0 tells it
+        if _is_lost(error):
+            return _LOST
         known = explain(error)
         log.error("GPU %d: %s: %s", world.rank, known.reason(), known, exc_info=known.code == Exit.UNEXPECTED)
         _said(folder, world.rank).write_text(_Last(failure=known.failure(), code=known.code).model_dump_json())

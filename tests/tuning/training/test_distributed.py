@@ -1,20 +1,33 @@
 """Several processes, as of several GPUs, train as one does."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 
+from tests.tuning.conftest import ROOT
 from tests.tuning.worlds import STEPS, TRAINING, World
+from tuning import errors
 from tuning.config import Exit
 
 pytestmark = pytest.mark.torch
-EXACT = {**TRAINING, "method": "lora"}
 SURE = {"arguments": TRAINING["arguments"] | {"max_steps": 12}, "model": {"torch_dtype": "float32"}}
 """Without anything that is drawn, and in numbers that show what is not the same."""
+
+
+WAITS = """
+import pathlib, subprocess, sys, time
+from tuning.training import distributed
+peer = subprocess.Popen([sys.executable, "-c", "raise SystemExit(20)"])
+distributed._Watch([peer], pathlib.Path(sys.argv[1]), patience=0.2)
+time.sleep(50)
+"""
 
 
 def adapter(world):
@@ -82,6 +95,43 @@ def test_one_that_is_killed_ends_the_run_with_its_reason_and_nothing_is_left(tmp
     assert ended.left.message.startswith("the process of GPU 2 died without a word (signal 9)")
     assert ended.left.retryable
     assert not any(Path(f"/proc/{pid}").exists() for pid in there)
+
+
+def dead(code, rank, folder, message=""):
+    """A process that ended so, with its last words."""
+    if message:
+        failure = {"reason": "OutOfMemory", "message": message, "retryable": False}
+        (folder / f"failure-{rank}.json").write_text(json.dumps({"failure": failure, "code": code}))
+    done = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
+    done.wait()
+    return done
+
+
+def test_the_reason_of_who_died_first_is_the_run_s(tmp_path):
+    from tuning.training import distributed
+
+    lost, broken = RuntimeError("Connection closed by peer [127.0.0.1]"), ValueError("a bug")
+    watch = distributed._Watch([dead(3, 1, tmp_path), dead(20, 2, tmp_path, "no room")], tmp_path, patience=60)
+    known = watch.cause(lost)
+    assert (known.code, known.reason()) == (Exit.DOES_NOT_FIT, "OutOfMemory")
+    assert str(known) == "no room (the process of GPU 2)"
+    own = errors.LossDiverged("it did")
+    assert watch.cause(own) is own
+    watch.close()
+    watch = distributed._Watch([dead(3, 1, tmp_path)], tmp_path, patience=0.2)
+    assert isinstance(watch.cause(lost), errors.NodeTrouble)
+    assert watch.cause(broken) is broken
+    watch.close()
+
+
+def test_who_waits_for_the_dead_where_nothing_wakes_it_is_ended(tmp_path):
+    there = [sys.executable, "-c", WAITS, str(tmp_path)]
+    dead(20, 1, tmp_path, "no room")
+    ended = subprocess.run(
+        there, cwd=ROOT, env=os.environ | {"TERMINATION_LOG": str(tmp_path / "last")}, timeout=60, check=False
+    )
+    assert ended.returncode == Exit.DOES_NOT_FIT
+    assert json.loads((tmp_path / "last").read_text())["message"] == "no room (the process of GPU 1)"
 
 
 def test_those_that_nobody_waits_for_any_more_end_too(tmp_path, models):
