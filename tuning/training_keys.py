@@ -126,7 +126,7 @@ _TRAINING = dict(
             (False,),
         ),
         *_idle(
-            "one process trains on one GPU",
+            "the GPUs of the node divide the rows of a step by themselves",
             "ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend "
             "ddp_timeout fsdp fsdp_config fsdp_min_num_params fsdp_transformer_layer_cls_to_wrap deepspeed local_rank "
             "accelerator_config parallelism_config average_tokens_across_devices use_cpu no_cuda use_mps_device "
