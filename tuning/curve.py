@@ -47,6 +47,7 @@ class Curve:
         self._clock = clock
         self._rows: dict[int, Row] = {}
         self._before = (0, 0)
+        self._began: float | None = None
         self.attempt = 1
 
     @property
@@ -61,8 +62,8 @@ class Curve:
 
     @property
     def seconds(self) -> float:
-        """That training took, all attempts together, from each one's first step that counts to its last."""
-        spans: dict[int, list[float]] = {}
+        """That training took, all attempts together, up to each one's last step that counts."""
+        spans: dict[int, list[float]] = {self.attempt: [self._began]} if self._began and self._rows else {}
         for row in self._rows.values():
             spans.setdefault(row.attempt, []).append(row.t)
         return sum(max(times) - min(times) for times in spans.values())
@@ -74,10 +75,11 @@ class Curve:
 
     def resume(self, step: int, losses: Sequence[float]) -> None:
         """Go on after this step of an earlier attempt, or begin; what its rows do not tell, its losses do."""
+        self._began = self._clock()
         self._rows = {at: row for at, row in self._rows.items() if at <= step}
         first = min((row.attempt for row in self._rows.values()), default=1)
         for at, loss in enumerate(losses[:step], start=1):
-            self._rows.setdefault(at, Row(t=self._clock(), attempt=first, step=at, loss=loss))
+            self._rows.setdefault(at, Row(t=self._began, attempt=first, step=at, loss=loss))
         if self._rows:
             self.attempt = 1 + max(row.attempt for row in self._rows.values())
             known = self.rows

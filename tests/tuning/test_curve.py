@@ -61,7 +61,8 @@ def test_a_resumed_attempt_goes_on_from_its_checkpoint(tmp_path):
     steps(curve, 5, 9)
     assert [(row.step, row.attempt) for row in curve.rows] == [(at, 1 if at < 5 else 2) for at in range(1, 10)]
     assert curve.rows[-1].tokens == 900
-    assert curve.seconds == 3 * 2 + 4 * 2
+    assert curve.seconds == 3 * 2 + 5 * 2
+    assert curve.resumed_from == [4]
 
 
 def test_a_checkpoint_without_rows_gives_its_losses():

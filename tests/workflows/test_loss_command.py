@@ -168,6 +168,6 @@ import sys
 from workflows import __main__ as command
 parsed = command._parser().parse_args(["loss", {str(folder)!r}])
 parsed.run(parsed)
-sys.exit(bool({{"torch", "transformers", "peft", "requests"}} & set(sys.modules)))
+sys.exit(bool({{"torch", "transformers", "peft"}} & set(sys.modules)))
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
