@@ -35,17 +35,14 @@ class Kernels(pydantic.BaseModel):
     @classmethod
     def of(cls, flags: Iterable[str], cuda: str) -> Self:
         """From torch's own words, `torch.cuda.get_arch_list()` and `torch.version.cuda`; raises ValueError."""
-        matches = [match for match in map(_FLAG.match, flags) if match]
-        compiled = {f"{match[2]}.{match[3]}{match[4]}": None for match in matches}
-        portable = {f"{match[2]}.{match[3]}" for match in matches if match[1] == "compute" and not match[4]}
+        compiled = named(flags)
         driver = _DRIVERS.get(cuda.partition(".")[0])
         if not compiled or driver is None:
             raise ValueError(
                 f"torch for CUDA {cuda} has kernels for {', '.join(compiled) or 'nothing'}, and CUDA releases"
                 f" {', '.join(_DRIVERS)} are known; take another torch, or add the driver that this CUDA needs"
             )
-        named = tuple(f"{one}+PTX" if one in portable else one for one in compiled)
-        return cls(capabilities=named, minimum_driver=driver)
+        return cls(capabilities=compiled, minimum_driver=driver)
 
     def run_on(self, capability: Capability) -> bool:
         """Whether a GPU of this capability can run them.
@@ -67,6 +64,14 @@ class Kernels(pydantic.BaseModel):
 
     def __str__(self) -> str:
         return ", ".join(self.capabilities)
+
+
+def named(flags: Iterable[str]) -> tuple[str, ...]:
+    """What torch calls `sm_90`, `sm_90a` or `compute_120`, as capabilities."""
+    matches = [match for match in map(_FLAG.match, flags) if match]
+    compiled = {f"{match[2]}.{match[3]}{match[4]}": None for match in matches}
+    portable = {f"{match[2]}.{match[3]}" for match in matches if match[1] == "compute" and not match[4]}
+    return tuple(f"{one}+PTX" if one in portable else one for one in compiled)
 
 
 def _runs(kernel: str, capability: Capability) -> bool:

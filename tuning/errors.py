@@ -9,6 +9,7 @@
     |-- ModelFiles               -   the base model cannot be had: reason and code as in `artifacts.weights.errors`
     |-- ModelUnusable           12   the base model is of an unknown kind
     |-- OutOfMemory             20   it does not fit the GPU
+    |-- UnsupportedGPU          20   the image has no kernels for the GPU
     |-- LossDiverged            21   the loss is no longer a number
     |-- PushUnauthorized        30   the registry does not take the secret
     |-- PullUnauthorized        30   the registry does not give the data's image to the secrets
@@ -94,6 +95,12 @@ class OutOfMemory(TuningError):
     code = Exit.DOES_NOT_FIT
 
 
+class UnsupportedGPU(TuningError):
+    """The image has no kernels for the GPU."""
+
+    code = Exit.DOES_NOT_FIT
+
+
 class LossDiverged(TuningError):
     """The loss is no longer a number."""
 
@@ -159,7 +166,7 @@ _SIGNS: tuple[tuple[tuple[str, ...], type[TuningError], str], ...] = (
     ),
     (
         ("no kernel image is available",),
-        OutOfMemory,
+        UnsupportedGPU,
         "this image has no kernels for the node's GPU ({}); take a newer one",
     ),
     (
@@ -170,6 +177,15 @@ _SIGNS: tuple[tuple[tuple[str, ...], type[TuningError], str], ...] = (
     (("MemoryError",), NodeTrouble, "the pod ran out of main memory ({}); raise its limit or use fewer rows"),
 )
 """How foreign errors are told: by name, since importing torch to ask would cost seconds."""
+
+
+def again(failure: Failure) -> TuningError:
+    """The error that another process of this run ended with."""
+    kinds = [TuningError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    same = next((kind for kind in kinds if kind.__name__ == failure.reason), TuningError)
+    return same(failure.message)
 
 
 def explain(error: BaseException) -> TuningError:

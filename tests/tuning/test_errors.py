@@ -34,6 +34,12 @@ def test_a_failure_says_reason_text_and_whether_to_retry(kind):
     assert failure.retryable == (kind.code in RETRYABLE)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in kinds() if kind is not errors.ModelFiles])
+def test_a_failure_of_another_process_is_the_same_error_here(kind):
+    again = errors.again(kind("what, and the way out").failure())
+    assert (type(again), str(again)) == (kind, "what, and the way out")
+
+
 @pytest.mark.parametrize("cause", weights.WeightsError.__subclasses__())
 def test_what_is_wrong_with_the_models_files_keeps_its_own_words(cause):
     error = errors.ModelFiles(cause("what, and the way out"))
@@ -83,7 +89,7 @@ def known():
         (disk_full, errors.NodeTrouble, "No space left on device"),
         (out_of_memory, errors.OutOfMemory, "resource.instanceType"),
         (gpu_lost, errors.NodeTrouble, "uncorrectable ECC"),
-        (old_gpu, errors.OutOfMemory, "no kernels for the node's GPU"),
+        (old_gpu, errors.UnsupportedGPU, "no kernels for the node's GPU"),
         (main_memory, errors.NodeTrouble, "main memory"),
         (bug, errors.TuningError, "KeyError: 'x'"),
         (known, errors.DataInvalid, "as it is"),

@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pydantic
-
+from tuning import errors
 from tuning.config import Exit, Failure
-from tuning.errors import NodeTrouble, TuningError, explain
+from tuning.errors import NodeTrouble, TuningError
 from tuning.eviction import Eviction
 from tuning.report import Report, leave, log, log_to
 from tuning.training.work import Work
@@ -36,25 +35,6 @@ _LAST_WORDS_SECONDS = 10.0
 _LOST = 3
 """Exit code of one that ended because another did: its own words say nothing."""
 _SIGNS = ("closed by peer", "reset by peer", "Broken pipe")
-
-
-class _Last(pydantic.BaseModel):
-    """How a process ended."""
-
-    failure: Failure
-    code: Exit
-
-
-class PeerFailed(TuningError):
-    """Another process of the run ended, for its own reason."""
-
-    def __init__(self, last: _Last, rank: int) -> None:
-        super().__init__(f"{last.failure.message} (the process of GPU {rank})")
-        self.code, self._reason = last.code, last.failure.reason
-
-    def reason(self) -> str:
-        """As it gave it."""
-        return self._reason
 
 
 def members(asked: int, rows: int) -> list[str]:
@@ -186,7 +166,9 @@ class _Watch:
             if peer.poll() in {None, Exit.DONE, _LOST}:
                 continue
             try:
-                return PeerFailed(_Last.model_validate_json(_said(self._folder, rank).read_bytes()), rank)
+                failure = Failure.model_validate_json(_said(self._folder, rank).read_bytes())
+                text = f"{failure.message} (the process of GPU {rank})"
+                return errors.again(failure.model_copy(update={"message": text}))
             except (OSError, ValueError):
                 how = f"signal {-peer.returncode}" if peer.returncode < 0 else f"exit code {peer.returncode}"
                 return NodeTrouble(
@@ -219,9 +201,9 @@ def main(folder: Path, world: World, port: int) -> int:
     except Exception as error:  # noqa: BLE001 -- process 0 tells it
         if _is_lost(error):
             return _LOST
-        known = explain(error)
+        known = errors.explain(error)
         log.error("GPU %d: %s: %s", world.rank, known.reason(), known, exc_info=known.code == Exit.UNEXPECTED)
-        _said(folder, world.rank).write_text(_Last(failure=known.failure(), code=known.code).model_dump_json())
+        _said(folder, world.rank).write_text(known.failure().model_dump_json())
         return known.code
     return Exit.DONE
 

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from presets import kernels
+from presets.facts import Capability
+from presets.kernels import Kernels
 from tuning import errors
 from tuning.config import TuningConfig
-from tuning.errors import ConfigInvalid, ModelUnusable, NodeTrouble, TuningError
+from tuning.errors import ConfigInvalid, ModelUnusable, NodeTrouble, TuningError, UnsupportedGPU
 from tuning.report import log
 from tuning.training_config import LoraConfig
 
@@ -30,6 +33,8 @@ def require_gpu() -> None:
     import torch  # noqa: PLC0415
 
     if torch.cuda.is_available():
+        has = Kernels(capabilities=kernels.named(torch.cuda.get_arch_list()), minimum_driver="0")
+        require_kernels(has, torch.cuda.get_device_name(), torch.cuda.get_device_capability())
         return
     why = "it sees none"
     try:
@@ -40,6 +45,15 @@ def require_gpu() -> None:
         f"torch {torch.__version__} (CUDA {torch.version.cuda or 'not built in'}) can use no GPU of this node: "
         f"{why}; another node, or a newer NVIDIA driver on this one, may do"
     )
+
+
+def require_kernels(has: Kernels, gpu: str, capability: Capability) -> None:
+    """UnsupportedGPU where the first computation would say so, minutes later and in fewer words."""
+    if not has.run_on(capability):
+        raise UnsupportedGPU(
+            f"this node has {gpu}, capability {kernels.text(capability)}; this image has kernels for {has}; take"
+            " another resource.instanceType, or let the platform team build images for it (make images TORCH=...)"
+        )
 
 
 def precision(wanted: str, device: str) -> Any:

@@ -101,7 +101,7 @@ def dead(code, rank, folder, message=""):
     """A process that ended so, with its last words."""
     if message:
         failure = {"reason": "OutOfMemory", "message": message, "retryable": False}
-        (folder / f"failure-{rank}.json").write_text(json.dumps({"failure": failure, "code": code}))
+        (folder / f"failure-{rank}.json").write_text(json.dumps(failure))
     done = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
     done.wait()
     return done

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from presets.kernels import PINNED
 from tuning import errors
 from tuning.config import Exit
 from tuning.training import model
@@ -86,6 +87,12 @@ def test_what_fails_while_weights_are_quantised_is_told(cause, kind, words, capl
 def test_other_errors_of_loading_keep_their_words():
     with pytest.raises(RuntimeError, match="unspecified launch failure"), model.explained("tiny/phi"):
         raise RuntimeError("CUDA error: unspecified launch failure")
+
+
+def test_a_gpu_that_the_image_has_no_kernels_for_is_named_before_anything_is_fetched():
+    model.require_kernels(PINNED, "NVIDIA L4", (8, 9))
+    with pytest.raises(errors.UnsupportedGPU, match=r"Tesla V100, capability 7\.0; this image has kernels for 7\.5, 8"):
+        model.require_kernels(PINNED, "Tesla V100", (7, 0))
 
 
 @pytest.mark.torch
