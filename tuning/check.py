@@ -4,13 +4,18 @@ Runs in the operator's image. Everything is asked at once, and the whole is boun
 the registry says is heard first, so that a wrong push secret is told whatever else takes its time.
 """
 
+import contextlib
+import shutil
+
+import presets
 from artifacts import looks
 from artifacts.weights import check as weights
+from presets import memory
 from tuning import rehearsal
 from tuning.config import Result, TuningConfig
 from tuning.data import inputs
-from tuning.errors import DataUnreachable, ModelFiles, NodeTrouble, RegistryUnavailable, TuningError
-from tuning.output import destination, volume
+from tuning.errors import DataUnreachable, ModelFiles, NodeTrouble, RegistryUnavailable, TuningError, VolumeRefused
+from tuning.output import checkpoints, destination, volume
 from tuning.places import Places
 from tuning.report import log
 from tuning.training import hub
@@ -35,8 +40,40 @@ def check(config: TuningConfig, places: Places, *, seconds: float = looks.SECOND
         unread = DataUnreachable(f"{name}: {asked.late}; use a faster server")
         seen.append(asked.found(look, unread))
         log.info("%s: %s", name, seen[-1].words)
+    see_room(config, places, found.preset if found else None)
     rehearsal.rehearse(config, seen, tokenizer, asked)
     return Result(model=found)
+
+
+def see_room(config: TuningConfig, places: Places, model: presets.Preset | None) -> None:
+    """Raise VolumeRefused unless the output's volume has room for the adapter and what is kept while it is trained."""
+    if not (config.output.volume and places.results.is_dir()):
+        return
+    with contextlib.suppress(presets.UnknownNameError):
+        model = presets.preset(config.preset)
+    if model is None or checkpoints.place(places.results, config.intent).exists():  # they are counted as used by now
+        return
+    lora = config.training.lora
+    rank = max([lora.r, *lora.rank_pattern.values()])
+    trained = memory.tuning(model, config.method, tokens=1, rank=rank).parts["adapter"] * 2**30 / _BYTES_ON_GPU
+    needed = trained * (_BYTES_OF_ADAPTER + (_CHECKPOINTS * _BYTES_OF_CHECKPOINT if config.checkpoint_seconds else 0))
+    free = shutil.disk_usage(places.results).free
+    if needed > free:
+        kept, less = "", ""
+        if config.checkpoint_seconds:
+            kept, less = " and its checkpoints", ", or say tuning.checkpoint.destination: None"
+        raise VolumeRefused(
+            f"{volume.FIELD}: {config.output.volume} has {free / 1e9:.2f} GB free, of {needed / 1e9:.2f} GB for an adapter"
+            f" of rank {rank}{kept}; make the claim larger or lower LoraConfig.r{less}"
+        )
+
+
+_BYTES_ON_GPU = 16.0
+"""Of a trained weight, by `presets.memory`: itself, its gradient and two moments."""
+_BYTES_OF_ADAPTER, _BYTES_OF_CHECKPOINT = 4, 12
+"""The weight; the weight and its moments."""
+_CHECKPOINTS = 3
+"""Two are kept, and one is written."""
 
 
 def _late(config: TuningConfig, late: str) -> TuningError:

@@ -54,7 +54,7 @@ def asked(flags: argparse.Namespace, places: Places) -> tuple[TuningConfig, Plac
     model, weights = named_model(flags.model)
     given, data = _input(flags.data, places.scratch)
     output, results = _output(flags.output)
-    changed = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _files(data)]
+    changed = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _files(flags.data)]
     said = (flags.model, flags.data, flags.method, _text(flags.training), changed)
     config = TuningConfig(
         workspace="this command",
@@ -150,8 +150,10 @@ def _gathered(paths: list[Path], folder: Path) -> Path:
     return folder
 
 
-def _files(folder: Path | None) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file()) if folder else []
+def _files(given: list[str]) -> list[Path]:
+    """Those of this machine, as the user has them: what is gathered of them has other dates."""
+    paths = [path for each in given for path in (Path(each), *sorted(Path(each).rglob("*")))]
+    return [path for path in paths if path.is_file()]
 
 
 def _output(where: str) -> tuple[Output, Path | None]:

@@ -8,7 +8,7 @@ from tests.tuning import servers
 from tests.tuning.conftest import ROOT, entry, write_secret
 from tuning import check as check_
 from tuning.config import INTENT, Exit, Failure, Result, parse_termination
-from tuning.errors import DataUnreachable, RegistryUnavailable
+from tuning.errors import DataUnreachable, RegistryUnavailable, VolumeRefused
 from tuning.eviction import Eviction
 from tuning.output import image, push
 from tuning.output.patience import Patience
@@ -152,6 +152,25 @@ def test_a_registry_that_says_nothing_is_not_waited_for(files, config, tmp_path)
     with pytest.raises(RegistryUnavailable, match="gives no answer within 1 s"):
         check_.check(config(f"{files.host}/team/a:1"), Places(push_auth=tmp_path / "none"), seconds=1)
     never.set()
+
+
+def test_a_volume_that_says_nothing_is_called_by_its_field(config):
+    late = check_._late(config("", output={"volume": "team/out"}), "gives no answer within 45 s")
+    assert str(late).startswith("tuning.output.volumeSource: team/out gives no answer within 45 s")
+    assert str(check_._late(config("reg.io/a:1"), "is late")).startswith("tuning.output.image: reg.io/a:1 is late")
+
+
+def test_a_volume_without_room_for_the_adapter_is_told(config, small, tmp_path):
+    asked = {"preset": "phi-3-mini-4k-instruct", "output": {"volume": "team/out"}}
+    with pytest.raises(VolumeRefused, match=r"team/out has 0\.00 GB free, of 0\.06 GB for an adapter of rank 8;"):
+        check_.see_room(config("", **asked), Places(results=small), None)
+    with pytest.raises(
+        VolumeRefused, match=r"of 0\.60 GB .* and its checkpoints; .* or say tuning.checkpoint.destination: None"
+    ):
+        check_.see_room(config("", checkpoint_seconds=300, **asked), Places(results=small), None)
+    check_.see_room(config("", **asked), Places(results=tmp_path), None)
+    unknown = asked | {"preset": "nobody/knows"}
+    check_.see_room(config("", **unknown), Places(results=small), None)
 
 
 def test_wrong_usage():
