@@ -4,12 +4,14 @@ What vLLM has no name for begins with `kaito_hera_`. What the engine counts is a
 goes through is told by a `Watch`. Knows no HTTP; one registry for each server, so that two of them can be in a process.
 """
 
+import bisect
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -71,13 +73,8 @@ class Metrics:
     def __init__(self, model: str, moment: Callable[[], Moment | None]) -> None:
         self._registry = CollectorRegistry()
         self._labels = {"model_name": model, "engine": "0"}
-        self._registry.register(_AtScrape(self._labels, moment))
-        self._histograms = {
-            name: Histogram(f"vllm:{name}", told, LABELS, buckets=buckets, registry=self._registry).labels(
-                **self._labels
-            )
-            for name, (told, buckets) in HISTOGRAMS.items()
-        }
+        self._tallies = {name: Tally(buckets) for name, (_, buckets) in HISTOGRAMS.items()}
+        self._registry.register(_AtScrape(self._labels, moment, self._tallies))
         self._finished = self._counter("vllm:request_success", "Answers, by how they ended.", "finished_reason")
         for reason in ("stop", "length", "abort", "error"):
             self._finished.labels(**self._labels, finished_reason=reason)
@@ -88,7 +85,7 @@ class Metrics:
 
     def watch(self, entered: float, prompt: int) -> "Watch":
         """Follow one answer; `entered` is `time.monotonic()`'s."""
-        return Watch(self._histograms, self._finish, entered, prompt)
+        return Watch(self._tallies, self._finish, entered, prompt)
 
     def used(self, adapter: str) -> None:
         """An answer begins with this adapter."""
@@ -111,13 +108,32 @@ class Metrics:
         return Counter(name, told, (*LABELS, *labels), registry=self._registry)
 
 
+class Tally:
+    """A histogram of one thread: the client library's takes two locks for each token."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one more."""
+        self.counts[bisect.bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """As Prometheus has them: each counts all that is not above its bound."""
+        names = [*map(str, map(float, self.bounds)), "+Inf"]
+        return list(zip(names, itertools.accumulate(map(float, self.counts)), strict=True))
+
+
 class Watch:
     """One answer's way."""
 
     def __init__(
-        self, histograms: Mapping[str, Histogram], finish: Callable[[str], None], entered: float, prompt: int
+        self, tallies: Mapping[str, Tally], finish: Callable[[str], None], entered: float, prompt: int
     ) -> None:
-        self._histograms = histograms
+        self._tallies = tallies
         self._finish = finish
         self._entered = entered
         self._prompt = prompt
@@ -156,18 +172,25 @@ class Watch:
             self._observe("request_time_per_output_token_seconds", decode / (self._tokens - 1))
 
     def _observe(self, name: str, value: float) -> None:
-        self._histograms[name].observe(value)
+        self._tallies[name].observe(value)
 
 
 class _AtScrape(Collector):
-    """What the engine counts; nothing before the model is loaded."""
+    """The tallies, and what the engine counts once the model is loaded."""
 
-    def __init__(self, labels: Mapping[str, str], moment: Callable[[], Moment | None]) -> None:
+    def __init__(
+        self, labels: Mapping[str, str], moment: Callable[[], Moment | None], tallies: Mapping[str, Tally]
+    ) -> None:
         self._labels = labels
         self._moment = moment
+        self._tallies = tallies
 
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client."""
+        for name, tally in self._tallies.items():
+            histogram = HistogramMetricFamily(f"vllm:{name}", HISTOGRAMS[name][0], labels=LABELS)
+            histogram.add_metric(tuple(self._labels.values()), tally.buckets(), tally.sum)
+            yield histogram
         moment = self._moment()
         if moment is None:
             return
