@@ -58,13 +58,14 @@ class Run:
         data_files = inputs.files(
             self.config,
             self.places,
-            lambda share: self.report.say(Progress(phase="fetch", percent=int(3 * share))),
+            lambda share: self.report.say(Progress(phase="fetch", percent=int(3 * share), message="fetching data")),
         )
         dropped = rows.Dropped()
         found = rows.read(data_files, self.config.training.dataset, dropped)
+        self.report.say(Progress(phase="fetch", percent=3, message="fetching the base model"), last=True)
         folder = hub.download(self.config, self.places)
 
-        self.report.say(Progress(phase="load", percent=4))
+        self.report.say(Progress(phase="load", percent=4, message="turning rows into tokens"))
         tokenizer = self._tokenizer(folder)
         data = self._encode(tokenizer, found, dropped, data_files)
         kept = destination.kept(self.config, self.places, self._identity(data.training), self.eviction)
@@ -75,7 +76,8 @@ class Run:
         with contextlib.ExitStack() as patient:
             adapted, trained = self._train(names, todo, kept, patient)
             files = self._save(adapted, tokenizer)
-            card = cards.summary(self.config, trained, data.facts, self.report.curve)
+            facts = data.facts | {"processes": len(names)}
+            card = cards.summary(self.config, trained, facts, self.report.curve)
             files |= cards.tell(self.places.scratch / "adapter", card, self.report.curve, data.samples)
             put = self._put(files, card, trained.loss, kept)
         return Result(adapter=put.name, loss=round(trained.loss, 5), left=put.left)

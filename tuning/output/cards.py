@@ -36,7 +36,7 @@ def summary(config: TuningConfig, trained: train.Trained, facts: Mapping[str, An
         "computed": trained.resolved.model_dump(),
         "loss_curve": [[index + 1, round(losses[index], 5)] for index in points],
         **_of_steps(steps),
-        "device": _device(),
+        "device": _device(facts["processes"]),
         "versions": versions,
     }
 
@@ -69,13 +69,11 @@ def _of_steps(steps: Curve) -> dict[str, Any]:
     }
 
 
-def _device() -> str:
+def _device(processes: int) -> str:
     import torch  # noqa: PLC0415
 
-    if not torch.cuda.is_available():
-        return "CPU"
-    names = [str(torch.cuda.get_device_name(at)) for at in range(torch.cuda.device_count())]
-    return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+    return f"{processes} x {name}"  # each process sees its own alone
 
 
 def annotations(config: TuningConfig, facts: Mapping[str, Any]) -> dict[str, str]:

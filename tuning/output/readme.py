@@ -46,16 +46,17 @@ def _front(card: Mapping[str, Any]) -> str:
 def _facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     base, eval_loss = card["base_model"], card.get("eval_loss")
     resumed = ", ".join(str(step) for step in card.get("resumed_from") or [])
+    early = ", ended early" if card.get("ended_early") else ""
     found = {
         "base model": f"{_code(base['id'])} @ {_code(base.get('revision') or '-')}",
         "preset": _code(card["preset"]),
-        "steps": str(card["steps"]) + (f", resumed from {resumed}" if resumed else ""),
+        "steps": str(card["steps"]) + (f", resumed from {resumed}" if resumed else "") + early,
         "loss": f"{card['loss']:.4f}, over the last steps",
         "loss on rows held out": f"{eval_loss:.4f}" if eval_loss is not None else "",
         "tokens": _count(card.get("tokens"))
         + (f", {_count(card['supervised_tokens'])} of them learned from" if card.get("supervised_tokens") else ""),
         "trained for": _span(card["seconds"]) if card.get("seconds") else "",
-        "on": card.get("device") or "",
+        "on": ", ".join(part for part in (card.get("device"), (card.get("computed") or {}).get("precision")) if part),
         "GPU memory": f"{card['gpu_memory_gib']:.1f} GiB at most" if card.get("gpu_memory_gib") else "",
         "versions": ", ".join(f"{name} {version}" for name, version in card["versions"].items()),
     }

@@ -17,7 +17,9 @@ CARD = {
     "eval_loss": 0.75,
     "resumed_from": [12, 30],
     "seconds": 754.2,
-    "device": "NVIDIA A10",
+    "device": "2 x NVIDIA A10",
+    "computed": {"precision": "bfloat16"},
+    "ended_early": True,
     "gpu_memory_gib": 7.94,
     "tokens": 123456,
     "supervised_tokens": 4321,
@@ -48,12 +50,12 @@ def test_hugging_face_reads_its_front_matter():
     "told",
     [
         "`microsoft/Phi-3-mini-4k-instruct` @ `abc123`",
-        "| steps | 40, resumed from 12, 30 |",
+        "| steps | 40, resumed from 12, 30, ended early |",
         "| loss | 0.5123, over the last steps |",
         "| loss on rows held out | 0.7500 |",
         "| tokens | 123,456, 4,321 of them learned from |",
         "| trained for | 12 min 34 s |",
-        "| on | NVIDIA A10 |",
+        "| on | 2 x NVIDIA A10, bfloat16 |",
         "| GPU memory | 7.9 GiB at most |",
         "| versions | torch 2.13.0, peft 0.21.2 |",
         "1,500 rows, 20 more held out, 3 left out because they could not be used.",
@@ -68,7 +70,11 @@ def test_it_tells(told):
 
 
 def test_what_is_not_known_is_left_out():
-    card = {key: value for key, value in CARD.items() if key not in {"eval_loss", "resumed_from", "seconds", "device"}}
+    card = {
+        key: value
+        for key, value in CARD.items()
+        if key not in {"eval_loss", "resumed_from", "seconds", "device", "computed"}
+    }
     text = readme.text(card | {"gpu_memory_gib": None, "supervised_tokens": None})
     for word in ("held out |", "resumed", "trained for", "| on |", "GPU", "learned from.", "lora.bias"):
         assert word not in text

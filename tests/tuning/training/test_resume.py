@@ -11,6 +11,7 @@ import pytest
 
 from tests.tuning import servers
 from tests.tuning.worlds import FOLDER, ROWS, STEPS, RegistryWorld, World
+from tuning import curve
 from tuning.config import Exit, Progress
 from tuning.output import checkpoints
 
@@ -51,6 +52,9 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(world, calm):
     assert {line.resumed_from_step for line in done.lines if line.phase == "train"} == {newest}
     assert world.made() == calm
     assert not (world.results / FOLDER).exists()
+    rows = [(row.step, row.attempt) for row in curve.read(world.results / curve.NAME)]
+    assert rows == [(step, 1 if step <= newest else 2) for step in range(1, STEPS + 1)]
+    assert f", resumed from {newest} |" in (world.results / "README.md").read_text()
 
 
 @pytest.mark.torch
