@@ -63,8 +63,8 @@ def see_room(config: TuningConfig, places: Places, model: presets.Preset | None)
         if config.checkpoint_seconds:
             kept, less = " and its checkpoints", ", or say tuning.checkpoint.destination: None"
         raise VolumeRefused(
-            f"{volume.FIELD}: {config.output.volume} has {free / 1e9:.2f} GB free, of {needed / 1e9:.2f} GB for an adapter"
-            f" of rank {rank}{kept}; make the claim larger or lower LoraConfig.r{less}"
+            f"{volume.FIELD}: {config.output.volume} has {free / 1e9:.2f} GB free, of {needed / 1e9:.2f} GB for an"
+            f" adapter of rank {rank}{kept}; make the claim larger or lower LoraConfig.r{less}"
         )
 
 
