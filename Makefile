@@ -208,6 +208,10 @@ peft-eras: .venv/.ready build/peft-0.11.1/.ready ## does peft 0.11.1, which KAIT
 agreement: cluster-binaries ## do CEL and Python judge 3,000 generated Workspaces alike? (a minute; test-apiserver takes some of them)
 	KAITO_HERA_AGREEMENT=3000 $(PYTEST) tests/apiserver/test_agreement.py
 
+KILLS ?= 50
+chaos-tuning: .venv/.ready ## kill training at any moment: are the adapters the same, bit for bit? (20 minutes)
+	@$(PYTHON) -m tests.bench.chaos --kills $(KILLS)
+
 bench-admission: cluster-binaries ## what the admission policies add to a create
 	@$(PYTHON) -m tests.bench.admission
 
@@ -217,11 +221,18 @@ bench-pipeline: cluster-install ## apply to first answer, and how much of it is 
 bench-plan: .venv/.ready ## what `kaito-hera plan` costs a machine
 	@$(PYTHON) -m tests.bench.plan
 
+AWAY ?= 300
+bench-push: .venv/.ready ## what the push of a 400 MB adapter weighs, sends twice, and bears
+	@$(PYTHON) -m tests.bench.push --away $(AWAY)
+
 PAIRS ?= 5
 bench-serving: .venv/.ready ## our server against /chat as KAITO did it, over HTTP (20 minutes)
 	@$(PYTHON) -m tests.bench.serving --pairs $(PAIRS)
 
 bench-watcher: cluster-binaries ## what the watcher weighs and writes at rest
 	@$(PYTHON) -m tests.bench.watcher
+
+bench-tuning: .venv/.ready ## tuning against KAITO's way: what is learned, rows per CPU second, memory, the loop's own cost (PAIRS=5)
+	@$(PYTHON) -m tests.bench.tuning --pairs $(PAIRS)
 
 .PHONY: $(shell awk -F: '/^[a-z0-9-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))

@@ -9,8 +9,8 @@ from kaito_hera.status import Status, WorkflowStatus
 
 _FIRST = 10.0  # seconds
 _LONGEST = 600.0
-_CRASHED = "Crashed"
-"""What a Job's follower says of a container that ended without a word."""
+_UNKNOWN = frozenset({"Crashed", "Unexpected"})
+"""What a Job's follower says of a container that ended without a word, and an image of what it has no name for."""
 _UNEXPLAINED = 3
 """Failures that nobody explained are tried so often in a row: what is wrong is likely ours, and GPUs wait meanwhile."""
 
@@ -46,7 +46,7 @@ def stalled(workspace: Workspace, current: Status, seen: Live) -> Reason | None:
 
 def is_final(reason: Reason, failures: int) -> bool:
     """Whether no attempt follows until the user changes something."""
-    explained = reason.known and reason.reason != _CRASHED
+    explained = reason.known and reason.reason not in _UNKNOWN
     return not reason.retryable or (not explained and failures >= _UNEXPLAINED)
 
 

@@ -65,7 +65,8 @@ class Exit(enum.IntEnum):
     EVICTED = 75
 
 
-RETRYABLE = frozenset({Exit.NETWORK, Exit.REGISTRY_UNAVAILABLE, Exit.NODE_TROUBLE, Exit.EVICTED})
+RETRYABLE = frozenset({Exit.UNEXPECTED, Exit.NETWORK, Exit.REGISTRY_UNAVAILABLE, Exit.NODE_TROUBLE, Exit.EVICTED})
+"""Another attempt may do: what nobody expected a few times, the others for ever."""
 
 
 class Strict(pydantic.BaseModel):

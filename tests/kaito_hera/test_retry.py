@@ -58,9 +58,10 @@ def test_serving_that_is_switched_off_is_a_word_too():
     assert decided(making.tuning_only(), current, seen) == [Start(Parts(nodes=True, tune=True), failures=0)]
 
 
-def test_a_crash_without_a_word_is_tried_three_times():
+@pytest.mark.parametrize("reason", ["Crashed", "Unexpected"])
+def test_what_nobody_explains_is_tried_three_times(reason):
     workspace = making.tuning()
-    message = making.failed_message("Crashed", "Job team/w ended with exit code 139", retryable=True)
+    message = making.failed_message(reason, "Job team/w ended with exit code 139", retryable=True)
     failed = making.workflow(workspace, kind="tune", phase="Failed", train=("Failed", message), age=1000)
     failed["status"]["finishedAt"] = making.ago(900)
     seen = making.live(workflows=[failed], nodes=[making.node(workspace)])
