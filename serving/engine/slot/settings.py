@@ -1,6 +1,8 @@
 """How the tokens of one request are chosen: transformers' generation config, read once."""
 
 import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +31,16 @@ UNKNOWN_HERE = {
 }
 """Fields of a model's own generation config that only `generate` obeys, and values under which they change nothing."""
 MOST_LOGPROBS = 100
+RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    ("temperature", lambda value: 0 < value < math.inf, "above 0"),
+    ("top_k", lambda value: value >= 0, "0 or more"),
+    ("top_p", lambda value: 0 <= value <= 1, "0 to 1"),
+    ("min_p", lambda value: 0 <= value <= 1, "0 to 1"),
+    ("typical_p", lambda value: 0 < value <= 1, "above 0, and at most 1"),
+    ("repetition_penalty", lambda value: 0 < value < math.inf, "above 0"),
+    ("no_repeat_ngram_size", lambda value: value >= 0, "0 or more"),
+)
+"""What `generate` takes only once it runs."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,9 @@ class Reader:
 
     def _settings(self, sampling: Sampling, stop_ids: frozenset[int] | None) -> Settings:
         config = generation.configure(self._own, Request((0,), 1, sampling=sampling, stop_ids=stop_ids))
+        for name, fine, wanted in RANGES:
+            if (value := getattr(config, name)) is not None and not fine(value):
+                raise RequestRefused(f"{name} is {value}; it must be {wanted}")
         penalty = config.repetition_penalty or 1.0
         ngrams = config.no_repeat_ngram_size or 0
         return Settings(
