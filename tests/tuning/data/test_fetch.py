@@ -1,3 +1,4 @@
+import base64
 import hashlib
 import io
 import random
@@ -184,12 +185,13 @@ def test_endless_redirects_end(files):
         peek(f"{files.url}/a")
 
 
-def test_a_password_in_the_url_goes_to_its_host_only(files):
+@pytest.mark.parametrize(("written", "sent"), [("mine", "mine"), ("m%C3%A9%C5%82%3A", "méł:")])
+def test_a_password_in_the_url_goes_to_its_host_only(files, written, sent):
     other = servers.Files()
     other.files["/b"] = b'{"text": 1}'
     files.files["/a"] = redirect(files, f"{other.url}/b")
-    peek(f"http://me:mine@{files.host}/a")
-    assert files.asked[0][2]["Authorization"].startswith("Basic ")
+    peek(f"http://me:{written}@{files.host}/a")
+    assert files.asked[0][2]["Authorization"] == "Basic " + base64.b64encode(f"me:{sent}".encode()).decode()
     assert "Authorization" not in other.asked[0][2]
     other.close()
 
