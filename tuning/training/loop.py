@@ -64,7 +64,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:  # noqa: ARG002
         """Gradients of one optimizer step; its loss."""
-        model.train()
+        if not model.training:
+            model.train()  # which goes through all modules
         rows = inputs["rows"]
         if not self._tried:
             self._tried = True

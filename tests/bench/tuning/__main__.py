@@ -1,0 +1,46 @@
+"""Tuning against KAITO's way on identical rows, each in processes of its own, in alternating pairs.
+
+    make bench-tuning [PAIRS=5]
+
+The same optimizer steps, number type and threads. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+import transformers
+
+from tests.bench.tuning import speed
+
+PARTS = {name: part for part in (speed,) for name in part.BARS}
+"""Figure to the module that measures it: `figures(pairs, scratch, names)` and `BARS`."""
+ROWS = "{:<20} {:>9} {:>16} {:>14}"
+
+
+def main():
+    asked = argparse.ArgumentParser()
+    asked.add_argument("--pairs", type=int, default=5)
+    asked.add_argument("--only", default=",".join(PARTS))
+    asked = asked.parse_args()
+    transformers.logging.disable_progress_bar()
+    print(ROWS.format("figure", "median", "spread", "bar"))
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in asked.only.split(","):
+            found[name] = told(name, PARTS[name].figures(asked.pairs, Path(scratch), [name])[name])
+    print(json.dumps(found))
+
+
+def told(name, values):
+    """The median, after a line of the table."""
+    bar, side = PARTS[name].BARS[name]
+    spread = f"{min(values):.3g} to {max(values):.3g}"
+    print(ROWS.format(name, f"{statistics.median(values):.3f}", spread, f"{side} {bar}"), flush=True)
+    return round(statistics.median(values), 4)
+
+
+if __name__ == "__main__":
+    main()
