@@ -215,6 +215,9 @@ chaos-tuning: .venv/.ready ## kill training at any moment: are the adapters the 
 bench-admission: cluster-binaries ## what the admission policies add to a create
 	@$(PYTHON) -m tests.bench.admission
 
+bench-engine: .venv/.ready ## the engine against transformers' generate, in one process (10 minutes)
+	@OMP_NUM_THREADS=1 $(PYTHON) -m tests.bench.engine
+
 bench-pipeline: cluster-install ## apply to first answer, and how much of it is ours
 	@$(PYTHON) -m tests.bench.pipeline $(CLUSTER)
 

@@ -1,6 +1,6 @@
 """The slot engine against one-at-a-time `generate`, in one process on one thread, in alternating pairs.
 
-    make bench-engine [PAIRS=3]
+    make bench-engine
 
 Throughput with 1, 8 and 32 clients, how long answers stand still while a long prompt comes in, what adapters cost, and
 what a shared beginning of prompts saves. The last line is one JSON object. On a machine that others use too,
