@@ -15,7 +15,7 @@ import pydantic
 
 from serving import errors
 from serving.api import documented, refusals
-from serving.api.clients import patience, together, while_connected
+from serving.api.clients import aside, patience, together, while_connected
 from serving.engine.protocol import ModelInfo, Request, Sampling
 from serving.sequences import Piece, numbered
 from serving.service import Loaded, Mix, Service
@@ -24,6 +24,8 @@ from serving.text.chat import Message, TextRefused
 
 ROLES = ("system", "user", "assistant", "tool")
 MAX_BEAMS = 8
+MAX_STOPS = 16
+MANY = f"at most {MAX_STOPS} strings"
 IGNORED = frozenset({"pad_token_id", "use_cache", "return_dict_in_generate", "bos_token_id"})
 """Keywords of `generate` that change nothing in what /chat answers, as does null for any other."""
 
@@ -85,7 +87,10 @@ def router(service: Service) -> fastapi.APIRouter:
         _check(options, service.limits.choices)
         loaded = service.require()
         mix = service.mix(None)
-        wanted = _request(options, _prompt(loaded, body, mix), loaded.engine.info, whole=_keeps_whole(body))
+        size = len(body.prompt or "") + sum(len(turn.content) for turn in body.messages or ())
+        with service.adapters.lease(mix.strengths):
+            prompt = await aside(size, lambda: _prompt(loaded, body, mix))
+        wanted = _request(options, prompt, loaded.engine.info, whole=_keeps_whole(body))
         wanted = wanted.with_adapters(mix.strengths)
         stops = (options.stop_strings,) if isinstance(options.stop_strings, str) else tuple(options.stop_strings or ())
         requests = [numbered(wanted, number) for number in range(options.num_return_sequences)]
@@ -113,6 +118,7 @@ def _check(options: Options, most_sequences: int) -> None:
         ("repetition_penalty", least <= options.repetition_penalty <= most, f"{least} to {most}"),
         ("num_beams", 1 <= options.num_beams <= MAX_BEAMS, f"1 to {MAX_BEAMS}"),
         ("num_return_sequences", 1 <= options.num_return_sequences <= most_sequences, f"1 to {most_sequences}"),
+        ("stop_strings", isinstance(options.stop_strings, str | None) or len(options.stop_strings) <= MAX_STOPS, MANY),
         ("max_new_tokens", options.max_new_tokens is None or options.max_new_tokens >= 1, "at least 1"),
         ("min_p", options.min_p is None or 0 <= options.min_p <= 1, "0 to 1"),
         ("no_repeat_ngram_size", (options.no_repeat_ngram_size or 0) >= 0, "0 or above"),

@@ -1,7 +1,7 @@
 """What both text interfaces need of the client's side: its patience, and to stop when it has gone."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import fastapi
@@ -9,6 +9,9 @@ import fastapi
 from serving import errors
 
 T = TypeVar("T")
+
+LARGE = 50_000
+"""Characters that take some ten milliseconds to become tokens."""
 
 
 async def while_connected(request: fastapi.Request, work: Coroutine[Any, Any, T]) -> T:
@@ -24,6 +27,11 @@ async def while_connected(request: fastapi.Request, work: Coroutine[Any, Any, T]
         for task in (working, gone):
             task.cancel()
         await asyncio.gather(working, gone, return_exceptions=True)
+
+
+async def aside(size: int, work: Callable[[], T]) -> T:
+    """Work on text, in a thread of its own where there is much: megabytes would hold up everybody's answers."""
+    return work() if size < LARGE else await asyncio.to_thread(work)
 
 
 async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

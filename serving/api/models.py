@@ -66,6 +66,7 @@ def _engine(service: Service) -> dict[str, Any] | None:
         "concurrent_requests": info.concurrency,
         "requests": service.admission.inside,
         "context": info.context,
+        "features": sorted(info.features),
         "dtype": info.dtype,
         "device": info.device,
     }

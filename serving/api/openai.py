@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from serving import errors
 from serving.api import documented, openai_forms, openai_tools, refusals, streams
-from serving.api.clients import patience, while_connected
+from serving.api.clients import aside, patience, while_connected
 from serving.api.openai_body import DEFAULT_CHAT_TOKENS, DEFAULT_COMPLETION_TOKENS, ChatBody, Common, CompletionBody
 from serving.api.openai_choices import Calls, ChatChoice, Choice, TextChoice, TokenTexts
 from serving.engine.protocol import Request
@@ -142,8 +142,9 @@ async def _chat(service: Service, body: ChatBody, seconds: float | None) -> Answ
     template = service.mix(body.model, body.adapter_strength).template
     kind = _kind(offered, template)
     turns = [turn.message(at) for at, turn in enumerate(body.messages)]
+    size = sum(len(turn["content"]) for turn in turns)
     try:
-        prompt = loaded.chat.conversation(turns, template, offered)
+        prompt = await aside(size, lambda: loaded.chat.conversation(turns, template, offered))
     except TextRefused as error:
         raise refusals.of_text(error, turns) from error
     request = body.request(prompt, loaded, default=DEFAULT_CHAT_TOKENS)
@@ -166,7 +167,7 @@ async def _complete(service: Service, body: CompletionBody, seconds: float | Non
     texts = TokenTexts(loaded.chat.tokenizer.backend) if body.logprobs is not None else None
     requests, choices = list[Request](), list[Choice]()
     for prompt in body.prompts():
-        text, ids = _raw(body, prompt, loaded)
+        text, ids = await _raw(body, prompt, loaded)
         request = body.request(ids, loaded, default=DEFAULT_COMPLETION_TOKENS)
         for each in _each(request, count, grammar):
             choices.append(TextChoice(len(choices), texts, text if body.echo else ""))
@@ -208,11 +209,11 @@ def _kind(offered: Tools, template: str | None) -> tools.Kind | None:
     return kind
 
 
-def _raw(body: CompletionBody, prompt: str | list[int], loaded: Loaded) -> tuple[str, list[int]]:
+async def _raw(body: CompletionBody, prompt: str | list[int], loaded: Loaded) -> tuple[str, list[int]]:
     """The prompt's text (empty for tokens) and its tokens."""
     if isinstance(prompt, str):
         try:
-            return prompt, loaded.chat.raw(prompt)
+            return prompt, await aside(len(prompt), lambda: loaded.chat.raw(prompt))
         except TextRefused as error:
             raise errors.BadRequest(str(error), param="prompt") from error
     if body.echo:

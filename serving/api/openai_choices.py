@@ -5,20 +5,25 @@ end. Knows no engines.
 """
 
 import functools
+import re
 import secrets
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import tokenizers
 
-from serving.engine.protocol import Logprob
 from serving.sequences import Piece
 from serving.text.tools import Call, Parser
 
 Entry = dict[str, Any]
 """One of `choices`."""
 
+PLAIN = (*range(33, 127), *range(161, 173), *range(174, 256))
+BYTES = {chr(byte): byte for byte in PLAIN} | {
+    chr(256 + number): byte for number, byte in enumerate(byte for byte in range(256) if byte not in PLAIN)
+}
+"""The letters that byte-level vocabularies write bytes with."""
 LETTERS = string.ascii_letters + string.digits
 
 
@@ -48,13 +53,24 @@ class TokenTexts:
     """Tokens as the text that log probabilities are told with."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self._backend = backend
         self.of: Callable[[int], str] = functools.lru_cache(maxsize=4096)(
             lambda token: backend.decode([token], skip_special_tokens=False)
         )
 
-    def shown(self, tokens: Sequence[int], logprobs: Sequence[Logprob]) -> list[tuple[str, Logprob]]:
-        """Each token's text beside its figures; a stop token has none."""
-        return [(self.of(token), each) for token, each in zip(tokens, logprobs, strict=False)]
+    def bytes_of(self, token: int) -> list[int]:
+        """What a token is in UTF-8: a part of a character, too, where the vocabulary is of bytes."""
+        text = self.of(token)
+        if "\N{REPLACEMENT CHARACTER}" not in text:
+            return list(text.encode())
+        written = self._backend.id_to_token(token) or ""
+        if re.fullmatch("<0x[0-9A-F]{2}>", written):
+            return [int(written[3:5], 16)]
+        return [BYTES[letter] for letter in written] if all(letter in BYTES for letter in written) else []
+
+    def told(self, token: int, value: float) -> Entry:
+        """A token and its log probability."""
+        return {"token": self.of(token), "logprob": _finite(value), "bytes": self.bytes_of(token)}
 
 
 class ChatChoice:
@@ -131,9 +147,9 @@ class ChatChoice:
         if self._texts is None:
             return []
         found = []
-        for text, logprob in self._texts.shown(piece.tokens, piece.logprobs):
-            top = [_token(self._texts.of(token), value) for token, value in logprob.top]
-            found.append(_token(text, logprob.chosen) | {"top_logprobs": top})
+        for token, logprob in zip(piece.tokens, piece.logprobs, strict=False):  # a stop token has none
+            top = [self._texts.told(*each) for each in logprob.top]
+            found.append(self._texts.told(token, logprob.chosen) | {"top_logprobs": top})
         self._logprobs += found
         return found
 
@@ -176,7 +192,8 @@ class TextChoice:
         if self._texts is None or not piece.logprobs:
             return None
         found: dict[str, list[Any]] = {name: [] for name in self._logprobs}
-        for text, logprob in self._texts.shown(piece.tokens, piece.logprobs):
+        for token, logprob in zip(piece.tokens, piece.logprobs, strict=False):  # a stop token has none
+            text = self._texts.of(token)
             found["tokens"].append(text)
             found["token_logprobs"].append(_finite(logprob.chosen))
             found["top_logprobs"].append({self._texts.of(token): _finite(value) for token, value in logprob.top})
@@ -185,10 +202,6 @@ class TextChoice:
         for name, values in found.items():
             self._logprobs[name] += values
         return found
-
-
-def _token(text: str, value: float) -> Entry:
-    return {"token": text, "logprob": _finite(value), "bytes": list(text.encode())}
 
 
 def _finite(value: float) -> float:

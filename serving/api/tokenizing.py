@@ -8,6 +8,7 @@ import pydantic
 from serving import errors
 from serving.api import documented, openai_tools, refusals
 from serving.api import openai_fields as fields
+from serving.api.clients import aside
 from serving.api.openai_body import Token, Turn, check_turns
 from serving.service import Service
 from serving.text.chat import TextRefused
@@ -48,7 +49,7 @@ def router(service: Service) -> fastapi.APIRouter:
     @routes.post("/tokenize")
     async def tokenize(body: TokenizeBody) -> dict[str, Any]:
         loaded = service.require()
-        tokens = _tokens(service, body)
+        tokens = await _tokens(service, body)
         answer = {"count": len(tokens), "max_model_len": loaded.engine.info.context, "tokens": tokens}
         if body.return_token_strs:
             answer["token_strs"] = [loaded.chat.tokenizer.backend.id_to_token(token) for token in tokens]
@@ -66,12 +67,14 @@ def router(service: Service) -> fastapi.APIRouter:
     return routes
 
 
-def _tokens(service: Service, body: TokenizeBody) -> list[int]:
+async def _tokens(service: Service, body: TokenizeBody) -> list[int]:
     chat, template = service.require().chat, service.mix(body.model).template
     turns = [turn.message(at) for at, turn in enumerate(body.messages or [])]
     try:
-        if body.prompt is not None:
-            return chat.raw(body.prompt)
-        return chat.conversation(turns, template, openai_tools.offered(body.tools or [], None))
+        prompt, tools = body.prompt, openai_tools.offered(body.tools or [], None)
+        if prompt is not None:
+            return await aside(len(prompt), lambda: chat.raw(prompt))
+        size = sum(len(turn["content"]) for turn in turns)
+        return await aside(size, lambda: chat.conversation(turns, template, tools))
     except TextRefused as error:
         raise refusals.of_text(error, turns) from error

@@ -102,6 +102,20 @@ def test_log_probabilities_of_a_completion(server):
     assert (told["token_logprobs"][0], told["top_logprobs"][0]) == (-0.5, {"f": -0.5})
 
 
+def test_log_probabilities_tell_the_bytes_of_half_a_character(server):
+    server.engine.answer = "é"
+    content = chat(server, logprobs=True)["choices"][0]["logprobs"]["content"]
+    assert [each["bytes"] for each in content] == [[0xC3], [0xA9]]
+
+
+def test_long_texts_are_read_beside_the_others(server):
+    long = "x" * 60_000
+    assert server.post("/tokenize", prompt=long).json()["count"] == 60_000
+    for path, body in ((CHAT, {"messages": [{"role": "user", "content": long}]}), (COMPLETIONS, {"prompt": long})):
+        assert server.post(path, **body).json()["error"]["code"] == "context_length_exceeded"
+    assert server.post("/chat", prompt=long).status_code == 400
+
+
 def test_wishes_reach_the_engine(server):
     body = {
         "presence_penalty": 0.5, "frequency_penalty": -1, "logit_bias": {"5": -100}, "min_tokens": 2, "max_tokens": 9,
