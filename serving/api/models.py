@@ -67,6 +67,7 @@ def _engine(service: Service) -> dict[str, Any] | None:
         "requests": service.admission.inside,
         "context": info.context,
         "features": sorted(info.features),
+        "notes": list(info.notes),
         "dtype": info.dtype,
         "device": info.device,
     }
