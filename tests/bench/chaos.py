@@ -53,7 +53,10 @@ class Chaos:
             running = world.start(seconds=OFTEN)
         done = world.end(running)
         assert done.code == Exit.DONE, done.err
-        same = world.made() == want[volume]
+        made = world.made()
+        same = made == want[volume]
+        if not same:
+            print(f"wanted {want[volume]}\n   got {made}", flush=True)
         self.equal += same
         told = "volume" if volume else "registry"
         print(f"{told}: {world.attempts} attempts, {'equal' if same else 'NOT EQUAL'}; {self.kills} kills", flush=True)
