@@ -116,10 +116,6 @@ def _layer(what: str, entry: Mapping[str, Any]) -> Layer:
         raise errors.Unusable(f"{what} has a layer without a sha256 digest and a size")
     told = dict(entry.get("annotations") or {})
     is_file = "tar" not in kind and _TITLE in told
-    if kind.endswith("zstd") and not is_file:
-        raise errors.Unusable(
-            f"{what} has layers compressed with zstd, which are not read; build it with plain or gzip layers"
-        )
     return Layer(named, size, told, str(told[_TITLE]) if is_file else "")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from artifacts import errors, manifest, unpack
 from artifacts.manifest import Layer
-from tests.artifacts.test_unpack import CONFIG, WEIGHTS, archive, member, store
+from tests.artifacts.test_unpack import CONFIG, WEIGHTS, archive, member, store, zstd
 
 SEEDS = 4
 BLOCK = 512
@@ -124,9 +124,10 @@ def test_a_mutated_archive(arena, good, mutate, seed):
 
 
 @pytest.mark.parametrize("seed", range(SEEDS * 10))
-def test_a_mutated_gzip_stream(arena, good, seed):
+@pytest.mark.parametrize("compress", [lambda blob: gzip.compress(blob, 1), zstd], ids=["gzip", "zstd"])
+def test_a_mutated_stream(arena, good, seed, compress):
     rng = random.Random(seed)
-    tried(arena, rng.choice([flipped, cut, spliced])(rng, gzip.compress(good, 1)))
+    tried(arena, rng.choice([flipped, cut, spliced])(rng, compress(good)))
 
 
 def _places(found, way=()):

@@ -3,13 +3,18 @@
 import gzip
 import hashlib
 import io
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
+import pyarrow
 import pytest
 
 from artifacts import errors, unpack
 from artifacts.manifest import Layer
 
+ROOT = Path(__file__).parents[2]
 CONFIG = ("data/adapter_config.json", b"{}")
 WEIGHTS = ("data/adapter_model.safetensors", b"weights")
 
@@ -76,6 +81,38 @@ def test_dockers_layout_with_a_base_system_below_and_plain_tar(tmp_path):
     )
     data = gzip.compress(archive(("./data/adapter_config.json", b"{}"), WEIGHTS, ("data/README.md", b"read me")))
     assert sorted(unpacked(tmp_path, base, data)) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def zstd(content):
+    return pyarrow.compress(content, "zstd", asbytes=True)
+
+
+def test_layers_compressed_with_zstd(tmp_path):
+    weights = ("data/adapter_model.safetensors", b"weights" * (1 << 15))
+    assert unpacked(tmp_path, zstd(archive(CONFIG)), zstd(archive(weights)[:1024]) + zstd(archive(weights)[1024:])) == {
+        "adapter_config.json": b"{}",
+        "adapter_model.safetensors": weights[1],
+    }
+
+
+def test_a_bomb_of_zstd_is_stopped(tmp_path):
+    with pytest.raises(errors.TooLarge, match="larger than 1,048,576 bytes"):
+        unpacked(tmp_path, zstd(archive(CONFIG) + bytes(64 << 20)), limit=1 << 20)
+
+
+def test_where_zstd_cannot_be_read_that_is_said(tmp_path):
+    (layer,) = store(tmp_path, zstd(archive(CONFIG)))
+    code = f"""
+import pathlib, sys
+sys.modules["pyarrow"] = None
+from artifacts import errors, manifest, unpack
+try:
+    unpack.unpack(pathlib.Path({str(tmp_path)!r}), [manifest.Layer(*{layer[:2]!r})], pathlib.Path("out"), {{}}.get)
+except errors.Unusable as error:
+    print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert "is compressed with zstd, which takes pyarrow to read; install it, or build the image with" in told
 
 
 def test_chat_template_comes_along(tmp_path):
@@ -221,7 +258,8 @@ def test_bomb_after_the_end_of_the_archive_is_stopped(tmp_path):
     [
         pytest.param(b"this is not a tar" * 100, id="text"),
         pytest.param(gzip.compress(archive(CONFIG, WEIGHTS))[:-20], id="cut"),
-        pytest.param(b"\x28\xb5\x2f\xfd" + bytes(100), id="zstd"),
+        pytest.param(b"\x28\xb5\x2f\xfd" + bytes(100), id="no zstd"),
+        pytest.param(pyarrow.compress(archive(CONFIG), "zstd", asbytes=True)[:-9], id="cut zstd"),
         pytest.param(archive(CONFIG, ("data/adapter_model.safetensors", bytes(5000)))[:3000], id="cut tar"),
     ],
 )

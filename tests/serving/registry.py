@@ -111,7 +111,7 @@ def push(folder, image, reference, *, credentials=""):
     (target / "manifest.json").write_bytes(manifest)
     for blob in blobs:
         (target / hashlib.sha256(blob).hexdigest()).write_bytes(blob)
-    command = ["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"]
+    command = ["skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"]
     command += ["--dest-creds", credentials] if credentials else []
     subprocess.run(
         [*command, f"dir:{target}", f"docker://{reference}"], check=True, env=os.environ | {"TMPDIR": "/tmp"}

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import pyarrow
 import pytest
 
 from tests.serving import registry as hub
@@ -63,14 +64,14 @@ def ours(tmp_path):
     return (manifest, others), {**FILES, **told}
 
 
-def plain(manifest_and_blobs):
-    """The same image with layers that are not compressed."""
+def packed(manifest_and_blobs, how, suffix=""):
+    """The same image with layers that are compressed in another way."""
     manifest, (config, *blobs) = json.loads(manifest_and_blobs[0]), manifest_and_blobs[1]
-    tars = [gzip.decompress(blob) for blob in blobs]
-    for layer, tar in zip(manifest["layers"], tars, strict=True):
-        kind = layer["mediaType"].removesuffix("+gzip").removesuffix(".gzip")
-        layer |= {"mediaType": kind, "digest": hub._digest(tar), "size": len(tar)}
-    return json.dumps(manifest).encode(), [config, *tars]
+    others = [how(gzip.decompress(blob)) for blob in blobs]
+    for layer, other in zip(manifest["layers"], others, strict=True):
+        kind = layer["mediaType"].removesuffix("+gzip").removesuffix(".gzip") + suffix
+        layer |= {"mediaType": kind, "digest": hub._digest(other), "size": len(other)}
+    return json.dumps(manifest).encode(), [config, *others]
 
 
 ERAS = {
@@ -78,7 +79,11 @@ ERAS = {
     "KAITO's pusher": lambda _: (hub.kaito_image(FILES), FILES),
     "docker build, schema 2, a layer each": lambda _: (hub.docker_image(FILES), FILES),
     "docker build with more beside": lambda _: (hub.docker_image({**FILES, "x.md": b"x"}), {**FILES, "x.md": b"x"}),
-    "layers that are not compressed": lambda _: (plain(hub.kaito_image(FILES)), FILES),
+    "layers that are not compressed": lambda _: (packed(hub.kaito_image(FILES), bytes), FILES),
+    "layers of zstd, as buildah and containerd make them": lambda _: (
+        packed(hub.kaito_image(FILES), lambda tar: pyarrow.compress(tar, "zstd", asbytes=True), "+zstd"),
+        FILES,
+    ),
 }
 
 
