@@ -53,8 +53,7 @@ def see_room(config: TuningConfig, places: Places, model: presets.Preset | None)
         model = presets.preset(config.preset)
     if model is None or checkpoints.place(places.results, config.intent).exists():  # they are counted as used by now
         return
-    lora = config.training.lora
-    rank = max([lora.r, *lora.rank_pattern.values()])
+    rank = config.training.rank
     trained = memory.tuning(model, config.method, tokens=1, rank=rank).parts["adapter"] * 2**30 / _BYTES_ON_GPU
     needed = trained * (_BYTES_OF_ADAPTER + (_CHECKPOINTS * _BYTES_OF_CHECKPOINT if config.checkpoint_seconds else 0))
     free = shutil.disk_usage(places.results).free

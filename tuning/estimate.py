@@ -20,11 +20,10 @@ def lines(asked: argparse.Namespace) -> Iterator[str]:
     if not asked.model:
         asked.error("give --model")
     model, training = preset(asked.model), flags.training(asked.training, asked.method)
-    arguments, quantised = training.arguments, training.quantization
+    arguments = training.arguments
     rows = asked.rows or arguments.per_device_train_batch_size
     length = asked.max_length or arguments.max_length
-    rank = asked.rank or max([training.lora.r, *training.lora.rank_pattern.values()])
-    stored = "8 bits" if quantised.load_in_8bit else None if quantised.bnb_4bit_use_double_quant else "4 bits"
+    rank = asked.rank or training.rank
     recompute = arguments.activation_checkpointing is not False
     need = memory.tuning(
         model,
@@ -32,7 +31,9 @@ def lines(asked: argparse.Namespace) -> Iterator[str]:
         tokens=rows * length,
         rank=rank,
         recompute=recompute,
-        stored=stored if asked.method == "qlora" else None,
+        head="whole" if arguments.label_smoothing_factor else None,
+        stored=training.stored if asked.method == "qlora" else None,
+        width=rows * length,
     )
     kept = "" if recompute else ", activations kept"
     yield f"{model.name}, {asked.method}, rank {rank}, {rows} x {length:,} tokens{kept}"

@@ -196,3 +196,15 @@ class TrainingConfig(Section):
     dataset: DatasetConfig = DatasetConfig()
     warnings: tuple[str, ...] = ()
     """What the user wrote that decides nothing here, and why."""
+
+    @property
+    def rank(self) -> int:
+        """The largest of all layers'."""
+        return max([self.lora.r, *self.lora.rank_pattern.values()])
+
+    @property
+    def stored(self) -> Literal["8 bits", "4 bits"] | None:
+        """In how many bits qlora keeps the base model, as `presets.memory` calls it; None for its own default."""
+        if self.quantization.load_in_8bit:
+            return "8 bits"
+        return None if self.quantization.bnb_4bit_use_double_quant else "4 bits"

@@ -24,15 +24,15 @@ def batch(training: TrainingConfig, where: str = "tuning.config") -> loads.Batch
     compute = training.quantization.bnb_4bit_compute_dtype
     key = "QuantizationConfig.bnb_4bit_compute_dtype" if compute else "ModelConfig.torch_dtype"
     bfloat16 = (compute or training.model.torch_dtype) == "bfloat16"
-    arguments, lora, quantised = training.arguments, training.lora, training.quantization
+    arguments = training.arguments
     return loads.Batch(
         rows=arguments.per_device_train_batch_size,
         length=arguments.max_length,
-        rank=max([lora.r, *lora.rank_pattern.values()]),
+        rank=training.rank,
         recompute=arguments.activation_checkpointing is not False,
         whole_head=arguments.label_smoothing_factor > 0,
         bfloat16=f"{where} asks for it ({key}: bfloat16)" if bfloat16 else "",
-        stored="8 bits" if quantised.load_in_8bit else None if quantised.bnb_4bit_use_double_quant else "4 bits",
+        stored=training.stored,
     )
 
 

@@ -6,13 +6,16 @@ import sys
 
 import pytest
 
+import presets
+from kaito_hera import loads
 from tests.serving import registry as images
 from tests.tuning import servers
 from tests.tuning.conftest import ROOT, write_secret
 from tests.tuning.test_check import WITHOUT
-from tuning import commandline, flags
+from tuning import commandline, flags, training_config
 from tuning.config import Exit
 from tuning.places import Places
+from workflows import needs
 
 
 def say(*words, **environment):
@@ -132,6 +135,18 @@ def test_an_estimate_names_the_parts_and_the_sizes_that_hold_them():
     assert sum(parts.values()) == pytest.approx(together, abs=0.05)
     assert any("GPU sizes of azure hold it" in line for line in lines)
     assert "Standard_" in lines[-1]
+
+
+@pytest.mark.parametrize("text", ["{}", "{TrainingArguments: {label_smoothing_factor: 0.1}, LoraConfig: {r: 16}}"])
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_an_estimate_is_the_operator_s(tmp_path, text, method):
+    (tmp_path / "c.yaml").write_text(f"training_config: {text}")
+    lines = say("estimate", "--model", "phi-4", "--method", method, "--config", tmp_path / "c.yaml").stdout.splitlines()
+    batch = needs.batch(training_config.parse(f"training_config: {text}", method))
+    demand = loads.tune(presets.preset("phi-4"), method, batch)
+    together = next(line for line in lines if "together" in line)
+    assert float(together.split()[1]) == pytest.approx(demand.need.gib, abs=0.01)
+    assert f"must have {demand.gib:.2f} GiB" in together
 
 
 def test_an_estimate_follows_the_training_config(tmp_path):

@@ -61,16 +61,14 @@ def needed_gib(config: TuningConfig, folder: Path, tokens: int, *, chunked: bool
         preset = hub.from_hub(config.model.id, config.model.revision, described, size)
     except (OSError, ValueError):
         return None
-    lora, quantised = config.training.lora, config.training.quantization
-    stored = "8 bits" if quantised.load_in_8bit else None if quantised.bnb_4bit_use_double_quant else "4 bits"
     return memory.tuning(
         preset,
         config.method,
         tokens=tokens,
-        rank=max([lora.r, *lora.rank_pattern.values()]),
+        rank=config.training.rank,
         recompute=False,
         head="chunked" if chunked else "whole",
-        stored=stored if config.method == "qlora" else None,
+        stored=config.training.stored if config.method == "qlora" else None,
     ).gib
 
 
