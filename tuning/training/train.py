@@ -100,7 +100,7 @@ def train(
     _go(trainer, follows, checkpoints, start)
     if trainer.state.global_step < trainer.state.max_steps and not trainer.ended_early:
         eviction.check(f"after step {trainer.state.global_step} of {trainer.state.max_steps}")
-    eval_loss = _evaluated(trainer) if held_out else None
+    eval_loss = settled_on(trainer) if held_out else None
     return Trained(follows.losses, eval_loss, trainer.resolved, follows.first, trainer.ended_early)
 
 
@@ -185,7 +185,7 @@ def _go(trainer: Any, follows: Any, checkpoints: Checkpoints | None, start: Star
         ) from error
 
 
-def _evaluated(trainer: Any) -> float | None:
+def settled_on(trainer: Any) -> float | None:
     """The loss on what is held out, of the adapter that is kept; None when it could not be found out."""
     known = {entry["step"]: entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry}
     loss: float | None = known.get(trainer.state.global_step)

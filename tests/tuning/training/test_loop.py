@@ -193,6 +193,39 @@ def test_rows_held_out_count_by_their_tokens(packing, chunked_head, tmp_path):
     assert made.evaluate()["eval_loss"] == pytest.approx(total / count, rel=1e-5)
 
 
+def evaluated(folder, held_out, **asked):
+    """Training that makes the rows held out ever worse after a while: they answer otherwise."""
+    arguments = {"eval_strategy": "steps", "eval_steps": 1, "learning_rate": 3e-2, "num_train_epochs": 6}
+    return trainer(tiny_model(), folder, held_out=held_out, arguments=arguments | asked)
+
+
+def looked(made):
+    return [entry["eval_loss"] for entry in made.state.log_history if "eval_loss" in entry]
+
+
+def test_training_ends_when_the_rows_held_out_gain_no_more(tmp_path):
+    from tuning.training import stops
+
+    made = evaluated(tmp_path, [row(60)], early_stopping_patience=2)
+    found = looked(made)
+    assert made.ended_early
+    assert len(found) == made.state.global_step < 18
+    assert not stops.gains_no_more(found[:-1], 2)
+    assert not evaluated(tmp_path, [row(60)]).ended_early
+
+
+def test_the_best_adapter_is_put_back(tmp_path):
+    from tuning.training import train
+
+    held_out = [row(60)]
+    made = evaluated(tmp_path, held_out, load_best_model_at_end=True)
+    found = looked(made)
+    assert min(found) < found[-1]
+    assert train.settled_on(made) == min(found)
+    made.best = None
+    assert made.evaluate()["eval_loss"] == pytest.approx(min(found), rel=1e-5)
+
+
 def test_an_evaluation_changes_nothing_of_what_is_learned(tmp_path):
     import torch
 
