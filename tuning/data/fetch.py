@@ -1,4 +1,4 @@
-"""Gets the data: looks at the head of each file before a GPU is bought, and later downloads it. Knows no rows."""
+"""Downloads the data; before a GPU is bought, `heads` looks at it. Knows no rows."""
 
 import functools
 import hashlib
@@ -10,7 +10,6 @@ from typing import NamedTuple, TypeVar
 
 import requests
 
-from artifacts import web
 from tuning.data import formats, remote
 from tuning.data.remote import Remote, Source
 from tuning.errors import ConfigInvalid, DataInvalid, DataUnreachable, NodeTrouble
@@ -56,16 +55,6 @@ def picked(found: list[Source], only: str | None) -> list[Source]:
             f"DatasetConfig.dataset_path: {only!r} is none of the input's files ({names}); name one of them"
         )
     return kept
-
-
-def peek(source: Source, opened: Remote) -> formats.Format:
-    """The format of the file behind the URL, from its first bytes; raises what the user must mend."""
-    some = {"Range": f"bytes=0-{formats.HEAD_BYTES - 1}"}
-    with remote.explained(source), opened.open(source.url, some) as response:
-        if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return formats.sniff(b"")
-        remote.length(response)
-        return formats.sniff(web.head(response, formats.HEAD_BYTES))
 
 
 class Pace(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 
 from artifacts.addresses import Policy
 from tests.tuning import servers
-from tuning.data import fetch, formats
+from tuning.data import fetch, heads
 from tuning.data.remote import Remote
 from tuning.errors import (
     ConfigInvalid,
@@ -20,6 +20,7 @@ from tuning.errors import (
     DataUnreachable,
     NodeTrouble,
 )
+from tuning.training_config import DatasetConfig
 
 LOOPBACK = Policy(["127.0.0.0/8"])
 EAGER = fetch.Pace(pause=0.05)
@@ -35,7 +36,7 @@ def parquet():
 def peek(url, policy=LOOPBACK):
     (source,) = fetch.sources((url,))
     with Remote(policy) as opened:
-        return fetch.peek(source, opened)
+        return heads.of_source(source, opened, DatasetConfig()).words.partition(";")[0]
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_what_is_no_data_is_named(files, content, words):
 def test_a_peek_reads_the_head_only(files):
     files.files["/big.csv"] = BIG
     assert peek(f"{files.url}/big.csv") == "csv"
-    assert files.asked[-1][2]["Range"] == f"bytes=0-{formats.HEAD_BYTES - 1}"
+    assert files.asked[-1][2]["Range"] == f"bytes=0-{heads.BYTES - 1}"
 
 
 def test_a_head_that_comes_in_pieces_is_read_whole(files):

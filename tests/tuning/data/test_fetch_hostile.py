@@ -6,10 +6,11 @@ import pytest
 
 from tests.tuning import servers
 from tests.tuning.data.test_fetch import LOOPBACK
-from tuning.data import fetch
+from tuning.data import fetch, heads
 from tuning.data.remote import Remote
 from tuning.errors import DataNotFound, DataUnreachable
 from tuning.output import registry
+from tuning.training_config import DatasetConfig
 
 
 class Raw(servers.Server):
@@ -34,7 +35,7 @@ def moved(to):
 
 def peek(source, _folder=None):
     with Remote(LOOPBACK) as opened:
-        fetch.peek(source, opened)
+        heads.of_source(source, opened, DatasetConfig())
 
 
 def download(source, folder):

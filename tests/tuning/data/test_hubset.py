@@ -8,10 +8,11 @@ import pytest
 
 from artifacts.addresses import Policy
 from tests.tuning import conftest, servers
-from tuning.data import fetch, hubset, inputs
+from tuning.data import fetch, heads, hubset, inputs
 from tuning.data.remote import Remote, Source
 from tuning.errors import ConfigInvalid, DataInvalid, DataNotFound, DataRefused, DataTooLarge, DataUnreachable
 from tuning.places import Places
+from tuning.training_config import DatasetConfig
 
 COMMIT, OLD, PARQUET = "a" * 40, "b" * 40, "c" * 40
 ROWS = b'{"text": "t"}\n'
@@ -218,7 +219,7 @@ def test_nobody_elses_redirect_takes_the_token_to_the_hub(hub, files, monkeypatc
     to = f"{hub.url}/datasets/org/name/resolve/main/a.jsonl"
     files.files["/lure"] = lambda request: files.reply(request, 302, b"", {"Location": to})
     with Remote(Policy(["127.0.0.0/8"])) as opened:
-        fetch.peek(Source("f", f"{files.url}/lure"), opened)
+        heads.of_source(Source("f", f"{files.url}/lure"), opened, DatasetConfig())
     assert [headers.get("Authorization") for _, _, headers in hub.asked] == [None]
 
 
@@ -227,14 +228,19 @@ def test_a_file_of_the_hub_gets_the_token_too(hub, monkeypatch):
     hub.token = "hf_secret"
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     with Remote(Policy(["127.0.0.0/8"])) as opened:
-        assert fetch.peek(Source("f", f"{hub.url}/datasets/org/name/resolve/main/a.jsonl"), opened) == "json"
+        assert (
+            heads.of_source(
+                Source("f", f"{hub.url}/datasets/org/name/resolve/main/a.jsonl"), opened, DatasetConfig()
+            ).words
+            == "json"
+        )
 
 
 def test_where_the_hub_sends_to_is_judged(hub):
     hub.put("org/name", ["a.jsonl"])
     (source,) = resolved(PAGE).sources  # the operator has said where the hub is
     with Remote(Policy()) as opened, pytest.raises(DataRefused, match="private address"):
-        fetch.peek(source, opened)
+        heads.of_source(source, opened, DatasetConfig())
 
 
 def test_an_offline_cluster_asks_nobody(hub, monkeypatch):
