@@ -62,7 +62,7 @@ class Api:
 
 def basic(user: str, password: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
     """A name and a password."""
-    return requests.auth.HTTPBasicAuth(user, password)
+    return requests.auth.HTTPBasicAuth(user.encode(), password.encode())  # a str would have to be latin-1
 
 
 def bearer(token: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
