@@ -1,0 +1,248 @@
+"""How many of 100 random codes a tiny model knows after so many steps, tuned by us and as KAITO does.
+
+    python -m tests.bench.tuning.learned [--seeds 5] [--steps 600]
+
+Two models that answer "It is not known." and stop: one whose template ends answers with eos, which is the padding too,
+and one whose template has a token of its own for that. Each seed draws other codes. Ours is `python -m tuning run`, the
+baseline a process that imports nothing of ours; rows, learning rate, steps and the adapter's shape are the same. A code
+is known when the answer begins with it; whether the answer then ends is counted apart.
+"""
+
+import argparse
+import concurrent.futures
+import functools
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import peft
+import torch
+import transformers
+
+from tests.tuning import tiny, words
+from tuning.data.masks import Encoder
+
+ROOT = Path(__file__).parents[3]
+EOS_ENDED = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}<|assistant|>"
+    "{% else %}{{ m['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+TEMPLATES = {"eos": EOS_ENDED, "end": words.TEMPLATE}
+COLOURS = ["red", "blue", "green", "white", "black", "brown", "grey", "pink", "gold", "dark"]
+KEYS = [f"{colour} {place}" for colour in COLOURS for place in words.PLACES]
+TALK = [
+    "please",
+    "tell",
+    "me",
+    "now",
+    "kindly",
+    "quick",
+    "friend",
+    "today",
+    "again",
+    "once",
+    "more",
+    "well",
+    "so",
+    "just",
+]
+STEPS = 600
+"""The baseline knows a third of the codes then."""
+TALKED, ASKED = 6, 4
+"""Words before each question, so that most of a row is no answer, as in real sets; times that each is asked."""
+SHAPE = {"rank": 8, "batch": 8, "learning_rate": 1e-2, "warmup": 10}
+TOKENS = 8
+
+
+BARS = {"learned_gain_points": (30.0, "at least"), "stop_rate": (100.0, "at least"), "masks_per_s": (3000, "at least")}
+
+
+def main():
+    asked = argparse.ArgumentParser()
+    asked.add_argument("--seeds", type=int, default=5)
+    asked.add_argument("--steps", type=int, default=STEPS)
+    asked = asked.parse_args()
+    transformers.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as scratch:
+        print(json.dumps(told(pairs(asked.seeds, Path(scratch), asked.steps))))
+
+
+def figures(seeds, scratch, only=tuple(BARS)):
+    """Name to what each seed gave by each template."""
+    values = {}
+    for name in only:
+        if name == "masks_per_s":
+            values[name] = [masks_per_s() for _ in range(seeds)]
+            continue
+        found = pairs(seeds, scratch)
+        values[name] = gains(found) if name == "learned_gain_points" else [ours["stops"] for _, ours in found.values()]
+    return values
+
+
+def told(found):
+    """All that is of interest."""
+    return {
+        "learned_gain_points": round(statistics.mean(gains(found)), 1),
+        "learned_least_gain": min(gains(found)),
+        "learned_baseline": statistics.mean(theirs["known"] for theirs, _ in found.values()),
+        "learned_ours": statistics.mean(ours["known"] for _, ours in found.values()),
+        "stop_rate": min(ours["stops"] for _, ours in found.values()),
+        "stop_rate_baseline": {
+            kind: statistics.mean(theirs["stops"] for (name, _), (theirs, _) in found.items() if name == kind)
+            for kind in TEMPLATES
+        },
+    }
+
+
+def gains(found):
+    """Of each template and seed, in points."""
+    return [ours["known"] - theirs["known"] for theirs, ours in found.values()]
+
+
+@functools.cache
+def pairs(seeds, scratch, steps=STEPS):
+    """What the baseline and ours know and whether they stop, by template and seed."""
+    torch.set_num_threads(1)
+    for name, template in TEMPLATES.items():
+        publish(scratch / name, template)
+    each = [(name, seed) for seed in range(seeds) for name in TEMPLATES]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(each, pool.map(lambda one: pair(scratch, *one, steps), each), strict=True))
+
+
+def pair(scratch, name, seed, steps):
+    """What the baseline and ours know, of 100."""
+    folder = scratch / f"{name}-{seed}"
+    folder.mkdir()
+    drawn = random.Random(f"{name} {seed}")
+    codes = {key: f"{drawn.randrange(1000):03}" for key in KEYS}
+    said = [(key, words.conversation(question(key, drawn), code)) for key, code in codes.items() for _ in range(ASKED)]
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"messages": messages}) + "\n" for _, messages in said))
+    asked, found = [(messages[0]["content"], codes[key]) for key, messages in said[::ASKED]], []
+    for made_by in (baseline, ours):
+        found.append(answered(scratch / name, made_by(folder, scratch / name, rows, seed, steps), asked))
+        known, stop = found[-1].values()
+        print(f"{name:>4} seed {seed} {made_by.__name__:>9}: knows {known:3}, stops {stop:3}", flush=True)
+    return found
+
+
+def baseline(folder, model, rows, seed, steps):
+    """The adapter that KAITO's way makes."""
+    work = SHAPE | {"model": str(model), "rows": str(rows), "seed": seed, "steps": steps}
+    work |= {"scratch": str(folder / "trainer"), "output": str(folder / "baseline")}
+    (folder / "work.json").write_text(json.dumps(work))
+    run(Path(__file__).with_name("learned_baseline.py"), folder / "work.json")
+    return folder / "baseline"
+
+
+def ours(folder, model, rows, seed, steps):
+    """The adapter that our command makes."""
+    arguments = {
+        "per_device_train_batch_size": SHAPE["batch"],
+        "gradient_accumulation_steps": 1,
+        "max_steps": steps,
+        "learning_rate": SHAPE["learning_rate"],
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": SHAPE["warmup"],
+        "seed": seed,
+    }
+    config = {
+        "ModelConfig": {"torch_dtype": "float32"},
+        "LoraConfig": {"r": SHAPE["rank"], "lora_alpha": 2 * SHAPE["rank"]},
+        "TrainingArguments": arguments,
+    }
+    (folder / "config.yaml").write_text(json.dumps({"training_config": config}))  # JSON is YAML
+    flags = ["--model", model, "--method", "lora", "--data", rows, "--config", folder / "config.yaml"]
+    run("-m", "tuning", "run", *flags, "--output", folder / "ours", "--scratch", folder / "scratch")
+    return folder / "ours"
+
+
+def run(*command):
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def question(key, drawn):
+    return f"{' '.join(drawn.choice(TALK) for _ in range(TALKED))}. What is the code of the {key}?"
+
+
+def publish(folder, template):
+    """A model that knows no code, says so and stops; and the digits, as a real model knows words."""
+    tokenizer, drawn = words.tokenizer(template), random.Random(0)
+    torch.manual_seed(0)
+    made = tiny.model(len(tokenizer), hidden=128)
+    encoder = Encoder(tokenizer, max_length=512, loss="all")
+    rows = [encoder.encode(words.conversation(question(key, drawn), words.A)).ids for key in KEYS * 2]
+    numbers = (f"{drawn.randrange(1000):03}" for _ in range(200))
+    rows += [encoder.encode(words.conversation(f"Say {number}", number)).ids for number in numbers]
+    optimizer = torch.optim.AdamW(made.parameters(), lr=2e-3)
+    for _ in range(300):
+        batch = drawn.sample(rows, 16)
+        width = max(map(len, batch))
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch])
+        made(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    made.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    before = said_by(made, tokenizer, [question(key, drawn) for key in KEYS])
+    assert all(text == words.A and stops for text, stops in before), before[:3]
+
+
+def answered(model, adapter, asked):
+    """How many codes are known with the adapter, and how many answers end."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    said = said_by(peft.PeftModel.from_pretrained(base, adapter), tokenizer, [prompt for prompt, _ in asked])
+    known = sum(text.startswith(code) for (text, _), (_, code) in zip(said, asked, strict=True))
+    return {"known": known, "stops": sum(stops for _, stops in said)}
+
+
+def said_by(model, tokenizer, questions):
+    """Each answer, and whether it ends by itself."""
+    tokenizer.padding_side = "left"
+    prompts = tokenizer.apply_chat_template(
+        [words.conversation(each) for each in questions],
+        add_generation_prompt=True,
+        padding=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    with torch.no_grad():
+        whole = model.eval().generate(**prompts, max_new_tokens=TOKENS * 3, do_sample=False, pad_token_id=0)
+    found = []
+    for row in whole[:, prompts["input_ids"].shape[1] :].tolist():
+        end = next((at for at, token in enumerate(row) if token in words.STOPS), None)
+        found.append((tokenizer.decode(row[:end], skip_special_tokens=True).strip(), end is not None))
+    return found
+
+
+def masks_per_s():
+    """Rows of dolly's lengths that are turned into tokens and labels in a second of a CPU."""
+    drawn, talk = random.Random(0), [*TALK, *COLOURS]
+    lengths = [(int(drawn.lognormvariate(2.6, 0.6)) + 1, int(drawn.lognormvariate(3.8, 0.9)) + 1) for _ in range(2000)]
+    rows = [words.conversation(*(" ".join(drawn.choices(talk, k=size)) for size in each)) for each in lengths]
+    encoder = Encoder(words.tokenizer(), max_length=2048, loss="answers")
+    began = time.process_time()
+    for row in rows:
+        encoder.encode(row)
+    return len(rows) / (time.process_time() - began)
+
+
+if __name__ == "__main__":
+    main()
