@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
+import requests.auth
 import urllib3
 
 from artifacts import addresses, errors, strangers, web
@@ -73,7 +74,9 @@ class Remote:
             at_hub = at_hub and self._is_hub(url)  # nobody else's redirect is followed there with the token
             parts = addresses.split(url, addresses.ANY_PRIVATE if at_hub else self._policy)
             if hop == 0 and parts.username:  # for the host it was written for, and no other
-                auth = (unquote(parts.username).encode(), unquote(parts.password or "").encode())
+                auth = requests.auth.HTTPBasicAuth(
+                    unquote(parts.username).encode(), unquote(parts.password or "").encode()
+                )
             token = {"Authorization": f"Bearer {self._token}"} if at_hub and self._token and not auth else {}
             response = (self._hub_session if at_hub else self._session).get(
                 url,
