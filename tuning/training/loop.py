@@ -186,9 +186,19 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
             for number in range(world.most(len(micros))):
                 if world.any(self.setup.eviction.requested):
                     raise _NoTimeError
-                if number < len(micros):
-                    total += self._loss(self.model, mine, micros[number], learned)
+                total += self._held_out(mine, micros[number : number + 1], learned)
         return float(world.added(total))
+
+    def _held_out(self, rows: Sequence[Encoded], micros: list[packing.Micro], learned: Any) -> Any:
+        """What they add to the mean; OutOfMemoryError in all processes if in one."""
+        found, why = 0, ""
+        try:
+            found = sum(self._loss(self.model, rows, micro, learned) for micro in micros)
+        except torch.OutOfMemoryError as error:
+            why = str(error)
+        if self.setup.world.any(bool(why)):
+            raise torch.OutOfMemoryError(why or "on another GPU of this node")
+        return found
 
     def _held_out_at_once(self) -> int:
         asked = self.setup.settings.arguments

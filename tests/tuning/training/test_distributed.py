@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -95,6 +96,50 @@ def test_one_that_is_killed_ends_the_run_with_its_reason_and_nothing_is_left(tmp
     assert ended.left.message.startswith("the process of GPU 2 died without a word (signal 9)")
     assert ended.left.retryable
     assert not any(Path(f"/proc/{pid}").exists() for pid in there)
+
+
+def several(folder, *holds):
+    """Losses, tokens at once and loss held out of so many processes, and what they have learned; 0 holds anything."""
+    import torch
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tests.tuning.training.one_of_several", folder]
+    running = [
+        subprocess.Popen(
+            [*map(str, (*command, rank, len(holds), port, holds[rank]))],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(len(holds))
+    ]
+    said = [json.loads(each.communicate(timeout=200)[0].splitlines()[-1]) for each in running]
+    learned = [torch.load(folder / f"learned-{rank}.pt") for rank in range(len(holds))]
+    assert all(torch.equal(each, learned[0]) for each in learned)
+    return said, learned[0]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    return several(tmp_path_factory.mktemp("one"), 0)
+
+
+@pytest.mark.parametrize(
+    ("holds", "evaluates"), [pytest.param(150, True, id="trains-in-less"), pytest.param(100, False, id="and-no-more")]
+)
+def test_what_one_gpu_cannot_hold_all_take_again_in_less_and_learn_the_same(tmp_path, one, holds, evaluates):
+    """Rows held out are looked at 128 tokens at a time: where one GPU cannot, none waits for it."""
+    ((losses, tokens, held_out),), learned = one
+    said, same = several(tmp_path, 0, holds)
+    assert said[0] == said[1], "each has the loss of all rows, and computes as the others"
+    assert said[0][1] < tokens
+    assert said[0][0] == pytest.approx(losses, rel=1e-4)
+    assert said[0][2] == (pytest.approx(held_out, rel=1e-4) if evaluates else None)
+    assert (same - learned).norm() < 1e-4 * learned.norm()
+    assert len(losses) == 3, "of 8, 8 and 1 rows, of which the second process had 4, 4 and none"
 
 
 def dead(code, rank, folder, message=""):
