@@ -62,8 +62,8 @@ def times_plus(hidden: torch.Tensor, weight: torch.Tensor, more: torch.Tensor) -
     return output
 
 
-def pack(model: nn.Module, *, spare_bytes: int) -> bool:
-    """Pack the larger float32 layers if that works and pays, and the copies fit; whether it was done."""
+def pack(model: nn.Module, *, spare_bytes: int, force: bool = False) -> bool:
+    """Pack the larger float32 layers if that works and pays (or by force), and the copies fit; whether it was done."""
     found = [
         (name, module)
         for name, module in model.named_modules()
@@ -71,7 +71,7 @@ def pack(model: nn.Module, *, spare_bytes: int) -> bool:
     ]
     wrong = any(module.weight.device.type != "cpu" or module.weight.dtype != torch.float32 for _, module in found)
     need = sum(module.weight.numel() * 4 for _, module in found)
-    if not found or wrong or need > spare_bytes or not _pays(max((each for _, each in found), key=_size)):
+    if not found or wrong or need > spare_bytes or not (force or _pays(max((each for _, each in found), key=_size))):
         return False
     for name, module in found:
         model.set_submodule(name, PackedLinear(module))

@@ -13,7 +13,7 @@ pytestmark = [
 ]
 torch = pytest.importorskip("torch")
 
-from serving.engine import choice
+from serving.engine import choice, lora, packed
 from serving.engine.protocol import EngineDown, Request, RequestFailed, RequestRefused, Sampling
 from serving.engine.sequential import SequentialEngine
 from serving.engine.slot.engine import SlotEngine
@@ -283,3 +283,26 @@ def test_choice_says_why_requests_run_one_at_a_time(base, tmp_path):
     assert isinstance(engine, SequentialEngine)
     assert engine.info.notes[0].startswith("one request at a time: its generation_config sets forced_eos_token_id")
     asyncio.run(engine.stop())
+
+
+def test_packed_weights_and_adapters_on_them_give_the_same_tokens(tmp_path):
+    """Layers that are large enough to be packed for the CPU, where a trial says that it pays."""
+    folder = tiny.checkpoint(tmp_path / "base", hidden_size=256, intermediate_size=512)
+    adapters = {name: tiny.adapter(tmp_path / name, folder, seed) for seed, name in enumerate(("one", "two"))}
+    mixes = [{}, {"one": 1.0}, {"two": 0.7}, {"one": 0.5, "two": 0.5}]
+    model = tiny.model(folder)
+    packed.pack(model, spare_bytes=1 << 30, force=True)
+    engine = SlotEngine(model, threads=1, slots=6)
+
+    async def scenario():
+        for name, where in adapters.items():
+            await engine.load_adapter(name, where)
+        return await asyncio.gather(*[tokens(engine, [9, at] * 10, 12, adapters=mixes[at % 4]) for at in range(12)])
+
+    try:
+        found = asyncio.run(scenario())
+    finally:
+        asyncio.run(engine.stop())
+    references = [tiny.merged(folder, adapters, mix) for mix in mixes]
+    assert isinstance(model.model.layers[0].mlp.down_proj, packed.PackedLinear | lora.LoraLinear)
+    assert found == [tiny.greedy(references[at % 4], [9, at] * 10, 12) for at in range(12)]

@@ -14,7 +14,7 @@ from transformers.generation import logits_process
 
 from serving.engine.protocol import Logprob, Request, RequestFailed, Sampling
 from serving.engine.slot.engine import SlotEngine
-from serving.engine.slot.sampler import sampled
+from serving.engine.slot.sampler import sampled, sampled_of_few
 from serving.engine.slot.sequence import Sequence
 from serving.engine.slot.settings import Reader
 from tests.serving import architectures
@@ -47,7 +47,10 @@ def left(sampling, scores):
     settings = Reader(transformers.GenerationConfig(), VOCABULARY).settings(request)
     sequence = Sequence(request, settings, None, [1], {})
     points = [(at + 0.5) / 4000 for at in range(4000)]
-    chosen = [sampled(sequence, scores, point) for point in points]
+    if settings.few:
+        chosen = sampled_of_few([sequence] * len(points), scores.expand(len(points), -1), points)
+    else:
+        chosen = [sampled(sequence, scores, point) for point in points]
     return {token: chosen.count(token) / len(chosen) for token in set(chosen)}
 
 
@@ -82,6 +85,18 @@ def test_distribution_is_that_of_transformers(names, spread):
     shares = expected.softmax(-1)[0]
     found = left(sampling, scores)
     assert all(abs(found.get(token, 0.0) - float(share)) < 1e-3 for token, share in enumerate(shares))
+
+
+def test_many_rows_at_once_are_each_as_alone():
+    """Rows of different wishes, by `sampled` one by one and together."""
+    wishes = [{"top_k": 50}, {"top_k": 3, "top_p": 0.5}, {"top_k": 200, "temperature": 2.0, "min_p": 0.2}, {"top_k": 1}]
+    requests = [Request((1,), 5, sampling=Sampling(do_sample=True, **each)) for each in wishes]
+    reader = Reader(transformers.GenerationConfig(), VOCABULARY)
+    sequences = [Sequence(each, reader.settings(each), None, [1], {}) for each in requests]
+    scores = torch.randn((4, VOCABULARY), generator=torch.Generator().manual_seed(5)) * 2
+    for point in (0.0, 0.1, 0.35, 0.6, 0.9, 0.999999):
+        alone = [sampled(each, row, point) for each, row in zip(sequences, scores, strict=True)]
+        assert sampled_of_few(sequences, scores, [point] * 4) == alone
 
 
 def test_seed_decides_whoever_else_is_there(engine):

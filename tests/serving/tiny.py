@@ -33,15 +33,14 @@ def tokenizer():
     )
 
 
-def checkpoint(folder):
+def checkpoint(folder, **sizes):
     """Phi-3 with its sliding window, which the prompts of the tests cross."""
     own = tokenizer()
     own.save_pretrained(folder)
     torch.manual_seed(0)
     config = transformers.Phi3Config(
+        **{"hidden_size": 64, "intermediate_size": 128} | sizes,
         vocab_size=len(own),
-        hidden_size=64,
-        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -45,28 +45,76 @@ class Sampler:
             Chosen(token) if good else RequestFailed("the model computed scores that are no numbers")
             for token, good in zip(tokens, fine, strict=True)
         ]
+        together: list[tuple[int, torch.Tensor]] = []
         for index, sequence in enumerate(sequences):
             if fine[index] and (sequence.settings.alters or sequence.settings.sample):
                 try:
-                    chosen[index] = Chosen(self._token(sequence, raw[index]))
+                    altered = self._altered(sequence, raw[index])
+                    if sequence.settings.few:
+                        together.append((index, altered))
+                    else:
+                        chosen[index] = self._taken(sequence, self._token(sequence, altered))
                 except Exception as error:  # noqa: BLE001 (a grammar or an odd mix of numbers: this request's own)
                     chosen[index] = RequestFailed(f"no token could be chosen: {error}")
+        if together:
+            few = [sequences[index] for index, _ in together]
+            points = [self._of(sequence).draw() for sequence in few]
+            found = sampled_of_few(few, torch.stack([altered for _, altered in together]), points)
+            for (index, _), token in zip(together, found, strict=True):
+                chosen[index] = self._taken(sequences[index], token)
         for index, sequence in enumerate(sequences):
             one = chosen[index]
             if sequence.request.logprobs is not None and isinstance(one, Chosen):
                 chosen[index] = Chosen(one.token, _logprob(raw[index], one.token, sequence.request.logprobs))
         return chosen
 
-    def _token(self, sequence: Sequence, scores: torch.Tensor) -> int:
-        wishes = self._wishes.get(sequence.number) or self._wishes.setdefault(sequence.number, Wishes(sequence))
+    def _of(self, sequence: Sequence) -> Wishes:
+        return self._wishes.get(sequence.number) or self._wishes.setdefault(sequence.number, Wishes(sequence))
+
+    def _altered(self, sequence: Sequence, scores: torch.Tensor) -> torch.Tensor:
         scores = scores.float()
         if sequence.settings.alters:
-            scores = wishes.altered(scores.clone())
-        token = sampled(sequence, scores, wishes.draw()) if sequence.settings.sample else int(scores.argmax())
-        if scores[token] == -math.inf:
-            raise ValueError("every token is forbidden")
-        wishes.accept(token)
-        return token
+            scores = self._of(sequence).altered(scores.clone())
+            if scores.max() == -math.inf:
+                raise ValueError("every token is forbidden")
+        return scores
+
+    def _token(self, sequence: Sequence, scores: torch.Tensor) -> int:
+        if not sequence.settings.sample:
+            return int(scores.argmax())
+        return sampled(sequence, scores, self._of(sequence).draw())
+
+    def _taken(self, sequence: Sequence, token: int) -> Chosen | Exception:
+        try:
+            self._of(sequence).accept(token)
+        except Exception as error:  # noqa: BLE001 (a grammar's own)
+            return RequestFailed(f"the grammar does not go on: {error}")
+        return Chosen(token)
+
+
+def sampled_of_few(sequences: Many[Sequence], scores: torch.Tensor, points: Many[float]) -> list[int]:
+    """The same as `sampled` for many rows [rows, vocabulary] at once, whose choice is among their `top_k` best."""
+
+    def column(values: Many[float]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=scores.device)[:, None]
+
+    all_settings = [sequence.settings for sequence in sequences]
+    scores, order = (scores / column([each.temperature for each in all_settings])).topk(
+        max(each.top_k for each in all_settings)
+    )
+    ranks = torch.arange(scores.shape[1], device=scores.device)
+    scores = scores.masked_fill(ranks >= column([each.top_k for each in all_settings]), -math.inf)
+    mass = scores.softmax(-1)
+    beyond = mass.cumsum(-1) - mass >= column([each.top_p for each in all_settings])
+    beyond[:, 0] = False
+    unlikely = scores < scores[:, :1] + column(
+        [math.log(each.min_p) if each.min_p else -math.inf for each in all_settings]
+    )
+    mass = scores.masked_fill(beyond | unlikely, -math.inf).softmax(-1).cumsum(-1)
+    places = (mass <= column(points) * mass[:, -1:]).sum(-1)
+    last = (mass < mass[:, -1:]).sum(-1)  # rounding at the very end
+    tokens: list[int] = order.gather(-1, torch.minimum(places, last)[:, None])[:, 0].tolist()
+    return tokens
 
 
 def sampled(sequence: Sequence, scores: torch.Tensor, point: float) -> int:

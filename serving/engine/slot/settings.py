@@ -31,6 +31,7 @@ UNKNOWN_HERE = {
 }
 """Fields of a model's own generation config that only `generate` obeys, and values under which they change nothing."""
 MOST_LOGPROBS = 100
+MOST_TOGETHER = 256
 RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("temperature", lambda value: 0 < value < math.inf, "above 0"),
     ("top_k", lambda value: value >= 0, "0 or more"),
@@ -59,6 +60,11 @@ class Settings:
     stop_ids: frozenset[int]
     alters: bool
     """Whether scores are changed before anything is chosen."""
+
+    @property
+    def few(self) -> bool:
+        """Whether the choice is by chance, among so few that many rows are better done at once."""
+        return self.sample and 0 < self.top_k <= MOST_TOGETHER and self.typical_p == 1
 
 
 class Reader:
