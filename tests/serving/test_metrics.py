@@ -2,9 +2,11 @@
 
 import contextlib
 import re
+from pathlib import Path
 
 import pytest
 import requests
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.api import figures
@@ -124,3 +126,11 @@ def test_gpus_are_told_in_kaitos_words():
         "memory": {"used": "1.00 GB", "total": "80.00 GB"},
     }  # fmt: skip
     assert (second["load"], second["temperature"]) == ("[N/A]", "[N/A]")
+
+
+def test_the_example_for_keda_asks_for_what_is_there():
+    example = yaml.safe_load((Path(__file__).parents[2] / "examples/scaling/keda.yaml").read_text())
+    for trigger in example["spec"]["triggers"]:
+        asked = re.findall(r"vllm:\w+", trigger["metadata"]["query"])
+        assert asked
+        assert set(asked) <= set(BOARDS)
