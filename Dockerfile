@@ -44,14 +44,6 @@ COPY requirements/model${TORCH:+-torch-$TORCH}.txt /tmp/model.txt
 RUN uv pip install --python "$(command -v python3)" --no-cache --compile-bytecode --require-hashes \
       --target /opt/python -r /tmp/model.txt
 
-# What the operator has to know of torch without pulling it: `make images` takes the file out, `make install` tells it.
-FROM model AS asked
-COPY presets /app/presets
-RUN python3 -m presets.kernels > /kernels.json
-
-FROM scratch AS kernels
-COPY --from=asked /kernels.json /
-
 FROM model AS tuning
 COPY presets /app/presets
 COPY artifacts /app/artifacts
@@ -59,6 +51,13 @@ COPY tuning /app/tuning
 RUN python3 -m compileall -q /app
 USER 65532:65532
 ENTRYPOINT ["python3", "-m", "tuning"]
+
+# What the operator has to know of torch without pulling it: `make images` takes the file out, `make install` tells it.
+FROM tuning AS asked
+RUN python3 -m tuning.training.kernels > /tmp/kernels.json
+
+FROM scratch AS kernels
+COPY --from=asked /tmp/kernels.json /
 
 FROM model AS serving
 COPY presets /app/presets

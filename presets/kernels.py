@@ -1,8 +1,6 @@
 """Which GPUs and drivers the images' torch can use: from its own list of kernels, by CUDA's rules of compatibility.
 
-    python -m presets.kernels    what the torch that is installed here has, as the operator's setting `kernels`; no GPU
-
-Pure but for that command, which `make images` runs in the image that it has built.
+Pure: `tuning/training/kernels.py` asks torch, in the image that `make images` has built.
 """
 
 import re
@@ -94,17 +92,3 @@ def text(capability: Capability) -> str:
 
 PINNED = Kernels(capabilities=("7.5", "8.0", "8.6", "9.0", "10.0", "12.0"), minimum_driver=_DRIVERS["13"])
 """Those of the torch that requirements/model.txt pins; tests/presets/test_kernels.py asks it."""
-
-
-def main() -> None:
-    """Print it in one line."""
-    import torch  # noqa: PLC0415 -- of the image in which this runs
-
-    # get_arch_list of some releases answers nothing where there is no GPU
-    flags = torch.cuda.get_arch_list() or (torch._C._cuda_getArchFlags() or "").split()  # noqa: SLF001
-    found = Kernels.of(flags, torch.version.cuda or "none")
-    print(found.model_dump_json(by_alias=True))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()

@@ -75,5 +75,7 @@ def test_every_cuda_gpu_that_is_sold_runs_the_pinned_ones_but_those_older_than_t
 @pytest.mark.torch
 def test_what_is_pinned_is_what_the_pinned_torch_has():
     """The command that `make images` runs in the image."""
-    said = subprocess.run([sys.executable, "-m", "presets.kernels"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-m", "tuning.training.kernels"], capture_output=True, text=True, check=True
+    ).stdout
     assert Kernels.model_validate(json.loads(said)) == PINNED
