@@ -17,6 +17,7 @@ DEFAULT_CHAT_TOKENS = 1024
 DEFAULT_COMPLETION_TOKENS = 16
 MAX_STOPS = 4
 MAX_LOGPROBS = 20
+MAX_PROMPTS = 256
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 Unit = Annotated[float, pydantic.Field(gt=0, le=1)]
@@ -245,6 +246,10 @@ class CompletionBody(Common):
         if not self.prompt:
             raise refusals.of_field("prompt", self.prompt, "it lists no prompt")
         several = [each for each in self.prompt if not isinstance(each, int)]
+        if len(several) > MAX_PROMPTS:
+            raise refusals.of_field(
+                "prompt", several, f"it lists {len(several)} prompts; at most {MAX_PROMPTS} are taken"
+            )
         return [*several] or [[each for each in self.prompt if isinstance(each, int)]]
 
 

@@ -143,6 +143,8 @@ CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{
         ),
         (COMPLETIONS, {}, "prompt", "prompt is missing: it is required"),
         (COMPLETIONS, {"prompt": []}, "prompt", "prompt is []: it lists no prompt"),
+        (COMPLETIONS, {"prompt": ["a"] * 257}, "prompt", "it lists 257 prompts; at most 256 are taken"),
+        (COMPLETIONS, {"prompt": ["a"] * 200}, None, "the request asks for 200 answers; at most 65 are made at a time"),
         (COMPLETIONS, {"prompt": [5, 260]}, "prompt[1]", "prompt[1] is 260: a token of this model is 0 to 259"),
         (COMPLETIONS, {"prompt": [5], "echo": True}, "echo", "echo is true: it needs a prompt of text"),
         (COMPLETIONS, {"prompt": "x", "logprobs": 21}, "logprobs", "logprobs is 21: it must be at most 20"),
