@@ -64,7 +64,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:  # noqa: ARG002
         """Gradients of one optimizer step; its loss."""
-        if not model.training:
+        if not (self._tried and model.training):  # at first it may be so in part: a checkpoint's adapter is not
             model.train()  # which goes through all modules
         rows = inputs["rows"]
         if not self._tried:
