@@ -53,7 +53,7 @@ class Resolved(pydantic.BaseModel, frozen=True, extra="forbid"):
         )
 
 
-def needed_gib(config: TuningConfig, folder: Path, tokens: int, *, chunked: bool) -> float | None:
+def needed_gib(config: TuningConfig, folder: Path, tokens: int, *, chunked: bool, gpus: int = 1) -> float | None:
     """The estimate for so many tokens at once with all activations kept; None for a model that is not understood."""
     try:
         described = json.loads((folder / "config.json").read_text())
@@ -69,6 +69,8 @@ def needed_gib(config: TuningConfig, folder: Path, tokens: int, *, chunked: bool
         recompute=False,
         head="chunked" if chunked else "whole",
         stored=config.training.stored if config.method == "qlora" else None,
+        width=tokens,
+        gpus=gpus,
     ).gib
 
 

@@ -60,7 +60,9 @@ class Work(NamedTuple):
             scratch=scratch,
             checkpoints=checkpoints,
             start=self.start,
-            needed=lambda tokens, chunked: ladder.needed_gib(self.config, self.folder, tokens, chunked=chunked),
+            needed=lambda tokens, chunked: ladder.needed_gib(
+                self.config, self.folder, tokens, chunked=chunked, gpus=world.size
+            ),
             world=world,
         )
 

@@ -48,6 +48,7 @@ def test_lora_needs_more_than_qlora_and_all_logits_more_than_none(folder):
     four, none, whole = (ladder.needed_gib(each, folder, 2048, chunked=True) for each in (config, lora, eight))
     assert four < whole < none
     assert ladder.needed_gib(config, folder, 2048, chunked=False) > four
+    assert ladder.needed_gib(config, folder, 2048, chunked=True, gpus=2) > four + 0.5, "they talk to each other"
 
 
 @pytest.mark.parametrize(("asked", "gib", "gpu"), [(True, 1.0, 80), (False, 500.0, 16), (True, None, None)])
