@@ -187,3 +187,33 @@ def test_the_environment_sets_the_limits():
         with pytest.raises(errors.BadConfig, match=next(iter(wrong))):
             settings.read(wrong)
     assert "a, b" not in repr(settings.read({"API_KEY": "a, b"}))
+
+
+def test_a_storm_of_clients_that_hang_up_leaves_nothing_behind(tmp_path):
+    """Ten times as many as there is room for, half of which go away in the middle of their stream."""
+    statuses = []
+
+    def come(number):
+        body = {"messages": HELLO, "stream": number % 2 == 0, "n": 1 + number % 3}
+        with requests.post(client.url + CHAT, json=body, stream=True, timeout=60) as response:
+            statuses.append(response.status_code)
+            if number % 4:
+                response.content  # noqa: B018 (read to its end)
+            else:
+                next(response.iter_lines())
+
+    with fakes.server(tmp_path, limits={"waiting": 5}) as client:
+        client.engine.gate.clear()
+        clients = [threading.Thread(target=come, args=(number,)) for number in range(60)]
+        for each in clients:
+            each.start()
+        assert client.get("/health").status_code == 200
+        client.eventually(lambda: 429 in statuses)
+        client.engine.gate.set()
+        for each in clients:
+            each.join(60)
+        assert len(statuses) == 60
+        assert set(statuses) == {200, 429}
+        client.eventually(lambda: client.service.admission.inside == 0)
+        client.eventually(lambda: client.engine.inside == 0)
+        assert client.post(CHAT, messages=HELLO).status_code == 200
