@@ -5,8 +5,7 @@ import pytest
 from kaito_hera.api import Workspace
 from tests import making
 from tuning import training_config
-from workflows import configs
-from workflows.asks import trackers
+from workflows import configs, trackers
 
 
 def workspace(secret="", **output):

@@ -11,8 +11,8 @@ import presets
 from kaito_hera import checks, errors, jobs, loads, ownpod, rollout, volumes
 from kaito_hera import cluster as clusters
 from kaito_hera.run import Run
-from workflows import needs
-from workflows.asks import frames, models, serving, trackers, tuning
+from workflows import needs, trackers
+from workflows.asks import frames, models, serving, tuning
 
 
 def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:

@@ -10,8 +10,8 @@ from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from tuning import config as tuning
 from tuning.training_config import TrainingConfig
-from workflows import configs
-from workflows.asks import frames, models, trackers
+from workflows import configs, trackers
+from workflows.asks import frames, models
 
 _SCRAPED = {
     "prometheus.io/scrape": "true",

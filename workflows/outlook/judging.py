@@ -12,8 +12,7 @@ from kaito_hera.nodes import fitting
 from kaito_hera.settings import Settings
 from serving.inference_config import InferenceConfig
 from tuning.training_config import TrainingConfig
-from workflows import configs, needs, outlook
-from workflows.asks import trackers
+from workflows import configs, needs, outlook, trackers
 from workflows.outlook import slips, telling
 from workflows.outlook.documents import Documents
 
