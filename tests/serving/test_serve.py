@@ -3,6 +3,7 @@
 Two starts. The tests of the first one share it and stand in the order of its life.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -194,5 +195,27 @@ def test_dead_replica_ends_the_driver_with_the_reason(world, pod):
         left = parse_termination(again.termination.read_text())
         assert (left.reason, left.retryable) == ("EngineDied", True)
         assert left.message.startswith("the serving replica ended without a word")
+    finally:
+        again.close()
+
+
+def test_a_stream_that_outlives_the_shutdown_ends_with_an_event_through_haproxy(world):
+    again = Pod(world.folder / "pod", CONFIG, HF_HUB_OFFLINE="1", DRAIN_SECONDS="0.3")
+    try:
+        again.await_status("/health", 200)
+        body = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 400, "n": 8, "ignore_eos": True}
+        answers = []
+        running = threading.Thread(
+            target=lambda: answers.append(again.request("POST", "/v1/chat/completions", body | {"stream": True}))
+        )
+        running.start()
+        eventually(lambda: again.request("GET", "/v1/models")[1]["engine"]["requests"])
+        again.terminate()
+        running.join(60)
+        [(status, text)] = answers
+        assert status == 200
+        last = text.removesuffix("\n\n").rpartition("\n\n")[2]
+        assert json.loads(last.removeprefix("data: "))["error"]["type"] == "service_unavailable"
+        assert again.wait(30) == 0
     finally:
         again.close()
