@@ -15,6 +15,7 @@ from tuning.config import RETRYABLE, Exit, parse_termination
 ELSEWHERE = {
     "LossDiverged": "test_run.py",
     "OutOfMemory": "training/test_loop.py",
+    "UnsupportedGPU": "training/test_model.py",
     "Evicted": "test_run_ends.py",
     "ModelUnusable": "test_run.py",
     "NodeTrouble": "test_run_ends.py",
