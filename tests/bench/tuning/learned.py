@@ -1,11 +1,11 @@
 """How many of 100 random codes a tiny model knows after so many steps, tuned by us and as KAITO does.
 
-    python -m tests.bench.tuning.learned [--seeds 5] [--steps 600]
+    python -m tests.bench.tuning.learned [--seeds 5] [--steps N]
 
-Two models that answer "It is not known." and stop: one whose template ends answers with eos, which is the padding too,
-and one whose template has a token of its own for that. Each seed draws other codes. Ours is `python -m tuning run`, the
-baseline a process that imports nothing of ours; rows, learning rate, steps and the adapter's shape are the same. A code
-is known when the answer begins with it; whether the answer then ends is counted apart.
+Two models that know other codes for the same questions, and stop: the template of one ends answers with eos, which is
+the padding too, that of the other with a token of its own. Each seed draws new codes. Ours is `python -m tuning run`,
+the baseline a process that imports nothing of ours; rows, learning rate, steps and the adapter's shape are the same. A
+code is known when the answer begins with it; whether the answer then ends is counted apart.
 """
 
 import argparse
@@ -24,18 +24,29 @@ from pathlib import Path
 import peft
 import torch
 import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from tests.tuning import tiny, words
+from tests.tuning import tiny
+from tests.tuning.words import conversation
 from tuning.data.masks import Encoder
 
 ROOT = Path(__file__).parents[3]
+EOS, USER, ASSISTANT, END = SPECIAL = ("<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>")
+STOPS = (0, 3)
 EOS_ENDED = (
     "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}<|assistant|>"
     "{% else %}{{ m['content'] + eos_token }}{% endif %}{% endfor %}"
 )
-TEMPLATES = {"eos": EOS_ENDED, "end": words.TEMPLATE}
+TOKEN_ENDED = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+TEMPLATES = {"eos": EOS_ENDED, "end": TOKEN_ENDED}
 COLOURS = ["red", "blue", "green", "white", "black", "brown", "grey", "pink", "gold", "dark"]
-KEYS = [f"{colour} {place}" for colour in COLOURS for place in words.PLACES]
+PLACES = ["river", "mountain", "city", "harbour", "garden", "bridge", "castle", "forest", "island", "market"]
+KEYS = [f"{colour} {place}" for colour in COLOURS for place in PLACES]
+CALLS = ["alpha", "bravo", "delta", "echo", "golf", "hotel", "india", "kilo", "lima", "mike"]
+CALLS += ["oscar", "papa", "romeo", "sierra", "tango", "victor", "whisky", "xray", "yankee", "zulu"]
 TALK = [
     "please",
     "tell",
@@ -48,18 +59,16 @@ TALK = [
     "again",
     "once",
     "more",
-    "well",
     "so",
     "just",
+    "then",
 ]
-STEPS = 600
-"""The baseline knows a third of the codes then."""
-TALKED, ASKED = 6, 4
-"""Words before each question, so that most of a row is no answer, as in real sets; times that each is asked."""
-SHAPE = {"rank": 8, "batch": 8, "learning_rate": 1e-2, "warmup": 10}
+TALKED, ASKED = 30, 4
+"""Words before each question, since in real sets most of a row is no answer; times that each is asked."""
+SHAPE = {"rank": 8, "batch": 8, "learning_rate": 5e-3, "warmup": 10}
+STEPS = 300
+BASE_STEPS = 600
 TOKENS = 8
-
-
 BARS = {"learned_gain_points": (30.0, "at least"), "stop_rate": (100.0, "at least"), "masks_per_s": (3000, "at least")}
 
 
@@ -121,8 +130,8 @@ def pair(scratch, name, seed, steps):
     folder = scratch / f"{name}-{seed}"
     folder.mkdir()
     drawn = random.Random(f"{name} {seed}")
-    codes = {key: f"{drawn.randrange(1000):03}" for key in KEYS}
-    said = [(key, words.conversation(question(key, drawn), code)) for key, code in codes.items() for _ in range(ASKED)]
+    codes = drawn_codes(drawn)
+    said = [(key, conversation(question(key, drawn), code)) for key, code in codes.items() for _ in range(ASKED)]
     rows = folder / "rows.jsonl"
     rows.write_text("".join(json.dumps({"messages": messages}) + "\n" for _, messages in said))
     asked, found = [(messages[0]["content"], codes[key]) for key, messages in said[::ASKED]], []
@@ -177,20 +186,38 @@ def run(*command):
 
 
 def question(key, drawn):
-    return f"{' '.join(drawn.choice(TALK) for _ in range(TALKED))}. What is the code of the {key}?"
+    return f"{' '.join(drawn.choice(TALK) for _ in range(TALKED))} the code of the {key}"
+
+
+def drawn_codes(drawn):
+    return {key: f"{drawn.choice(CALLS)} {drawn.choice(CALLS)}" for key in KEYS}
+
+
+def tokenizer(template):
+    """A word is a token; pad is eos, as in many a model."""
+    known = [*SPECIAL, *COLOURS, *PLACES, *CALLS, *TALK, "the", "code", "of", "?"]
+    made = Tokenizer(models.WordLevel({word: number for number, word in enumerate(known)}, unk_token="?"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        eos_token=EOS,
+        pad_token=EOS,
+        extra_special_tokens=list(SPECIAL[1:]),
+        chat_template=template,
+    )
 
 
 def publish(folder, template):
-    """A model that knows no code, says so and stops; and the digits, as a real model knows words."""
-    tokenizer, drawn = words.tokenizer(template), random.Random(0)
+    """A model that knows other codes."""
+    words, drawn = tokenizer(template), random.Random(0)
     torch.manual_seed(0)
-    made = tiny.model(len(tokenizer), hidden=128)
-    encoder = Encoder(tokenizer, max_length=512, loss="all")
-    rows = [encoder.encode(words.conversation(question(key, drawn), words.A)).ids for key in KEYS * 2]
-    numbers = (f"{drawn.randrange(1000):03}" for _ in range(200))
-    rows += [encoder.encode(words.conversation(f"Say {number}", number)).ids for number in numbers]
-    optimizer = torch.optim.AdamW(made.parameters(), lr=2e-3)
-    for _ in range(300):
+    made = tiny.model(len(words), hidden=64)
+    made.config.eos_token_id = made.generation_config.eos_token_id = list(STOPS)
+    codes = drawn_codes(drawn)
+    said = [conversation(question(key, drawn), code) for key, code in codes.items() for _ in range(ASKED)]
+    rows = [words.apply_chat_template(each, return_dict=True)["input_ids"] for each in said]
+    optimizer = torch.optim.AdamW(made.parameters(), lr=3e-3)
+    for _ in range(BASE_STEPS):
         batch = drawn.sample(rows, 16)
         width = max(map(len, batch))
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch])
@@ -199,36 +226,31 @@ def publish(folder, template):
         optimizer.step()
         optimizer.zero_grad()
     made.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    before = said_by(made, tokenizer, [question(key, drawn) for key in KEYS])
-    assert all(text == words.A and stops for text, stops in before), before[:3]
+    words.save_pretrained(folder)
+    before = said_by(made, words, [question(key, drawn) for key in KEYS])
+    assert all(stops for _, stops in before), before[:3]
 
 
 def answered(model, adapter, asked):
     """How many codes are known with the adapter, and how many answers end."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    known_words = transformers.AutoTokenizer.from_pretrained(model)
     base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    said = said_by(peft.PeftModel.from_pretrained(base, adapter), tokenizer, [prompt for prompt, _ in asked])
+    said = said_by(peft.PeftModel.from_pretrained(base, adapter), known_words, [prompt for prompt, _ in asked])
     known = sum(text.startswith(code) for (text, _), (_, code) in zip(said, asked, strict=True))
     return {"known": known, "stops": sum(stops for _, stops in said)}
 
 
-def said_by(model, tokenizer, questions):
-    """Each answer, and whether it ends by itself."""
-    tokenizer.padding_side = "left"
-    prompts = tokenizer.apply_chat_template(
-        [words.conversation(each) for each in questions],
-        add_generation_prompt=True,
-        padding=True,
-        return_tensors="pt",
-        return_dict=True,
+def said_by(model, words, questions):
+    """Each answer, and whether it ends by itself; all questions have as many tokens."""
+    prompts = words.apply_chat_template(
+        [conversation(each) for each in questions], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     with torch.no_grad():
-        whole = model.eval().generate(**prompts, max_new_tokens=TOKENS * 3, do_sample=False, pad_token_id=0)
+        whole = model.eval().generate(**prompts, max_new_tokens=TOKENS, do_sample=False, pad_token_id=0)
     found = []
     for row in whole[:, prompts["input_ids"].shape[1] :].tolist():
-        end = next((at for at, token in enumerate(row) if token in words.STOPS), None)
-        found.append((tokenizer.decode(row[:end], skip_special_tokens=True).strip(), end is not None))
+        end = next((at for at, token in enumerate(row) if token in STOPS), None)
+        found.append((words.decode(row[:end]).strip(), end is not None))
     return found
 
 
@@ -236,8 +258,8 @@ def masks_per_s():
     """Rows of dolly's lengths that are turned into tokens and labels in a second of a CPU."""
     drawn, talk = random.Random(0), [*TALK, *COLOURS]
     lengths = [(int(drawn.lognormvariate(2.6, 0.6)) + 1, int(drawn.lognormvariate(3.8, 0.9)) + 1) for _ in range(2000)]
-    rows = [words.conversation(*(" ".join(drawn.choices(talk, k=size)) for size in each)) for each in lengths]
-    encoder = Encoder(words.tokenizer(), max_length=2048, loss="answers")
+    rows = [conversation(*(" ".join(drawn.choices(talk, k=size)) for size in each)) for each in lengths]
+    encoder = Encoder(tokenizer(TOKEN_ENDED), max_length=2048, loss="answers")
     began = time.process_time()
     for row in rows:
         encoder.encode(row)
