@@ -1,11 +1,13 @@
 """Checkpoints as folders: whole or not there, the newest two, and never what ends a training."""
 
+import contextlib
 import json
 import logging
 
 import pytest
 
 from tests.tuning.conftest import tuning_config
+from tuning.errors import VolumeRefused
 from tuning.eviction import Eviction
 from tuning.output import checkpoints, destination, volume
 from tuning.output.checkpoints import Checkpoint, Checkpoints
@@ -262,3 +264,22 @@ def test_the_manifest_says_what_is_in_it(folder, kept):
     manifest = json.loads((folder / "checkpoint-10" / checkpoints.MANIFEST).read_text())
     assert (manifest["run"], manifest["step"]) == ("mine", 10)
     assert sorted(manifest["files"]) == ["optimizer.pt", "trainer_state.json"]
+
+
+def fill_up(path):
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(1024)):
+            pass
+
+
+def test_a_volume_that_checkpoints_fill_to_the_last_block_is_not_refused(small, tmp_path, caplog):
+    config = tuning_config("", [], input={"volume": "in"}, output={"volume": "out"}, checkpoint_seconds=300)
+    places = Places(scratch=tmp_path, results=small)
+    assert destination.kept(config, places, "mine", Eviction()).write(10, fill("x" * (200 << 10)))
+    fill_up(small / "theirs")
+    assert destination.find(config, places) == ""
+    assert "checkpoints of this run will give way to the adapter" in caplog.text
+    checkpoints.drop(checkpoints.place(small, config.intent))
+    fill_up(small / "more")
+    with pytest.raises(VolumeRefused, match="make the claim larger"):
+        destination.find(config, places)

@@ -10,12 +10,14 @@ import pytest
 import requests
 
 from tests.tuning import servers
-from tests.tuning.conftest import entry, write_secret
+from tests.tuning.conftest import entry, tuning_config, write_secret
 from tuning.errors import RegistryUnavailable
 from tuning.eviction import Eviction
-from tuning.output import checkpoints
+from tuning.output import checkpoints, destination
 from tuning.output.checkpoints import Checkpoint, Checkpoints
 from tuning.output.copies import Copies
+from tuning.output.patience import Patience
+from tuning.places import Places
 
 INTENT = "0123456789abcdef"
 TAG = "1.0-ckpt-01234567"
@@ -272,3 +274,17 @@ def test_an_image_of_that_name_that_is_none_of_ours_is_passed_over(one, caplog):
     with contextlib.closing(session):
         assert one.attempt().newest() is None
     assert "no checkpoint is gone on from" in caplog.text
+
+
+def test_what_a_run_left_that_was_killed_at_its_very_end_goes_with_the_next_look(one, made):
+    one.attempt().write(10, fill(b"ten"))
+    one.quiet()
+    image = f"{one.server.host}/team/adapter:1.0"
+    config = tuning_config(image, [], input={"volume": "in"}, intent=INTENT, checkpoint_seconds=300)
+    places = Places(scratch=one.tmp_path / "scratch", push_auth=one.secret)
+    (places.scratch / "adapter").mkdir(parents=True)
+    card = {"loss": 0.5, "data": [], "versions": {"peft": "0"}}
+    put = destination.put(config, places, made(), card, waits=Patience(Eviction(), seconds=0))
+    assert one.steps() == "10"
+    assert destination.find(config, places) == put.name
+    assert one.steps() is None
