@@ -5,6 +5,8 @@ there. Knows tensors, tokens and bytes; nothing of requests.
 """
 
 import itertools
+import math
+import mmap
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -85,7 +87,7 @@ class Pool:
 
     def _laid(self, old: torch.Tensor | None, kept: list[Row], count: int, cap: int) -> torch.Tensor:
         shape = self.shape
-        new = torch.zeros((count, shape.heads, cap + 1, shape.size), dtype=shape.dtype, device=shape.device)
+        new = _zeros((count, shape.heads, cap + 1, shape.size), shape)
         for index, row in enumerate(kept):
             assert old is not None
             new[index, :, : row.count] = old[row.index, :, : row.count]
@@ -162,6 +164,14 @@ class Pool:
         """The first index and the one behind the last; (0, 0) for none."""
         indices = [row.index for row in rows]
         return (min(indices), max(indices) + 1) if indices else (0, 0)
+
+
+def _zeros(size: tuple[int, ...], shape: Shape) -> torch.Tensor:
+    """On a CPU the kernel's own empty pages: torch would write zeros over gigabytes while everybody waits."""
+    if shape.device.type != "cpu":
+        return torch.zeros(size, dtype=shape.dtype, device=shape.device)
+    pages = mmap.mmap(-1, math.prod(size) * shape.dtype.itemsize)
+    return torch.frombuffer(pages, dtype=shape.dtype).view(size)
 
 
 def _grained(cap: int) -> int:
