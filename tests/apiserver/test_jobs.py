@@ -276,6 +276,7 @@ def test_progress_is_merged_over_the_phases_and_told_to_argo(
     monkeypatch.setenv("ARGO_PROGRESS_FILE", str(tmp_path / "progress"))
     node.log = [
         (STAMP.format(1, 1), "loading phi-3"),
+        (STAMP.format(1, 1), line(phase="load", percent=4, message="loading")),
         (STAMP.format(1, 2), line(phase="train", percent=50, step=3, max_steps=6, loss=1.5)),
         (STAMP.format(2, 1), line(phase="push", percent=96)),
     ]
@@ -283,7 +284,7 @@ def test_progress_is_merged_over_the_phases_and_told_to_argo(
     pod = node.start(job(cluster, namespace))
     until(lambda: annotated(cluster, namespace).get("phase") == "push", what="progress on the Job")
     told = annotated(cluster, namespace)
-    assert told == {"phase": "push", "percent": 96, "step": 3, "max_steps": 6, "loss": 1.5}
+    assert told == {"phase": "push", "percent": 96, "step": 3, "max_steps": 6, "loss": 1.5, "message": ""}
     assert (tmp_path / "progress").read_text() == "96/100\n"
     node.log.append((STAMP.format(2, 2), "pushed"))
     node.log.append((STAMP.format(3, 1), line(phase="push", percent=100)))
