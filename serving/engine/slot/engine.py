@@ -168,13 +168,18 @@ class SlotEngine:
 
     def _run(self) -> None:
         torch.set_num_threads(self._threads)  # each thread that computes has its own count
-        with torch.inference_mode():
-            while not self._fatal:
-                self._take()
-                self._change()
-                self._guarded(self._run_alone)
-                self._guarded(self._step)
-        self._fail_all()
+        try:
+            with torch.inference_mode():
+                while not self._fatal:
+                    self._take()
+                    self._change()
+                    self._guarded(self._run_alone)
+                    self._guarded(self._step)
+        except Exception as error:  # not even empty rows could be had
+            log.exception("the engine cannot go on")
+            self._fatal = self._fatal or f"{type(error).__name__}: {error}"
+        finally:
+            self._fail_all()
 
     def _take(self) -> None:
         """Empty the inbox; with nothing to do, sleep until something comes."""
