@@ -69,6 +69,7 @@ class Checkpoints:
         self._last = self._stepped = clock()
         self._cost = self._step = 0.0
         self._good: list[str] = []
+        self._asked = False
         self._field, self._remedy = (volume.FIELD, "make the claim larger or free some of it")
         if copies:
             self._field, self._remedy = ("the pod's disk", "take nodes with a larger one")
@@ -79,8 +80,9 @@ class Checkpoints:
         Where the disk has none, that of the registry is brought, if it is of this run.
         """
         found = self._newest()
-        if found is None and self._copies and self._bring(self._copies):
-            found = self._newest()
+        if found is None and self._copies and not self._asked:
+            self._asked = True
+            found = self._newest() if self._bring(self._copies) else None
             self._copies.step = found.step if found else 0
         return found
 
@@ -137,8 +139,11 @@ class Checkpoints:
         return True
 
     def remove(self, checkpoint: Checkpoint) -> None:
-        """Take one away that turned out to be of no use."""
+        """Take one away that turned out to be of no use, also for the attempts to come."""
         entries.remove(checkpoint.path)
+        self._good = [name for name in self._good if name != checkpoint.path.name]
+        if self._copies and self._copies.step == checkpoint.step:
+            self._copies.disown()
 
     def drop(self) -> str:
         """Take all away, also the registry's: the adapter is in its place. What cannot be is told."""

@@ -22,6 +22,7 @@ from tuning.report import log
 IDENTITY = "sh.kaito.hera.checkpoint"
 """The annotation with the identity of the run."""
 STEP = "sh.kaito.hera.step"
+_BY = "kaito-hera tuning"
 _SHARE = 20
 _SPARE = 5.0
 """Seconds of a pod that is asked to go in which nothing more is begun."""
@@ -123,6 +124,15 @@ class Copies:
             return f"{self.reference}{more}"
         return ""
 
+    def disown(self) -> None:
+        """Let no attempt go on from what is there, of no use as it turned out; where nothing may be deleted, too."""
+        try:
+            with self._opened(push=True) as to:
+                layers = manifest.parsed(str(self.reference), to.manifest())["layers"]
+                self._replaced(upload.tag(to, layers, {}, _Quiet(), by=_BY), 0)
+        except (errors.ArtifactError, ConfigInvalid, PushUnauthorized) as error:
+            log.warning("%s: %s stays, and is of no use: %s", credentials.IMAGE, self.reference, error)
+
     @contextlib.contextmanager
     def _opened(self, **how: bool) -> Iterator[registries.Registry]:
         """With the secret as it is now: it may have been mended since."""
@@ -155,10 +165,8 @@ class Copies:
         except Exception as error:  # noqa: BLE001 -- nothing that goes wrong here is worth ending the training for
             log.warning("no copy of the checkpoint after step %d in %s: %s", step, self.reference, error)
         else:
-            former, self._digest, self.step = self._digest, digest, step
             log.info("%s has the checkpoint after step %d", self.reference, step)
-            if former not in ("", digest):
-                self._forget(former)
+            self._replaced(digest, step)
         finally:
             self._cost = self._clock() - self._began
 
@@ -166,10 +174,16 @@ class Copies:
         """The digest that the registry has it by."""
         told = _Quiet()
         layers = [upload.layer(to, f"data/{file.name}", file, told) for file in sorted(folder.iterdir())]
-        digest = upload.tag(to, layers, notes, told, by="kaito-hera tuning")
+        digest = upload.tag(to, layers, notes, told, by=_BY)
         if manifest.digest(to.manifest()) != digest:
             raise errors.Unusable(f"{self.reference} stored something else than {digest}")
         return digest
+
+    def _replaced(self, digest: str, step: int) -> None:
+        """The tag has another one now."""
+        former, self._digest, self.step = self._digest, digest, step
+        if former not in ("", digest):
+            self._forget(former)
 
     def _forget(self, digest: str) -> None:
         """What was replaced goes, where that is allowed; it is asked once."""

@@ -213,6 +213,20 @@ def test_those_of_other_rows_or_settings_do_not_count(one, caplog):
     assert one.steps() == "5"
 
 
+def test_what_turned_out_to_be_of_no_use_is_brought_once_and_never_gone_on_from(world):
+    world.attempt().write(10, fill(b"ten"))
+    world.quiet()
+    second = world.attempt()
+    second.remove(second.newest())
+    assert second.newest() is None
+    assert second.finish(0) == 0
+    third = world.attempt()
+    assert third.newest() is None
+    third.write(5, fill(b"five"))
+    world.quiet()
+    assert world.attempt().newest().step == 5
+
+
 def test_before_the_pod_goes_the_newest_is_brought_there_if_that_fits(one):
     attempt = one.attempt(clock=time.monotonic)
     attempt.write(10, fill(b"ten"))
