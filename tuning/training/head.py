@@ -54,8 +54,11 @@ class Watched:
         labels = inputs["labels"]
         rest = {name: value for name, value in inputs.items() if name != "labels"}
         # the whole model is called, since autocast and gradient exchange hang on it; its head on one position
-        adapted(**rest, logits_to_keep=torch.zeros(1, dtype=torch.long, device=labels.device))
-        hidden, self._hidden = self._hidden, None
+        try:
+            adapted(**rest, logits_to_keep=torch.zeros(1, dtype=torch.long, device=labels.device))
+            hidden = self._hidden
+        finally:
+            self._hidden = None  # all activations hang on it, which the next try has no room for
         wanted = labels[:, 1:] != IGNORED
         return summed(hidden[:, :-1][wanted], self._head.weight, self._head.bias, labels[:, 1:][wanted])
 

@@ -1,5 +1,8 @@
 """The loss without the logits is transformers' own, and so is its gradient; other heads are left to the library."""
 
+import gc
+import weakref
+
 import pytest
 
 from tuning.data.masks import IGNORED
@@ -124,6 +127,27 @@ def test_what_else_wants_all_logits():
     assert head.why_not(model) == "the head is trained"
     model.get_base_model().set_output_embeddings(torch.nn.Identity())
     assert head.why_not(model) == "the head is a Identity"
+
+
+@pytest.mark.torch
+def test_a_pass_that_ends_at_the_head_leaves_no_activations_behind():
+    import torch
+
+    from tuning.training import head
+
+    class NoRoom(torch.nn.Linear):
+        def forward(self, hidden):
+            seen.append(weakref.ref(hidden))
+            raise torch.OutOfMemoryError
+
+    model, seen = adapted(made("llama")), []
+    model.get_base_model().set_output_embeddings(NoRoom(64, 700, bias=False))
+    watched = head.Watched(model)
+    with pytest.raises(torch.OutOfMemoryError):
+        watched.loss(model, batch())
+    gc.collect()
+    held = [each for each in gc.get_objects() if type(each) is torch.Tensor and each.shape == (2, 300, 64)]
+    assert [seen[0](), held] == [None, []]
 
 
 @pytest.mark.torch
