@@ -242,11 +242,15 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         self.setup.curve.write(folder / CURVE)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Process 0's, as transformers has it; each other's own, if there were as many."""
+        """Process 0's, as transformers has it; each other's own, begun anew where there were not as many."""
         super()._load_rng_state(checkpoint)
-        own = Path(checkpoint or "") / _drawn(self.setup.world.rank)
-        if checkpoint and self.setup.world.rank and own.exists():
-            _draw_again(torch.load(own, weights_only=True))
+        rank = self.setup.world.rank
+        if checkpoint and rank:
+            own = Path(checkpoint, _drawn(rank))
+            if own.exists():
+                _draw_again(torch.load(own, weights_only=True))
+            else:
+                torch.manual_seed(self.args.seed + rank)  # as at the beginning: process 0's would drop the same out
 
 
 def _drawn(rank: int) -> str:

@@ -16,6 +16,10 @@ from tests.tuning.conftest import ROOT
 from tests.tuning.worlds import STEPS, TRAINING, World
 from tuning import errors
 from tuning.config import Exit
+from tuning.curve import Curve
+from tuning.eviction import Eviction
+from tuning.training.batches import Batches
+from tuning.training_config import TrainingConfig
 
 pytestmark = pytest.mark.torch
 SURE = {"arguments": TRAINING["arguments"] | {"max_steps": 12}, "model": {"torch_dtype": "float32"}}
@@ -140,6 +144,27 @@ def test_what_one_gpu_cannot_hold_all_take_again_in_less_and_learn_the_same(tmp_
     assert said[0][2] == (pytest.approx(held_out, rel=1e-4) if evaluates else None)
     assert (same - learned).norm() < 1e-4 * learned.norm()
     assert len(losses) == 3, "of 8, 8 and 1 rows, of which the second process had 4, 4 and none"
+
+
+def test_processes_that_were_not_there_before_draw_numbers_of_their_own(tmp_path):
+    """A run that had one GPU goes on with three."""
+    import torch
+
+    from tests.tuning.training import test_loop as steps
+    from tuning.training import loop, train, world
+
+    model, settings, drawn = steps.tiny_model(), TrainingConfig(), []
+    for rank in range(3):
+        setup = loop.Setup(
+            settings, Batches(0, None), steps.settled(), Eviction(), None, Curve(), world.World(rank, size=3)
+        )
+        args = train.arguments(model, settings, tmp_path, {})
+        made = loop.Trainer(setup, model=model, args=args, train_dataset=steps.ROWS)
+        if rank == 0:
+            made._save_rng_state(tmp_path)
+        made._load_rng_state(str(tmp_path))
+        drawn.append(torch.rand(4).tolist())
+    assert drawn[0] != drawn[1] != drawn[2] != drawn[0]
 
 
 def dead(code, rank, folder, message=""):
