@@ -112,9 +112,10 @@ def _joined(store: Any, world: World) -> World:
 
 
 def _leave() -> None:
+    """NCCL is not told: it may wait for those that are gone, and what it holds ends with this process."""
     import torch  # noqa: PLC0415
 
-    if torch.distributed.is_initialized():
+    if torch.distributed.is_initialized() and not torch.cuda.is_available():
         torch.distributed.destroy_process_group()
 
 
