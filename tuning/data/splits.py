@@ -106,7 +106,17 @@ def _is_hidden(name: str) -> bool:
 
 
 def _glob(pattern: str) -> re.Pattern[str]:
-    """Of a path: ** goes down folders."""
+    """Of a path: ** goes down folders; a range that is none is meant as it stands."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]/]+\])", pattern.strip("/"))
     known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(known.get(part) or (part if part[:1] == "[" else re.escape(part)) for part in parts))
+    try:
+        return re.compile("".join(known.get(part) or _one_of(part) for part in parts))
+    except re.error:
+        return re.compile(re.escape(pattern))
+
+
+def _one_of(part: str) -> str:
+    """Characters in brackets, behind ! all others; or plain text."""
+    if not re.fullmatch(r"\[[^]/]+\]", part):
+        return re.escape(part)
+    return "[" + re.sub("^!", "^", part[1:].replace("\\", "\\\\"))

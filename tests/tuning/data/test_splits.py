@@ -60,6 +60,7 @@ PATHS = ["a/x.csv", "a/y.csv", "b/x.csv", "b/deep/z.csv", "top.csv", "b/test.csv
         {"data_files": "**/x.csv"},
         {"data_files": "b/**"},
         {"data_files": "[ab]/?.csv"},
+        {"data_files": "[!b]/?.csv"},
         {"data_files": [{"split": "one", "path": "a/*"}, {"split": "two", "path": ["b/x.csv", "top.csv"]}]},
         {"data_dir": "b"},
         {"data_dir": "b", "data_files": "*.csv"},
@@ -69,6 +70,12 @@ def test_a_readme_says_what_it_says_to_the_library(config, tmp_path):
     written(tmp_path, PATHS)
     found = {split: sorted(files) for split, files in splits.of_config(PATHS, config).items()}
     assert found == by_the_library(tmp_path, config)
+
+
+@pytest.mark.parametrize("pattern", ["[z-a].csv", "[!].csv", "[\\]/a.csv"])
+def test_a_range_that_is_none_ends_nothing(pattern):
+    paths = [*PATHS, "[z-a].csv"]
+    assert splits.of_config(paths, {"data_files": pattern})["train"] == [path for path in paths if path == pattern]
 
 
 @pytest.mark.parametrize(
