@@ -95,10 +95,13 @@ class Checkpoints:
             log.warning("%s: %s is passed over: %s", self._field, path.relative_to(self._folder.parent), why_not)
         return None
 
+    def begin_step(self) -> None:
+        """From now on a step is computed, after whatever came since the last one."""
+        self._stepped = self._clock()
+
     def due(self) -> bool:
         """Whether it is time for the next one; asked after each step."""
-        now = self._clock()
-        self._step, self._stepped = now - self._stepped, now
+        self._step = self._clock() - self._stepped
         return self._clock() - self._last >= max(self._seconds, _SHARE * self._cost)
 
     def fits(self, seconds: float) -> bool:
@@ -132,7 +135,7 @@ class Checkpoints:
             )
             return False
         finally:
-            self._last = self._stepped = self._clock()
+            self._last = self._clock()
             self._cost = self._last - began
         if self._copies and self._copies.due():
             self._copies.start(self._folder / self._good[-1], step, self._identity)

@@ -47,6 +47,11 @@ class Follower(transformers.TrainerCallback):  # type: ignore[misc]
         self.trains, self.first, self._began = True, state.global_step, time.monotonic()
         self._report.curve.resume(self.first, self.losses)
 
+    def on_step_begin(self, _args: Any, _state: Any, _control: Any, **_more: Any) -> None:
+        """An evaluation or a checkpoint before it is no part of the step."""
+        if self._checkpoints:
+            self._checkpoints.begin_step()
+
     def on_step_end(self, _args: Any, state: Any, control: Any, **_more: Any) -> None:
         """A checkpoint comes after an evaluation of the same step; an eviction leaves no time for both."""
         control.should_save = self._is_due(state)

@@ -106,9 +106,15 @@ def test_the_time_to_the_next_stop_is_that_of_a_step_and_two_writes(tmp_path):
         now[0] += 3
 
     assert kept.next_stop() == 0, "nothing is known"
-    now[0] += 40
-    kept.due()
-    kept.write(1, fill)
+    now[0] += 500  # the model is loaded
+    for _ in range(2):
+        kept.begin_step()
+        now[0] += 40
+        kept.due()
+        now[0] += 90  # rows held out are looked at
+        kept.write(1, fill)
+        assert kept.next_stop() == 0, "it stops now"
+    kept.begin_step()
     now[0] += 10
     assert kept.next_stop() == 30 + 6
     now[0] += 100
