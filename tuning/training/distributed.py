@@ -172,7 +172,7 @@ class _Watch:
                 return errors.again(failure.model_copy(update={"message": text}))
             except (OSError, ValueError):
                 how = f"signal {-peer.returncode}" if peer.returncode < 0 else f"exit code {peer.returncode}"
-                return NodeTrouble(
+                return TuningError(  # as of a container that ends so: a few attempts, since each may end like this
                     f"the process of GPU {rank} died without a word ({how}); if the node ran out of main memory, take"
                     " one with more"
                 )

@@ -96,7 +96,7 @@ def test_one_that_is_killed_ends_the_run_with_its_reason_and_nothing_is_left(tmp
     assert len(there) == 2
     os.kill(there[1], signal.SIGKILL)
     ended = world.end(running)
-    assert ended.code == Exit.NODE_TROUBLE, ended.err
+    assert ended.code == Exit.UNEXPECTED, ended.err
     assert ended.left.message.startswith("the process of GPU 2 died without a word (signal 9)")
     assert ended.left.retryable
     assert not any(Path(f"/proc/{pid}").exists() for pid in there)
