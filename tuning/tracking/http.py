@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import requests
 
@@ -10,6 +11,8 @@ from artifacts import addresses, strangers, web
 SECONDS = (5.0, 10.0)
 """To connect and between bytes."""
 _MOST = 4 << 20
+
+Sign = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 
 
 class Refused(Exception):
@@ -23,17 +26,17 @@ class Refused(Exception):
 class Api:
     """One server, asked from one thread."""
 
-    def __init__(
-        self, url: str, policy: addresses.Policy, sign: Callable[[requests.PreparedRequest], requests.PreparedRequest]
-    ) -> None:
-        """Raises ValueError for an address that may not be asked."""
+    def __init__(self, url: str, policy: addresses.Policy, sign: Sign | None) -> None:
+        """Without `sign` a name and a password in the URL count. Raises ValueError for what may not be asked."""
         try:
-            addresses.split(url, policy)
+            parts = addresses.split(url, policy)
         except addresses.AddressRefused as error:
             raise ValueError(str(error)) from error
         self._url = url.rstrip("/")
         self._session = web.Session(policy)
-        self._session.auth = sign
+        if sign is None and parts.username:
+            sign = basic(unquote(parts.username), unquote(parts.password or ""))
+        self._session.auth = sign or self._session.auth
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None, **query: str) -> dict[str, Any]:
         """The answer to a POST of the body, or without one to a GET."""
@@ -60,17 +63,16 @@ class Api:
         return found
 
 
-def basic(user: str, password: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+def basic(user: str, password: str) -> Sign:
     """A name and a password."""
     return requests.auth.HTTPBasicAuth(user.encode(), password.encode())  # a str would have to be latin-1
 
 
-def bearer(token: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    """A token; none where it is empty."""
+def bearer(token: str) -> Sign:
+    """A token."""
 
     def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if token:
-            request.headers["Authorization"] = f"Bearer {token}"
+        request.headers["Authorization"] = f"Bearer {token}"
         return request
 
     return sign

@@ -26,8 +26,8 @@ class Server:
         url = environment.get("MLFLOW_TRACKING_URI", "").strip()
         if not url:
             raise ValueError("MLFLOW_TRACKING_URI is not set; put it into the Secret of kaito.sh/tracking-secret")
-        user = environment.get("MLFLOW_TRACKING_USERNAME", "")
-        sign = bearer(environment.get("MLFLOW_TRACKING_TOKEN", "").strip())
+        user, token = environment.get("MLFLOW_TRACKING_USERNAME", ""), environment.get("MLFLOW_TRACKING_TOKEN", "")
+        sign = bearer(token.strip()) if token.strip() else None
         if user:
             sign = basic(user, environment.get("MLFLOW_TRACKING_PASSWORD", ""))
         self._api = Api(url, policy, sign)

@@ -155,6 +155,13 @@ def test_mlflow_takes_a_name_and_a_password(mlflow):
     assert list(mlflow.experiments) == ["mine"]
 
 
+def test_mlflow_takes_them_in_its_address_too(mlflow, caplog):
+    go(asked("mlflow"), {"MLFLOW_TRACKING_URI": mlflow.url.replace("://", "://u:p%40ss@")}, step(1))
+    assert mlflow.signed == {f"Basic {base64.b64encode(b'u:p@ss').decode()}"}
+    assert [each["step"] for each in mlflow.metrics] == [1]
+    assert "p%40ss" not in caplog.text
+
+
 def test_wandb_goes_on_after_the_last_line(wandb):
     config = asked("wandb", run_name="for people")
     environment = {"WANDB_API_KEY": "key", "WANDB_BASE_URL": wandb.url, "WANDB_PROJECT": "codes"}
