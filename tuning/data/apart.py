@@ -59,13 +59,13 @@ def read(
     """Each file with its rows, bad ones as errors; `most` bounds the reader's memory, `room` that of all rows."""
     most, room = most or min(MOST_MEMORY, memory() // 2), room or memory() // 4
     order = _Order(files=[(file.field, file.name, str(file.path)) for file in files], columns=columns, memory=most)
-    root = str(Path(__file__).parents[2])
+    found_by = os.pathsep.join(path for path in sys.path if path)  # libraries too: an image has them where it likes
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-P", "-m", __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | _ALONE | {"PYTHONPATH": root},
+        env=os.environ | _ALONE | {"PYTHONPATH": found_by},
     )
     assert process.stdin
     assert process.stdout

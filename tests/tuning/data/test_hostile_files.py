@@ -14,7 +14,10 @@ import os
 import random
 import signal
 import struct
+import subprocess
+import sys
 import threading
+import venv
 from pathlib import Path
 
 import pyarrow
@@ -201,3 +204,26 @@ def test_nothing_lives_on(tmp_path):
     reading.close()
     with pytest.raises(ValueError, match="closed file"):
         list(read)
+
+
+def test_the_reader_finds_libraries_where_an_image_has_them(tmp_path):
+    """Beside no interpreter: an image's are in a folder that PYTHONPATH names."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "t"}\n')
+    code = (
+        "from pathlib import Path; from tuning.data import apart; from tuning.data.fetch import File;"
+        "from tuning.training_config import DatasetConfig;"
+        f"path = Path({str(tmp_path / 'rows.jsonl')!r});"
+        "file = File('f', path.name, path, path.stat().st_size, '');"
+        "print([list(read) for _, read in apart.read([file], DatasetConfig())])"
+    )
+    libraries = [str(Path(__file__).parents[3]), *(path for path in sys.path if path.endswith("site-packages"))]
+    venv.create(tmp_path / "bare")
+    done = subprocess.run(
+        [tmp_path / "bare/bin/python", "-c", code],
+        env={"PYTHONPATH": os.pathsep.join(libraries)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "[[{'text': 't'}]]\n", done.stderr
