@@ -45,11 +45,6 @@ class Candidate(NamedTuple):
     kind: formats.Format
 
 
-def look(folder: Folder, only: str | None = None) -> str:
-    """What data there is, in words; raises what the user must mend."""
-    return words(data(folder, only))
-
-
 def words(found: list[Candidate]) -> str:
     """The files, in a few words."""
     kinds = {each.kind for each in found}
@@ -78,7 +73,7 @@ def files(
     return read
 
 
-def data(folder: Folder, only: str | None) -> list[Candidate]:
+def data(folder: Folder, only: str | None = None) -> list[Candidate]:
     """The files that are data; raises what the user must mend."""
     found: list[Candidate] = []
     others: list[str] = []

@@ -7,7 +7,7 @@ and longer pauses, and the log says once what is wrong, and once more that it wo
 import collections
 import threading
 import time
-from typing import Literal, Protocol
+from typing import Protocol
 
 from tuning.config import Progress
 from tuning.report import log
@@ -19,8 +19,6 @@ AT_ONCE = 500
 CLOSE_SECONDS = 10.0
 """For the last points, once the run is over: the node is paid meanwhile."""
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
-
-Outcome = Literal["finished", "failed", "evicted"]
 
 
 class Sink(Protocol):
@@ -35,7 +33,7 @@ class Sink(Protocol):
         """Take the points."""
 
     def close(self, outcome: str) -> None:
-        """The run is over, or its attempt is."""
+        """The run is `finished` or `failed`, or its attempt was `evicted`."""
 
 
 class Feed:

@@ -7,7 +7,7 @@ learns from the same rows with the same weight; only what is computed at once di
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 _NARROW = 256
@@ -26,12 +26,11 @@ class Micro(NamedTuple):
         return len(self.lines) * self.width
 
 
-Layout = Callable[[Sequence[int], int], list[Micro]]
-"""Lengths of rows, and how many tokens may be computed at once; a row that is longer is computed alone."""
-
-
 def packed(lengths: Sequence[int], limit: int, *, hidden: int, multiple: int = 1) -> list[Micro]:
-    """Several rows a line, in as few micro-batches as there can be; `hidden` is the model's width."""
+    """Several rows a line, in as few micro-batches as there can be; `hidden` is the model's width.
+
+    `limit`: tokens that may be computed at once; a row that is longer is computed alone.
+    """
     limit = max(limit, _up(max(lengths), multiple))
     parts = math.ceil(sum(lengths) / limit)
     while True:

@@ -46,7 +46,8 @@ def test_all_data_files_of_all_folders_are_used_in_order(volume, tmp_path):
     assert found[0].sha256 == hashlib.sha256(ROWS.encode()).hexdigest()
     assert shares == sorted(shares)
     assert shares[-1] == 1
-    assert folders.look(folder) == f"5 files of csv, json, parquet, {sum(file.size for file in found):,} bytes"
+    size = sum(file.size for file in found)
+    assert folders.words(folders.data(folder)) == f"5 files of csv, json, parquet, {size:,} bytes"
 
 
 def test_what_is_no_data_is_left_out_and_named(volume, caplog):
@@ -88,7 +89,7 @@ def test_what_is_no_data_is_left_out_and_named(volume, caplog):
 )
 def test_a_volume_without_data_says_what_is_there(volume, files, words):
     with pytest.raises(DataInvalid) as error:
-        folders.look(volume(**files))
+        folders.data(volume(**files))
     assert str(error.value).startswith(FIELD + words)
 
 
@@ -118,7 +119,7 @@ def test_dataset_path_picks(volume, only, picked):
 
 def test_dataset_path_that_is_not_there(volume):
     with pytest.raises(ConfigInvalid, match=r"dataset_path: 'b.csv' is none of the files in .* \(a.jsonl\); name one"):
-        folders.look(volume(**{"a.jsonl": ROWS}), "b.csv")
+        folders.data(volume(**{"a.jsonl": ROWS}), "b.csv")
 
 
 def test_a_parquet_file_without_its_end(volume):
@@ -131,19 +132,19 @@ def test_more_files_than_anybody_wants(volume):
     for number in range(folders.MAX_FILES + 1):
         (folder.path / str(number)).touch()
     with pytest.raises(DataInvalid, match="more than 10,000 files"):
-        folders.look(folder)
+        folders.data(folder)
 
 
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(NodeTrouble, match="cannot be read: No such file or directory"):
-        folders.look(folders.Folder(tmp_path / "none", FIELD))
+        folders.data(folders.Folder(tmp_path / "none", FIELD))
 
 
 def test_a_file_that_may_not_be_read(volume, as_nobody):
     folder = volume(**{"a.jsonl": ROWS})
     (folder.path / "a.jsonl").chmod(0o000)
     with as_nobody(), pytest.raises(VolumeRefused, match=r"user 65532 may not read .*a.jsonl; make files and folders"):
-        folders.look(folder)
+        folders.data(folder)
     assert os.getuid() == 0
 
 
