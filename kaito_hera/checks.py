@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pydantic
@@ -47,8 +48,6 @@ class Wanted:
     """Docker Secrets: the Workspace's field and the name in it."""
     tokens: tuple[tuple[str, str, str], ...]
     """Secrets of which one key is needed: the Workspace's field, the name in it and the key."""
-    volumes: tuple[volumes.Use, ...]
-    """The user's volumes that will be mounted."""
     checks: tuple[jobs.Task, ...]
     """Looks at data and registries from where the work will run, as far as there is anything to look at."""
     warnings: tuple[str, ...] = ()
@@ -91,7 +90,7 @@ def _of_sizes(workspace: Workspace, settings: Settings, demands: tuple[loads.Dem
 
 def pass_cluster(run: Run, wanted: Wanted) -> Learned:
     """What only the cluster, the data's host, registries and the hub can say."""
-    _pass_named(run, wanted)
+    _pass_tokens(run, wanted.tokens)
     for kind, obj in wanted.objects:
         dry_run(run.cluster, run.workspace, kind, obj)
     if not wanted.checks:
@@ -102,21 +101,22 @@ def pass_cluster(run: Run, wanted: Wanted) -> Learned:
     return _learned(run.workspace, answers)
 
 
-def _pass_named(run: Run, wanted: Wanted) -> None:
-    """The Secrets and claims that the Workspace names; all that is wrong with them is told at once."""
+def looks(
+    run: Run, secrets: tuple[tuple[str, str], ...], mounted: tuple[volumes.Use, ...]
+) -> Iterator[Callable[[], object]]:
+    """At the docker Secrets and claims that the Workspace names, one by one: for `errors.gather`."""
     namespace = run.workspace.metadata.namespace
-    tokens = [
-        functools.partial(pods.token, run.cluster, namespace, name, key=key, field=field)
-        for field, name, key in wanted.tokens
-    ]
-    claims = [functools.partial(volumes.pass_claim, run.cluster, run.workspace, use) for use in wanted.volumes]
-    errors.gather([functools.partial(pass_secrets, run, wanted.pull_secrets), *tokens, *claims])
+    for field, name in secrets:
+        yield functools.partial(pods.secret, run.cluster, namespace, name, field=field)
+    for use in mounted:
+        yield functools.partial(volumes.pass_claim, run.cluster, run.workspace, use)
 
 
-def pass_secrets(run: Run, named: tuple[tuple[str, str], ...]) -> None:
-    """The docker Secrets that the Workspace names, by field, are there."""
+def _pass_tokens(run: Run, tokens: tuple[tuple[str, str, str], ...]) -> None:
     namespace = run.workspace.metadata.namespace
-    errors.gather(functools.partial(pods.secret, run.cluster, namespace, name, field=field) for field, name in named)
+    errors.gather(
+        functools.partial(pods.token, run.cluster, namespace, name, key=key, field=field) for field, name, key in tokens
+    )
 
 
 def _learned(workspace: Workspace, answers: list[dict[str, Any]]) -> Learned:

@@ -210,7 +210,9 @@ def test_a_look_mounts_what_pods_on_any_node_may(looks, claim, storage_class, mo
     assert (listed["volume"], listed["folder"]) == ("persistentVolumeClaim/poet", "/mnt/adapters/poet")
 
 
-def test_the_tuning_job_mounts_what_it_reads_and_writes(cluster, apply, settings):
+def test_the_tuning_job_mounts_what_it_reads_and_writes(cluster, apply, settings, claim):
+    claim("in")
+    claim("out")
     workspace = Workspace.parse(apply(tuning(data=claimed("in"), results=claimed("out"))))
     wanted = asks.wanted(Run(cluster, workspace, settings, runs.provider(cluster, settings)), 1)
     template = dict(wanted.objects)[clusters.JOB]["spec"]["template"]
@@ -235,8 +237,6 @@ def test_a_tuned_adapter_is_looked_at_and_the_data_no_more(cluster, apply, setti
     workspace = Workspace.parse(apply(tuning(data=claimed("long-gone"), results=claimed("out"))))
     run = Run(cluster, workspace, settings, runs.provider(cluster, settings))
     wanted = asks.wanted(run, 2, adapter=ADAPTER)
-    for use in wanted.volumes:
-        volumes.pass_claim(cluster, workspace, use)
     (check,) = wanted.checks
     assert mounts(check.template) == {f"/mnt/adapters/{workspace.metadata.name}": (True, claimed("out"))}
     (listed,) = json.loads(check.template["metadata"]["annotations"][names.ADAPTERS])

@@ -21,9 +21,8 @@ def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
     tunes = workspace.tuning is not None and not adapter
     asked: list[Callable[[Run], object]] = [models.pass_access, frames.inference, *([tuning.training] if tunes else [])]
     named = frames.pull_secrets(workspace, data=tunes)
-    errors.gather(
-        [*(functools.partial(look, run) for look in asked), functools.partial(checks.pass_secrets, run, named)]
-    )
+    mounted = volumes.named(workspace, tuned=bool(adapter))
+    errors.gather([*(functools.partial(look, run) for look in asked), *checks.looks(run, named, mounted)])
     objects: list[tuple[clusters.Kind, dict[str, Any]]] = []
     chosen = frames.inference(run)
     training = tuning.training(run) if tunes else None
@@ -42,7 +41,6 @@ def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
         demands=needs.demands(workspace, models.known(workspace), config.training if config else None, chosen.honoured),
         pull_secrets=named,
         tokens=trackers.tokens(workspace, training.honoured) if training else (),
-        volumes=volumes.named(workspace, tuned=bool(adapter)),
         checks=tuple(looks),
         warnings=(*chosen.warnings, *(training.warnings if training else ()), *ownpod.notes(workspace)),
     )
