@@ -39,7 +39,7 @@ def test_the_watcher_killed_in_each_phase_and_argo_once(world, namespace):
 
 
 def test_an_evicted_training_goes_on_from_the_registry_on_the_next_kind_of_node(world, namespace):
-    text = "training_config: {TrainingArguments: {learning_rate: 0.005, num_train_epochs: 60}}"
+    text = "training_config: {TrainingArguments: {learning_rate: 0.005, num_train_epochs: 40}}"
     config = {"metadata": {"name": "long", "namespace": namespace}, "data": {"training_config.yaml": text}}
     world.kube.create(clusters.CONFIG_MAP, config)
     workspace = yaml.safe_load(world.manifest("fine-tuning-phi-3", image=namespace))

@@ -7,6 +7,9 @@ from typing import Any
 from tuning.data.masks import IGNORED, Encoded
 from tuning.training.packing import Micro
 
+WIDTH = 32
+"""What widths are multiples of unless somebody asks for another number: libraries prepare their kernels for each new
+shape of a product (in 16 bits a CPU takes ten times as long for the first), and GPUs compute in tiles."""
 _POOL = 50
 """Steps whose rows are sorted by length together: the library's number."""
 
@@ -16,7 +19,7 @@ class Batches:
 
     def __init__(self, pad: int, multiple: int | None) -> None:
         self._pad = pad
-        self.multiple = multiple or 1
+        self.multiple = multiple or WIDTH
         """What a line's width is a multiple of."""
         self.tokens = 0
         """Of all batches that were trained on so far, without what fills up lines."""

@@ -11,6 +11,7 @@ import torch
 
 from tuning.data.masks import IGNORED
 from tuning.training import model
+from tuning.training.batches import WIDTH
 
 PLAIN = frozenset(
     {"falcon", "gemma", "llama", "mistral", "olmo2", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3"}
@@ -78,7 +79,7 @@ class _Loss(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(inner), ROWS):
             here, wanted = inner[start : start + ROWS], targets[start : start + ROWS, None]
-            logits = torch.nn.functional.linear(here, weight, bias).float()
+            logits = torch.nn.functional.linear(_filled(here), weight, bias)[: len(here)].float()
             norm = logits.logsumexp(-1, keepdim=True)
             total += (norm - logits.gather(1, wanted)).sum()
             if gradient is not None:
@@ -98,5 +99,10 @@ class _Loss(torch.autograd.Function):
 def _down(chances: Any, weight: Any) -> Any:
     """The gradient of the logits through the head, in its number format."""
     if weight.dtype != torch.float16:
-        return chances.to(weight.dtype) @ weight
-    return (chances.mul_(_LIFT).to(weight.dtype) @ weight).div_(_LIFT)
+        return (_filled(chances.to(weight.dtype)) @ weight)[: len(chances)]
+    return (_filled(chances.mul_(_LIFT).to(weight.dtype)) @ weight)[: len(chances)].div_(_LIFT)
+
+
+def _filled(rows: Any) -> Any:
+    """With rows of zeros up to a number that comes again and again, see `batches.WIDTH`."""
+    return torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % WIDTH))

@@ -20,7 +20,7 @@ class Evicting(Batches):
     """Lets the pod be asked to go when the micro-batch of this number is made; the first is a try."""
 
     def __init__(self, at):
-        super().__init__(0, None)
+        super().__init__(0, 1)
         self.at, self.made, self.eviction = at, 0, Eviction()
 
     def tensors(self, *what, **more):
@@ -71,7 +71,7 @@ class TooLarge(Batches):
     """Has no memory from the micro-batch of this number on, as torch says it."""
 
     def __init__(self, at, error):
-        super().__init__(0, None)
+        super().__init__(0, 1)
         self.at, self.made, self.error, self.eviction = at, 0, error, Eviction()
 
     def tensors(self, *what, **more):
