@@ -68,7 +68,7 @@ def trainer(model, folder, *, held_out=(), arguments=None, shuffled=False, **how
 
     asked = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "max_length": 128, **(arguments or {})}
     settings = TrainingConfig(arguments=asked, dataset={"shuffle_dataset": shuffled})
-    batches, report, eviction = Batches(0, None), Report(io.StringIO()), Eviction()
+    batches, report, eviction = Batches(0, 1), Report(io.StringIO()), Eviction()
     more = train.evaluations(settings, ROWS, list(held_out))
     made = loop.Trainer(
         loop.Setup(settings, batches, settled(**how), eviction, None, report.curve),
