@@ -36,7 +36,7 @@ def main(folder, world, port, holds):
         },
         dataset={"shuffle_dataset": False},
     )
-    batches, report, eviction = Batches(0, None), Report(io.StringIO()), Eviction()
+    batches, report, eviction = Batches(0, 1), Report(io.StringIO()), Eviction()
     made = loop.Trainer(
         loop.Setup(settings, batches, alone.settled(), eviction, None, report.curve, world),
         model=model,
