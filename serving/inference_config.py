@@ -112,7 +112,10 @@ def _named(options: dict[Any, Any], problems: list[str]) -> dict[str, tuple[str,
 def _find(name: str, keys: Mapping[str, inference_keys.Key]) -> inference_keys.Key | None:
     """The key of that name, of what it is a part of (`compilation-config.level`) or the opposite of (`no-...`)."""
     whole = name.partition(".")[0]
-    return keys.get(name) or keys.get(whole) or keys.get(whole.removeprefix("no-"))
+    if found := keys.get(name) or keys.get(whole):
+        return found
+    opposite = keys.get(whole.removeprefix("no-"))
+    return opposite and opposite._replace(harmless=tuple(not each for each in opposite.harmless))
 
 
 def _judge(key: str, value: object, known: inference_keys.Key | None, warnings: list[str], problems: list[str]) -> None:

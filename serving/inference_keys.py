@@ -71,15 +71,20 @@ _PARALLEL = (
 
 _SCHEDULING = (
     *_keys(
-        "requests are answered one after another, and 64 may wait",
+        "as many requests are answered together as the memory holds, and others wait",
         "max-num-seqs max-num-batched-tokens max-num-partial-prefills max-long-partial-prefills "
         "long-prefill-token-threshold scheduler-delay-factor scheduler-cls stream-interval",
     ),
-    *_keys("requests are answered one after another, and 64 may wait", "num-scheduler-steps", (1,)),
+    *_keys("each token is a step of its own", "num-scheduler-steps", (1,)),
+    *_keys(
+        "prompts are read in chunks, and what they begin with in common is read once, in any case",
+        "enable-chunked-prefill enable-prefix-caching",
+        (True,),
+    ),
     *_keys("requests are answered in the order in which they come", "scheduling-policy", ("fcfs",)),
     *_keys(
         "this engine has no such stage",
-        "enable-chunked-prefill enable-prefix-caching prefix-caching-hash-algo async-scheduling disable-cascade-attn "
+        "prefix-caching-hash-algo async-scheduling disable-cascade-attn "
         "multi-step-stream-outputs disable-async-output-proc disable-chunked-mm-input enable-sleep-mode",
         (False,),
     ),

@@ -22,7 +22,7 @@ KAITO = {
             "  tensor-parallel-size: 2\n"
         ),
         {"max_model_len": 131072},
-        ("gpu-memory-utilization", "max-seq-len-to-capture", "enable-chunked-prefill", "tensor-parallel-size"),
+        ("gpu-memory-utilization", "max-seq-len-to-capture", "tensor-parallel-size"),
     ),
     "v0.4.6 tool calling": (
         (
@@ -141,7 +141,9 @@ def test_a_secret_is_never_shown():
 
 
 def test_keys_with_parts_and_opposites_are_those_that_they_are_of():
-    _, warnings = parse("vllm: {compilation-config.level: 3, no-enable-prefix-caching: true}")
+    _, warnings = parse(
+        "vllm: {compilation-config.level: 3, no-enable-prefix-caching: true, no-enable-chunked-prefill: false}"
+    )
     assert [warning.split(": ")[1] for warning in warnings] == [
         "vllm.compilation-config.level",
         "vllm.no-enable-prefix-caching",
