@@ -78,11 +78,14 @@ class Oracle:
         return self.used.decode(self.ids[first:last])
 
 
-@pytest.fixture(params=[(family, name) for family in FAMILIES for name in CONVERSATIONS], ids="-".join)
+REFUSED = {("gemma", "system")}
+"""The template refuses the role: trl drops such a row, we put the words into the question."""
+PAIRS = [(family, name) for family in FAMILIES for name in CONVERSATIONS if (family, name) not in REFUSED]
+
+
+@pytest.fixture(params=PAIRS, ids="-".join)
 def oracle(request):
     family, name = request.param
-    if (family, name) == ("gemma", "system"):
-        pytest.skip("this template refuses the role; trl drops such a row, we put the words into the question")
     return Oracle(family, CONVERSATIONS[name])
 
 
