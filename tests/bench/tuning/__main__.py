@@ -7,15 +7,14 @@ The same optimizer steps, number type and threads. The last line is one JSON obj
 
 import argparse
 import json
-import statistics
 import tempfile
 from pathlib import Path
 
 import transformers
 
-from tests.bench.tuning import speed
+from tests.bench.tuning import learned, speed
 
-PARTS = {name: part for part in (speed,) for name in part.BARS}
+PARTS = {name: part for part in (speed, learned) for name in part.BARS}
 """Figure to the module that measures it: `figures(pairs, scratch, names)` and `BARS`."""
 ROWS = "{:<20} {:>9} {:>16} {:>14}"
 
@@ -26,7 +25,7 @@ def main():
     asked.add_argument("--only", default=",".join(PARTS))
     asked = asked.parse_args()
     transformers.logging.disable_progress_bar()
-    print(ROWS.format("figure", "median", "spread", "bar"))
+    print(ROWS.format("figure", "middle", "spread", "bar"))
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name in asked.only.split(","):
@@ -35,11 +34,11 @@ def main():
 
 
 def told(name, values):
-    """The median, after a line of the table."""
-    bar, side = PARTS[name].BARS[name]
+    """The middle of the values, by the part's own measure of it, after a line of the table."""
+    (bar, side), middle = PARTS[name].BARS[name], PARTS[name].MIDDLE(values)
     spread = f"{min(values):.3g} to {max(values):.3g}"
-    print(ROWS.format(name, f"{statistics.median(values):.3f}", spread, f"{side} {bar}"), flush=True)
-    return round(statistics.median(values), 4)
+    print(ROWS.format(name, f"{middle:.3f}", spread, f"{side} {bar}"), flush=True)
+    return round(middle, 4)
 
 
 if __name__ == "__main__":

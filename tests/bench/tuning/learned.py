@@ -71,6 +71,9 @@ BASE_STEPS = 600
 TOKENS = 8
 BARS = {"learned_gain_points": (30.0, "at least"), "stop_rate": (100.0, "at least"), "masks_per_s": (3000, "at least")}
 
+MIDDLE = statistics.mean
+"""What the bars are of."""
+
 
 def main():
     asked = argparse.ArgumentParser()

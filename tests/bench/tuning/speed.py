@@ -6,6 +6,7 @@ Times are CPU seconds of one thread, of all steps but the first.
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,8 @@ BARS = {
     "head_peak_ratio": (0.2, "at most"),
     "loop_overhead": (1.05, "at most"),
 }
+MIDDLE = statistics.median
+"""What the bars are of."""
 
 
 def figures(pairs, scratch, only=BARS):
