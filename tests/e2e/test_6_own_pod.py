@@ -21,7 +21,7 @@ def test_a_pod_of_one_s_own(world, namespace):
     world.apply(namespace, json.dumps(_workspace(world, "/app/tuning")))
     until(lambda: world.status(namespace, NAME)["workflow"]["name"] != flow, what="a roll-out of the edit")
     world.await_condition(namespace, NAME, "WorkspaceReady")
-    assert "train.py" in _answer(world, namespace)
+    assert "run.py" in _answer(world, namespace)
 
 
 def _workspace(world, folder):
