@@ -81,10 +81,15 @@ def find(file: Path | None, reference: Reference) -> Credential:
     return Credential()
 
 
+def own_file() -> Path:
+    """Where docker keeps a person's passwords; it may be missing."""
+    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+
+
 def _places() -> Iterator[Path]:
     if named := os.environ.get("REGISTRY_AUTH_FILE"):
         yield Path(named)
-    yield Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    yield own_file()
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         yield Path(runtime) / "containers/auth.json"
 

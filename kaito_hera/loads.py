@@ -111,7 +111,7 @@ def tune(model: presets.Preset, method: str, batch: Batch) -> Demand:
             rank=batch.rank,
             recompute=batch.recompute,
             head="whole" if batch.whole_head else None,
-            stored=batch.stored if method == "qlora" else None,
+            stored=batch.stored,
             width=batch.tokens,
             gpus=gpus,
         )

@@ -5,7 +5,7 @@ Pure data and arithmetic; everything else may import it, and it imports nothing 
 
 from presets.catalogue import Presets, UnknownNameError, preset, presets, region, size, sizes
 from presets.facts import Chat, Preset, Shape, Size
-from presets.hub import UnservableError, from_hub, is_hub_id
+from presets.hub import UnservableError, from_folder, from_hub, is_hub_id
 
 __all__ = [
     "Chat",
@@ -15,6 +15,7 @@ __all__ = [
     "Size",
     "UnknownNameError",
     "UnservableError",
+    "from_folder",
     "from_hub",
     "is_hub_id",
     "preset",

@@ -1,10 +1,11 @@
 """A preset for a model of the hub that no file here describes, made from its config.json and the size of its weights.
 
-Pure: whoever calls it has fetched both. What the config leaves open stays open, and is guessed high where memory is
-counted; what cannot be served is refused.
+Pure but for `from_folder`: whoever calls it has fetched both. What the config leaves open stays open, and is guessed
+high where memory is counted; what cannot be served is refused.
 """
 
 import functools
+import json
 import re
 import reprlib
 from pathlib import Path
@@ -49,6 +50,12 @@ def is_hub_id(name: str) -> bool:
     except catalogue.UnknownNameError:
         return True
     return False
+
+
+def from_folder(hub_id: str, revision: str | None, folder: Path) -> Preset:
+    """The same of a model whose files are in a folder; OSError or ValueError where its config.json cannot be read."""
+    described = json.loads((folder / "config.json").read_bytes())
+    return from_hub(hub_id, revision, described, sum(file.stat().st_size for file in folder.glob("*.safetensors")))
 
 
 def from_hub(hub_id: str, revision: str | None, config: dict[str, Any], weights_bytes: int) -> Preset:

@@ -54,11 +54,6 @@ def serving(model: Preset, *, context: int = 2048) -> Need:
     return Need({"weights": _LOADING * weights, "cache": cache_bytes(model, context) / _GIB, "runtime": 1.75})
 
 
-def serving_gib(model: Preset, *, tokens: int = 2048) -> float:
-    """The sum of `serving`."""
-    return serving(model, context=tokens).gib
-
-
 def cache_bytes(model: Preset, context: int) -> float:
     """Bytes of keys and values of `context` tokens in 16 bits.
 
@@ -86,7 +81,7 @@ def tuning(
 ) -> Need:
     """What one GPU holds to tune `model` with micro-batches of `tokens` tokens in all, if it is one of `gpus`.
 
-    Linear layers as `stored` (a key of BYTES; by default what the method is known for), the rest in 16 bits; 16 bytes
+    Linear layers of qlora as `stored` (a key of BYTES, 4 bits twice by default), all else in 16 bits; 16 bytes
     for each parameter of the adapter, which is on all linear layers: weight, gradient and two moments in 32 bits.
     Activations are fitted to what a Llama-type layer with LoRA saves for the backward pass.
     `recompute`: they are computed again then, so that one layer's are held at a time. `head`: the loss is taken over
@@ -99,7 +94,7 @@ def tuning(
     s = model.shape if model.shape and model.shape.complete else guess(model.weights_gib)
     assert s.intermediate is not None
     linear = linear_parameters(s)
-    each = BYTES[stored or ("4 bits twice" if method == "qlora" else "16 bits")]
+    each = BYTES[(stored or "4 bits twice") if method == "qlora" else "16 bits"]
     parts = {
         "weights": each * linear + 2 * (parameters(s) - linear),
         "adapter": 16.0 * _adapter(s, rank),
@@ -129,11 +124,6 @@ def _activations(s: Shape, tokens: int, *, recompute: bool, chunked: bool) -> di
         return {"activations": s.layers * layer, "logits": logits}
     largest = {"logits": logits} if logits > layer else {"activations": layer}
     return {"layer inputs": 2.0 * s.hidden * s.layers * tokens, **largest}
-
-
-def tuning_gib(model: Preset, method: str, *, tokens: int, rank: int, recompute: bool = True) -> float:
-    """The sum of `tuning`, as the trainer works now."""
-    return tuning(model, method, tokens=tokens, rank=rank, recompute=recompute).gib
 
 
 def guess(weights_gib: float) -> Shape:

@@ -16,7 +16,8 @@ from typing import Any
 import pydantic
 
 import presets
-from artifacts.weights.config import Model
+from artifacts import docker
+from artifacts.weights.config import Model, named
 from serving import errors, model, settings, weights
 from serving.app import create_app
 from serving.config import Adapter, Adapters, Exit, ServingConfig
@@ -25,7 +26,6 @@ from serving.images import Images
 from serving.service import Service
 
 CACHE = Path.home() / ".cache" / "kaito-hera" / "serving"
-DOCKER = Path.home() / ".docker" / "config.json"
 log = logging.getLogger("serving")
 
 
@@ -47,7 +47,9 @@ def serve(asked: Asked) -> Exit:
     log.setLevel(logging.INFO)
     try:
         config, listed = understand(asked)
-        folder = Path(asked.model) if Path(asked.model).is_dir() else weights.fetch(config.model, CACHE, DOCKER)
+        folder = (
+            Path(asked.model) if Path(asked.model).is_dir() else weights.fetch(config.model, CACHE, docker.own_file())
+        )
         with tempfile.TemporaryDirectory(prefix="kaito-hera-") as scratch:
             return asyncio.run(_run(config, listed, folder.absolute(), asked.host, Path(scratch)))
     except errors.Fatal as error:
@@ -82,14 +84,12 @@ def _model(text: str) -> tuple[str, Model]:
     """Its name and where its files are."""
     if Path(text).is_dir():
         return Path(text).resolve().name, Model(id=text, revision="", field="MODEL")
-    hub_id, _, revision = text.partition("@")
+    name, _, revision = text.partition("@")
     try:
-        known = presets.preset(hub_id)
+        found = named(name, "MODEL", revision)
     except presets.UnknownNameError as error:
-        if "/" not in hub_id or hub_id.startswith((".", "/")):
-            raise errors.BadConfig(f"MODEL {text} is no folder here, and no model that is known: {error}") from error
-        return hub_id, Model(id=hub_id, revision=revision or "main", field="MODEL")
-    return known.name, Model(id=known.hub_id, revision=revision or known.hub_revision, field="MODEL")
+        raise errors.BadConfig(f"MODEL {text} is no folder here, and no model that is known: {error}") from error
+    return (name if presets.is_hub_id(name) else presets.preset(name).name), found
 
 
 def adapter(text: str) -> Adapter:
@@ -131,7 +131,7 @@ async def _run(config: ServingConfig, listed: tuple[Adapter, ...], folder: Path,
         config,
         load=lambda: model.load(config, folder, threads=own.threads),
         adapters_file=adapters_file,
-        source=Sources(Images(CACHE / "adapters", authfile=DOCKER)),
+        source=Sources(Images(CACHE / "adapters", authfile=docker.own_file())),
         on_fatal=end,
         limits=own.limits,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pydantic
 
+from artifacts import docker
 from tuning import flags
 from tuning.config import Result, TuningConfig
 from tuning.errors import ConfigInvalid
@@ -78,11 +79,11 @@ def parser() -> argparse.ArgumentParser:
     pull = _add(commands, "pull", _PULL, _pull)
     pull.add_argument("image", metavar="IMAGE")
     pull.add_argument("folder", metavar="FOLDER", type=Path, help="is made; must be empty if it is there")
-    pull.add_argument("--pull-auth", type=Path, default=flags.docker_config(), help="default: %(default)s")
+    pull.add_argument("--pull-auth", type=Path, default=docker.own_file(), help="default: %(default)s")
     push = _add(commands, "push", _PUSH, _push)
     push.add_argument("folder", metavar="FOLDER", type=Path)
     push.add_argument("image", metavar="IMAGE")
-    push.add_argument("--push-auth", type=Path, default=flags.docker_config(), help="default: %(default)s")
+    push.add_argument("--push-auth", type=Path, default=docker.own_file(), help="default: %(default)s")
     return whole
 
 

@@ -58,7 +58,7 @@ class Curve:
     @property
     def resumed_from(self) -> list[int]:
         """The steps after which a later attempt went on."""
-        return [later.step - 1 for row, later in itertools.pairwise(self.rows) if later.attempt > row.attempt]
+        return resumed_from(self.rows)
 
     @property
     def seconds(self) -> float:
@@ -116,6 +116,11 @@ class Curve:
     def write(self, file: Path) -> None:
         """As JSON lines."""
         file.write_text("".join(f"{row.model_dump_json(exclude_none=True)}\n" for row in self.rows))
+
+
+def resumed_from(found: Sequence[Row]) -> list[int]:
+    """The steps after which a later attempt went on, of rows in the order of their steps."""
+    return [later.step - 1 for row, later in itertools.pairwise(found) if later.attempt > row.attempt]
 
 
 def read(file: Path) -> list[Row]:

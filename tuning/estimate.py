@@ -1,7 +1,6 @@
 """`estimate`: what one GPU has to hold for a run, and which GPU sizes do; the arithmetic is `presets.memory`'s."""
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def lines(asked: argparse.Namespace) -> Iterator[str]:
         rank=rank,
         recompute=recompute,
         head="whole" if arguments.label_smoothing_factor else None,
-        stored=training.stored if asked.method == "qlora" else None,
+        stored=training.stored,
         width=rows * length,
     )
     kept = "" if recompute else ", activations kept"
@@ -72,9 +71,7 @@ def preset(name: str) -> presets.Preset:
 
 def _of_folder(folder: Path) -> presets.Preset:
     try:
-        settings = json.loads((folder / "config.json").read_bytes())
-        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        return presets.from_hub(folder.resolve().name, None, settings, size)
+        return presets.from_folder(folder.resolve().name, None, folder)
     except (OSError, ValueError) as error:
         if isinstance(error, presets.UnservableError):
             raise ModelUnusable(f"--model: {error}") from error

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import presets
-from artifacts.weights.config import Model
+from artifacts import docker
+from artifacts.weights.config import Model, named
 from tuning import training_config
 from tuning.config import Input, Output, TuningConfig
 from tuning.errors import ConfigInvalid, DataNotFound
@@ -70,8 +71,8 @@ def asked(flags: argparse.Namespace, places: Places) -> tuple[TuningConfig, Plac
     )
     return config, Places(
         scratch=places.scratch,
-        push_auth=flags.push_auth or docker_config(),
-        pull_auth=flags.pull_auth or docker_config(),
+        push_auth=flags.push_auth or docker.own_file(),
+        pull_auth=flags.pull_auth or docker.own_file(),
         data=data or places.data,
         results=results or places.results,
         model=weights,
@@ -84,12 +85,9 @@ def named_model(name: str) -> tuple[Model, Path | None]:
     if Path(name).is_dir():
         return Model(id=Path(name).resolve().name, revision="", field="--model"), Path(name)
     try:
-        found = presets.preset(name)
+        return named(name, "--model"), None
     except presets.UnknownNameError as error:
-        if not presets.is_hub_id(name):
-            raise ConfigInvalid(f"--model: {error}; or give a folder with its files") from error
-        return Model(id=name, revision="main", field="--model"), None
-    return Model(id=found.hub_id, revision=found.hub_revision, field="--model"), None
+        raise ConfigInvalid(f"--model: {error}; or give a folder with its files") from error
 
 
 def training(file: Path | None, method: Method) -> TrainingConfig:
@@ -105,11 +103,6 @@ def _text(file: Path | None) -> str:
         return file.read_text(encoding="utf-8") if file else ""
     except (OSError, ValueError) as error:
         raise ConfigInvalid(f"--config: {file} cannot be read: {error}; give a training_config.yaml") from error
-
-
-def docker_config() -> Path:
-    """Where docker and podman keep a person's passwords."""
-    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
 
 
 def hub_cache() -> Path:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import pydantic
 
+import presets
 from presets import Preset
 
 TOKEN = Path("/etc/kaito/hub/token")
@@ -60,6 +61,17 @@ class Found(pydantic.BaseModel):
     """Of the weights as they are stored; of an image that does not say, of all its layers."""
     preset: Preset | None = None
     """Its numbers, where presets/ has none."""
+
+
+def named(name: str, field: str, revision: str = "") -> Model:
+    """The model that a preset's name or a hub id means, at its own revision or another; raises UnknownNameError."""
+    try:
+        known = presets.preset(name)
+    except presets.UnknownNameError:
+        if not presets.is_hub_id(name):
+            raise
+        return Model(id=name, revision=revision or "main", field=field)
+    return Model(id=known.hub_id, revision=revision or known.hub_revision, field=field)
 
 
 def is_wanted(name: str) -> bool:

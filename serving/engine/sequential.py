@@ -13,12 +13,11 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 
 from serving.engine import generation, lora, lora_files
-from serving.engine.loading import load_model
 from serving.engine.protocol import (
     Delta,
     EngineDown,
@@ -64,20 +63,6 @@ class SequentialEngine:
         self.info: ModelInfo = replace(info, context=min(context or info.context, info.context), notes=notes)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
-
-    @classmethod
-    def load(
-        cls,
-        folder: Path,
-        *,
-        threads: int,
-        require_gpu: bool = False,
-        dtype: str = "auto",
-        context: int | None = None,
-    ) -> Self:
-        """Load a checkpoint and run it once; takes as long as that takes. `context` may only lower the model's."""
-        model = load_model(folder, threads=threads, require_gpu=require_gpu, wanted=dtype)
-        return cls(model, threads=threads, context=context)
 
     async def generate(self, request: Request) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""

@@ -123,15 +123,15 @@ def test_a_config_gives_what_the_file_of_that_model_says(name, config, gib):
         "f" * 40,
         None,
     )
-    assert memory.serving_gib(found) == pytest.approx(memory.serving_gib(known))
+    assert memory.serving(found).gib == pytest.approx(memory.serving(known).gib)
 
 
 def test_a_model_of_a_known_family_is_sized_and_tuned_as_the_one_in_the_catalogue():
     found, known = made(LLAMA, 14.96), presets.preset("llama-3.1-8b-instruct")
     assert found.lora_targets == known.lora_targets
     assert found.limits == ()
-    assert memory.tuning_gib(found, "qlora", tokens=2048, rank=8) == memory.tuning_gib(
-        known, "qlora", tokens=2048, rank=8
+    assert (
+        memory.tuning(found, "qlora", tokens=2048, rank=8).gib == memory.tuning(known, "qlora", tokens=2048, rank=8).gib
     )
 
 
@@ -160,7 +160,7 @@ def test_what_shape_and_weights_tell_differently_cannot_be_tuned():
 def test_weights_of_32_bits_are_served_in_16():
     found = made(LLAMA, 2 * 14.96, torch_dtype="float32")
     assert (found.weights_gib, found.transformers_gib, found.tunable) == (29.92, 14.96, True)
-    assert memory.serving_gib(found) == pytest.approx(memory.serving_gib(made(LLAMA, 14.96)))
+    assert memory.serving(found).gib == pytest.approx(memory.serving(made(LLAMA, 14.96)).gib)
 
 
 def test_experts_are_no_dense_model():
@@ -179,7 +179,7 @@ def test_layers_without_attention_keep_nothing():
 def test_a_config_without_its_numbers_is_served_by_a_guess_on_the_safe_side():
     found = made(LLAMA, 14.96, num_attention_heads=None)
     assert (found.shape, found.cache_bytes_per_token, found.tunable) == (None, None, False)
-    assert memory.serving_gib(found) > memory.serving_gib(made(LLAMA, 14.96))
+    assert memory.serving(found).gib > memory.serving(made(LLAMA, 14.96)).gib
 
 
 def test_a_quantised_model_is_for_vllm_alone_where_the_engine_has_no_kernels():
@@ -252,8 +252,8 @@ def test_no_config_breaks_more_than_itself():
         except presets.UnservableError:
             outcomes.add("refused")
         else:
-            assert memory.serving_gib(model) > 0
-            assert memory.tuning_gib(model, "qlora", tokens=2048, rank=8) > 0
+            assert memory.serving(model).gib > 0
+            assert memory.tuning(model, "qlora", tokens=2048, rank=8).gib > 0
             outcomes.add("made")
     assert outcomes == {"refused", "made"}
 

@@ -104,11 +104,11 @@ def test_tuning_takes_what_the_formula_was_measured_to_give(name, qlora, qlora_k
 
 def test_memory_to_tune_grows_with_what_is_asked():
     base = presets.preset("phi-4-mini-instruct")
-    small = memory.tuning_gib(base, "qlora", tokens=2048, rank=8)
+    small = memory.tuning(base, "qlora", tokens=2048, rank=8).gib
     assert small == pytest.approx(4.7, abs=0.1)
-    assert memory.tuning_gib(base, "qlora", tokens=4096, rank=8) < small + 1
-    assert memory.tuning_gib(base, "qlora", tokens=2048, rank=64) > small + 1
-    assert memory.tuning_gib(base, "qlora", tokens=2048, rank=8, recompute=False) > small + 5
+    assert memory.tuning(base, "qlora", tokens=4096, rank=8).gib < small + 1
+    assert memory.tuning(base, "qlora", tokens=2048, rank=64).gib > small + 1
+    assert memory.tuning(base, "qlora", tokens=2048, rank=8, recompute=False).gib > small + 5
 
 
 def test_logits_are_held_whole_where_the_head_is_not_plain_or_not_known():
@@ -155,14 +155,14 @@ def test_the_parts_are_named_and_add_up():
     assert list(needed.parts) == [
         "weights", "adapter", "dequantised layer", "layer inputs", "activations", "fragments", "CUDA",
     ]  # fmt: skip
-    assert needed.gib == pytest.approx(memory.tuning_gib(PHI_4, "qlora", tokens=2048, rank=8))
+    assert needed.gib == pytest.approx(memory.tuning(PHI_4, "qlora", tokens=2048, rank=8).gib)
     assert needed.parts["adapter"] == pytest.approx(16 * 32_768_000 / 2**30)
     served = memory.serving(PHI_4, context=16384)
     assert served.parts == {"weights": 1.02 * 27.31, "cache": 16384 * 204800 / 2**30, "runtime": 1.75}
 
 
 def test_serving_takes_the_caches_of_the_context_that_is_asked():
-    small, large = (memory.serving_gib(PHI_4, tokens=tokens) for tokens in (2048, 16384))
+    small, large = (memory.serving(PHI_4, context=tokens).gib for tokens in (2048, 16384))
     assert large - small == pytest.approx((16384 - 2048) * 204800 / 2**30)
 
 
@@ -182,10 +182,10 @@ def test_a_model_of_unknown_shape_is_taken_to_need_more_than_any_that_is_known(n
     known = presets.preset(name)
     stranger = unknown(known.weights_gib)
     if known.transformers_gib is None and not name.startswith("falcon-40b"):
-        assert memory.serving_gib(stranger) >= memory.serving_gib(known)
+        assert memory.serving(stranger).gib >= memory.serving(known).gib
     if known.tunable:
         for method in ("qlora", "lora"):
-            needed = {m.name: memory.tuning_gib(m, method, tokens=2048, rank=16) for m in (stranger, known)}
+            needed = {m.name: memory.tuning(m, method, tokens=2048, rank=16).gib for m in (stranger, known)}
             assert needed["unknown"] >= needed[name]
 
 
@@ -233,9 +233,9 @@ def test_the_cheapest_size_follows_region_capability_and_cloud():
 )
 def test_the_cheapest_size_for_a_model(name, verb, size):
     base = presets.preset(name)
-    gib = memory.serving_gib(base) if verb == "serve" else memory.tuning_gib(base, verb, tokens=2048, rank=8)
+    gib = memory.serving(base).gib if verb == "serve" else memory.tuning(base, verb, tokens=2048, rank=8).gib
     assert names(memory.cheapest(gib, region="eastus", on=NOW))[0] == size
 
 
 def test_no_one_gpu_serves_what_would_have_to_be_spread():
-    assert memory.cheapest(memory.serving_gib(LLAMA_70B), on=NOW) == []
+    assert memory.cheapest(memory.serving(LLAMA_70B).gib, on=NOW) == []

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from serving import errors
 from serving.engine import loading
+from serving.engine.loading import load_model
 from serving.engine.protocol import AdapterRefused, EngineDown, Request, RequestRefused, Sampling
 from serving.engine.sequential import SequentialEngine
 from serving.text.chat import Chat, TextRefused
@@ -48,7 +49,7 @@ def adapters(base, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(base):
-    engine = SequentialEngine.load(base, threads=1)
+    engine = SequentialEngine(load_model(base, threads=1), threads=1)
     yield engine
     asyncio.run(engine.stop())
 
@@ -261,7 +262,7 @@ def test_files_that_cannot_be_read_are_refused(engine, base, tmp_path):
 
 
 def test_stopped_engine_says_so(base):
-    engine = SequentialEngine.load(base, threads=1)
+    engine = SequentialEngine(load_model(base, threads=1), threads=1)
 
     async def scenario():
         def stream(token):
@@ -324,7 +325,7 @@ def test_streamed_text_is_the_decoded_text(tokenizer, engine):
 def test_model_config_without_weights_is_refused(tmp_path, base):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing-known"}))
     with pytest.raises(errors.BadModel, match="cannot be served"):
-        SequentialEngine.load(tmp_path, threads=1)
+        load_model(tmp_path, threads=1)
 
 
 class Full(torch.nn.Module):
@@ -344,4 +345,4 @@ def test_weights_that_leave_no_room_to_run_do_not_fit():
 def test_a_required_gpu_that_is_not_there_is_trouble_with_the_node(base):
     trouble = pytest.raises(errors.NodeTrouble, match=r"require_gpu is true and torch \S+ finds no GPU: .* driver")
     with contextlib.nullcontext() if torch.cuda.is_available() else trouble:
-        SequentialEngine.load(base, threads=1, require_gpu=True)
+        load_model(base, threads=1, require_gpu=True)

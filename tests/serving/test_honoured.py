@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from serving.config import parse_termination
+from serving.engine.loading import load_model
 from serving.engine.protocol import Request, RequestFailed, RequestRefused, Sampling
 from serving.engine.sequential import SequentialEngine
 from serving.inference_config import parse
@@ -60,7 +61,7 @@ def answered(engine, prompt, count, sampling=GREEDY):
 
 @pytest.mark.parametrize(("asked", "context"), [(None, 512), (100, 100), (512, 512), (9999, 512)])
 def test_a_context_is_lowered_never_raised(base, asked, context):
-    engine = SequentialEngine.load(base, threads=1, context=asked)
+    engine = SequentialEngine(load_model(base, threads=1), threads=1, context=asked)
     try:
         assert engine.info.context == context
         assert len(answered(engine, [5] * (context - 4), 4)) == 4
@@ -83,7 +84,7 @@ def memory_left(megabytes):
 
 
 def test_a_request_that_the_memory_does_not_hold_fails_and_no_other(base):
-    engine = SequentialEngine.load(base, threads=1)
+    engine = SequentialEngine(load_model(base, threads=1), threads=1)
     whole = answered(engine, [5, 6, 7], 4)
     try:
         with memory_left(256):
@@ -96,7 +97,7 @@ def test_a_request_that_the_memory_does_not_hold_fails_and_no_other(base):
 
 @pytest.mark.parametrize("asked", ["float32", "bfloat16", "float16"])
 def test_weights_are_loaded_in_the_number_type_that_is_asked_for(base, asked):
-    engine = SequentialEngine.load(base, threads=1, dtype=asked)
+    engine = SequentialEngine(load_model(base, threads=1, wanted=asked), threads=1)
     reference = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, asked)).eval()
     prompt = [7, 8, 9, 10, 11]
     try:

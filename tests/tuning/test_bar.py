@@ -13,10 +13,19 @@ STEP = Progress(phase="train", percent=50, step=12, max_steps=24, loss=1.5, eta_
 
 @pytest.fixture
 def terminal():
-    """A real one, and what was drawn on it."""
+    """A real one, and what was drawn on it; asked once, since it ends the drawing."""
     ours, theirs = os.openpty()
     with os.fdopen(theirs, "w") as stream:
-        yield stream, lambda: os.read(ours, 65536).decode()
+
+        def seen() -> str:
+            stream.write("\f")
+            stream.flush()
+            text = b""
+            while not text.endswith(b"\f"):  # a terminal gives what is written in pieces, and later
+                text += os.read(ours, 65536)
+            return text.decode()
+
+        yield stream, seen
     os.close(ours)
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import presets
+from artifacts import docker
 from kaito_hera import loads
 from tests.serving import registry as images
 from tests.tuning import servers
@@ -105,7 +106,7 @@ def test_addresses_and_images_are_what_a_pod_takes(model, tmp_path):
     assert (config.input.image, config.checkpoint_seconds) == ("reg.io/data:1", 0)
     config, places = asked(*words, "https://h.io/a", "https://h.io/b", scratch=tmp_path)
     assert config.input.urls == ("https://h.io/a", "https://h.io/b")
-    assert places.push_auth == flags.docker_config()
+    assert places.push_auth == docker.own_file()
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ None of it changes what is learned: the rows of an optimizer step and their weig
 that the next attempt computes in the same way, to the bit.
 """
 
-import json
 from pathlib import Path
 from typing import Self
 
 import pydantic
 
-from presets import hub, memory
+import presets
+from presets import memory
 from tuning.config import TuningConfig
 from tuning.errors import OutOfMemory
 from tuning.report import log
@@ -56,9 +56,7 @@ class Resolved(pydantic.BaseModel, frozen=True, extra="forbid"):
 def needed_gib(config: TuningConfig, folder: Path, tokens: int, *, chunked: bool, gpus: int = 1) -> float | None:
     """The estimate for so many tokens at once with all activations kept; None for a model that is not understood."""
     try:
-        described = json.loads((folder / "config.json").read_text())
-        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        preset = hub.from_hub(config.model.id, config.model.revision, described, size)
+        preset = presets.from_folder(config.model.id, config.model.revision, folder)
     except (OSError, ValueError):
         return None
     return memory.tuning(
@@ -68,7 +66,7 @@ def needed_gib(config: TuningConfig, folder: Path, tokens: int, *, chunked: bool
         rank=config.training.rank,
         recompute=False,
         head="chunked" if chunked else "whole",
-        stored=config.training.stored if config.method == "qlora" else None,
+        stored=config.training.stored,
         width=tokens,
         gpus=gpus,
     ).gib

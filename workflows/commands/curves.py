@@ -3,7 +3,6 @@
 Any of them may be a stranger's: what is no number is passed over, and no more is read than a run could have said.
 """
 
-import itertools
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -13,9 +12,9 @@ import pydantic
 from kaito_hera import plot
 from kaito_hera.paper import Paper, inert
 from tuning.config import Progress
-from tuning.curve import Row, rows
+from tuning.curve import NAME, Row, resumed_from, rows
 
-SUMMARY, METRICS = "training_summary.json", "metrics.jsonl"
+SUMMARY, METRICS = "training_summary.json", NAME
 _MOST = 200_000
 """Steps."""
 _HEIGHT = 16
@@ -65,11 +64,10 @@ def of_summary(text: str) -> Curve:
 def of_rows(found: Sequence[Row]) -> Curve:
     """Of a row per step."""
     found = found[:_MOST]
-    later = [after.step - 1 for before, after in itertools.pairwise(found) if after.attempt > before.attempt]
     return Curve(
         tuple((row.step, row.loss) for row in found if row.loss is not None),
         tuple((row.step, row.eval_loss) for row in found if row.eval_loss is not None),
-        tuple(later),
+        tuple(resumed_from(found)),
         max((row.max_steps or 0 for row in found), default=0),
     )
 
