@@ -218,6 +218,9 @@ bench-admission: cluster-binaries ## what the admission policies add to a create
 bench-engine: .venv/.ready ## the engine against transformers' generate, in one process (10 minutes)
 	@OMP_NUM_THREADS=1 $(PYTHON) -m tests.bench.engine
 
+equal-serving: .venv/.ready ## do 500 requests, with adapters in every mix, get the tokens of transformers and peft? (5 minutes)
+	@OMP_NUM_THREADS=1 $(PYTHON) -W ignore::FutureWarning -m tests.bench.equal
+
 bench-pipeline: cluster-install ## apply to first answer, and how much of it is ours
 	@$(PYTHON) -m tests.bench.pipeline $(CLUSTER)
 

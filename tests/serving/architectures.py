@@ -24,16 +24,23 @@ HALF = 8  # longrope has a factor for every second number of a head of 16
 LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
 
 
-def _longrope():
+def _longrope(turned=1.0, **more):
+    """Of each head, the part `turned` is."""
+    factors = range(int(HALF * turned))
     rope = {
         "rope_type": "longrope",
         "rope_theta": 10000.0,
-        "short_factor": [1.0 + 0.05 * at for at in range(HALF)],
-        "long_factor": [2.0 + 0.7 * at for at in range(HALF)],
+        "partial_rotary_factor": turned,
+        "short_factor": [1.0 + 0.05 * at for at in factors],
+        "long_factor": [2.0 + 0.7 * at for at in factors],
     }
-    return transformers.Phi3Config(
-        **COMMON, original_max_position_embeddings=LIMIT, sliding_window=256, rope_parameters=rope
-    )
+    own = {"original_max_position_embeddings": LIMIT, "sliding_window": 256, "rope_parameters": rope}
+    return transformers.Phi3Config(**COMMON | own | more)
+
+
+def _gemma3(**more):
+    own = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": WINDOW, "layer_types": LAYERS}
+    return transformers.Gemma3TextConfig(**COMMON | own | more)
 
 
 def _llama3():
@@ -51,6 +58,7 @@ def _llama3():
 CONFIGS = {
     "phi3": lambda: transformers.Phi3Config(**COMMON, original_max_position_embeddings=512, sliding_window=WINDOW),
     "phi3 longrope": _longrope,
+    "phi4 mini": lambda: _longrope(0.75, tie_word_embeddings=True),
     "llama": lambda: transformers.LlamaConfig(**COMMON),
     "llama3": _llama3,
     "mistral": lambda: transformers.MistralConfig(**COMMON, sliding_window=WINDOW),
@@ -62,8 +70,12 @@ CONFIGS = {
     "gemma2": lambda: transformers.Gemma2Config(
         **COMMON, head_dim=16, query_pre_attn_scalar=16, sliding_window=WINDOW, layer_types=LAYERS
     ),
-    "gemma3": lambda: transformers.Gemma3TextConfig(
-        **COMMON, head_dim=16, query_pre_attn_scalar=16, sliding_window=WINDOW, layer_types=LAYERS
+    "gemma3": _gemma3,
+    "gemma3 from 4b on": lambda: _gemma3(
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+        }
     ),
 }
 

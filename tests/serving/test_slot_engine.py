@@ -20,7 +20,6 @@ from serving.engine.slot.engine import SlotEngine
 from tests.serving import tiny
 
 GREEDY = Sampling(do_sample=False)
-MIXES = [{}, {"one": 1.0}, {"two": 0.5}, {"one": 0.3, "two": 1.0}, {"one": 0.0}]
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +53,6 @@ async def tokens(engine, prompt, count, **options):
 def prompts(seed, count, length=60):
     chance = random.Random(seed)
     return [[chance.randrange(5, 300) for _ in range(chance.randint(1, length))] for _ in range(count)]
-
-
-def test_every_mix_of_adapters_beside_every_other(base, adapters):
-    references = [tiny.merged(base, adapters, mix) for mix in MIXES]
-    asked = [(prompt, at % len(MIXES)) for at, prompt in enumerate(prompts(1, 40))]
-
-    async def scenario(engine):
-        for name, folder in adapters.items():
-            await engine.load_adapter(name, folder)
-        return await asyncio.gather(*[tokens(engine, prompt, 20, adapters=MIXES[mix]) for prompt, mix in asked])
-
-    with running(base) as engine:
-        found = asyncio.run(scenario(engine))
-    assert found == [tiny.greedy(references[mix], prompt, 20) for prompt, mix in asked]
 
 
 def test_adapters_come_and_go_under_running_requests(base, adapters):
