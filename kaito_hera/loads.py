@@ -60,6 +60,14 @@ class Less(NamedTuple):
     """What it would take then, without the margin."""
 
 
+class Way(NamedTuple):
+    """One way of doing it."""
+
+    basis: str
+    """The numbers that it follows from, for people."""
+    need: memory.Need
+
+
 @dataclasses.dataclass(frozen=True)
 class Demand:
     """What one GPU must hold to do one thing with the model."""
@@ -68,6 +76,9 @@ class Demand:
     basis: str
     """The numbers that it follows from, for people."""
     need: memory.Need
+    """As it is asked for."""
+    fewer: tuple[Way, ...] = ()
+    """What is done by itself where that does not fit, less and less at once: what is learned is the same."""
     note: str = ""
     """What else should be known of the numbers."""
     bfloat16: str = ""
@@ -81,9 +92,18 @@ class Demand:
         """With the margin, of a GPU that works alone."""
         return self.need.gib * MARGIN
 
-    def gib_of(self, gpus: int) -> float:
-        """With the margin, of one of so many."""
-        return (self.need.gib + (self.several if gpus > 1 else 0.0)) * MARGIN
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """As it is asked for, then with less at once."""
+        return (Way(self.basis, self.need), *self.fewer)
+
+    def gib_of(self, gpus: int, way: int = 0) -> float:
+        """With the margin, of one of so many GPUs; -1 is the way that takes least."""
+        return (self.ways[way].need.gib + (self.several if gpus > 1 else 0.0)) * MARGIN
+
+    def way(self, gib: float, gpus: int = 1) -> int | None:
+        """The first of the ways that so many GiB hold, on each of so many GPUs; None where none is."""
+        return next((at for at in range(len(self.ways)) if self.gib_of(gpus, at) <= gib), None)
 
 
 def demands(
@@ -101,30 +121,44 @@ def demands(
 
 
 def tune(model: presets.Preset, method: str, batch: Batch) -> Demand:
-    """The demand of a tuning run."""
-
-    def need(method: str, batch: Batch, gpus: int = 1) -> memory.Need:
-        return memory.tuning(
-            model,
-            method,
-            tokens=batch.tokens,
-            rank=batch.rank,
-            recompute=batch.recompute,
-            head="whole" if batch.whole_head else None,
-            stored=batch.stored,
-            width=batch.tokens,
-            gpus=gpus,
-        )
-
-    least = dataclasses.replace(batch, rows=1, length=min(batch.length, 128))
-    less = [Less("lower per_device_train_batch_size or max_length", need(method, least).gib)]
+    """The demand of a tuning run, which divides the rows of a batch where they do not fit together."""
+    first, *fewer = _ways(model, method, batch)
+    short = dataclasses.replace(batch, rows=1, length=min(batch.length, 128), recompute=True)
+    less = [Less("lower max_length", _tuning(model, method, short).gib)]
     if method == "lora":
-        less.append(Less("set tuning.method to qlora", need("qlora", batch).gib))
-    rows = f"{batch.rows} row{'s' if batch.rows > 1 else ''} of {batch.length:,} tokens"
+        less.append(Less("set tuning.method to qlora", _ways(model, "qlora", batch)[-1].need.gib))
+    several = _tuning(model, method, batch, gpus=2).gib - first.need.gib
+    return Demand("tune", *first, tuple(fewer), bfloat16=batch.bfloat16, less=tuple(less), several=several)
+
+
+def _ways(model: presets.Preset, method: str, batch: Batch) -> list[Way]:
+    """As the trainer tries them: fewer tokens at once, down to those of a row; then activations are computed twice."""
+    tries = [(batch, batch.tokens)]
+    while (tokens := tries[-1][1]) > batch.length:
+        tries.append((batch, memory.fewer(tokens, batch.length)))
+    if not batch.recompute:
+        tries.append((dataclasses.replace(batch, recompute=True), batch.length))
+    return [Way(_basis(method, one, tokens), _tuning(model, method, one, tokens)) for one, tokens in tries]
+
+
+def _basis(method: str, batch: Batch, tokens: int) -> str:
+    rows = tokens // batch.length
     kept = "" if batch.recompute else ", activations kept"
-    basis = f"{method}, rank {batch.rank}, {rows}{kept}"
-    several = need(method, batch, 2).gib - need(method, batch).gib
-    return Demand("tune", basis, need(method, batch), bfloat16=batch.bfloat16, less=tuple(less), several=several)
+    return f"{method}, rank {batch.rank}, {rows} row{'s' if rows > 1 else ''} of {batch.length:,} tokens{kept}"
+
+
+def _tuning(model: presets.Preset, method: str, batch: Batch, tokens: int = 0, *, gpus: int = 1) -> memory.Need:
+    return memory.tuning(
+        model,
+        method,
+        tokens=tokens or batch.tokens,
+        rank=batch.rank,
+        recompute=batch.recompute,
+        head="whole" if batch.whole_head else None,
+        stored=batch.stored,
+        width=tokens or batch.tokens,
+        gpus=gpus,
+    )
 
 
 def serve(model: presets.Preset, server: Server = Server()) -> Demand:
@@ -136,4 +170,5 @@ def serve(model: presets.Preset, server: Server = Server()) -> Demand:
     if not server.context and model.context_limit > usual:
         note = f"without max-model-len, requests of up to {model.context_limit:,} are taken as far as memory goes"
     need = memory.serving(model, context=tokens)
-    return Demand("serve", f"cache for {tokens:,} tokens", need, note, server.bfloat16, less)
+    basis = f"cache for {tokens:,} tokens"
+    return Demand("serve", basis, need, note=note, bfloat16=server.bfloat16, less=less)

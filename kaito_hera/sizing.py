@@ -5,6 +5,7 @@ The one place that judges sizes and memory: preflight raises what is found here,
 
 import dataclasses
 import datetime
+from typing import NamedTuple
 
 import presets
 from kaito_hera import errors, loads, models
@@ -46,9 +47,9 @@ class Candidate:
         """As providers and status have it."""
         return "/".join(part for part in (self.size.name, self.capacity) if part)
 
-    def holds(self, demand: Demand) -> bool:
-        """Whether one GPU of it is enough, also as one of several."""
-        return demand.gib_of(self.gpus) <= self.usable_gib
+    def way(self, demand: Demand) -> int | None:
+        """In which of its ways one GPU of it is enough, also as one of several; None where in none."""
+        return demand.way(self.usable_gib, self.gpus)
 
 
 def candidates(workspace: Workspace, usual: str = "") -> tuple[Candidate, ...]:
@@ -114,23 +115,42 @@ def size_findings(
 def memory_findings(
     workspace: Workspace, settings: Settings, needs: tuple[Demand, ...], region: str | None = None
 ) -> list[Finding]:
-    """Sizes of which one GPU does not hold what it must; warnings where the user's annotation says so."""
+    """Sizes of which one GPU does not hold what it must; warnings where less is done at once, or the user says so."""
     found: dict[tuple[str, str], Finding] = {}
     for candidate in candidates(workspace):
         for demand in needs:
-            if candidate.gpu_gib and not candidate.holds(demand):
+            if candidate.gpu_gib and (lack := tight(workspace, demand, candidate.usable_gib, candidate.gpus)):
                 fits = able(needs, region=region, cloud=candidate.size.cloud, has=settings.kernels)
-                advice = _roomier(workspace, candidate, demand, fits, region)
-                gib = demand.gib_of(candidate.gpus)
+                size = f"{candidate.size.name} has {candidate.gpu_gib:.0f} GiB per GPU"
                 found[candidate.field, demand.verb] = Finding(
                     errors.InsufficientGPUMemoryError,
                     candidate.field,
-                    f"{candidate.size.name} has {candidate.gpu_gib:.0f} GiB per GPU, {candidate.usable_gib:.1f} of them"
-                    f" usable; to {demand.verb} {workspace.preset_name} ({demand.basis}) needs {gib:.1f} GiB",
-                    advice,
-                    not bypassed(workspace),
+                    f"{size}, {candidate.usable_gib:.1f} of them usable; {lack.said}",
+                    _roomier(workspace, candidate, demand, fits, region) if lack.fatal else "",
+                    lack.fatal and not bypassed(workspace),
                 )
     return list(found.values())
+
+
+class Lack(NamedTuple):
+    """Too little memory."""
+
+    said: str
+    fatal: bool
+    """False: less is done at once."""
+
+
+def tight(workspace: Workspace, demand: Demand, gib: float, gpus: int = 1) -> Lack | None:
+    """What of a demand so many GiB on each of so many GPUs do not hold; None where they hold it as asked for."""
+    way = demand.way(gib, gpus)
+    if way == 0:
+        return None
+    at = -1 if way is None else 0
+    said = f"to {demand.verb} {workspace.preset_name} ({demand.ways[at].basis}) needs {demand.gib_of(gpus, at):.1f} GiB"
+    if way is None:
+        return Lack(said + (" at the least" if demand.fewer else ""), fatal=True)
+    less = f"{demand.ways[way].basis}: {demand.gib_of(gpus, way):.1f} GiB"
+    return Lack(f"{said}; so less is computed at once ({less}), and what is learned is the same", fatal=False)
 
 
 def number_findings(
@@ -181,17 +201,16 @@ def _needs(compute: Capability, has: Kernels) -> str:
 def able(
     needs: tuple[Demand, ...], *, region: str | None = None, cloud: str = "azure", has: Kernels = kernels.PINNED
 ) -> list[presets.Size]:
-    """The sizes of a cloud that meet all that is asked of one GPU, with a margin, and that the images can use."""
+    """The sizes of a cloud that meet all that is asked of one GPU, with a margin, and that the images can use.
+
+    Where none does, those on which less is computed at once.
+    """
     bfloat16 = any(demand.bfloat16 and demand.verb == "serve" for demand in needs)
     lowest = BFLOAT16_CAPABILITY if bfloat16 else NO_CUDA
-    most = max((demand.need.gib for demand in needs), default=0.0)
-    fits = memory.cheapest(most, region=region, has=has, cloud=cloud)
-    return [
-        size
-        for size in fits
-        if size.compute >= lowest
-        if all(demand.gib_of(size.gpus) <= size.gib_per_gpu * size.usable for demand in needs)
-    ]
+    sold = memory.cheapest(0.0, region=region, has=has, cloud=cloud)
+    ways = [(size, _ways(size, needs)) for size in sold if size.compute >= lowest]
+    held = [(size, found) for size, found in ways if None not in found]
+    return [size for size, found in held if not any(found)] or [size for size, _ in held]
 
 
 def smaller(model: presets.Preset) -> str:
@@ -209,6 +228,10 @@ def smaller(model: presets.Preset) -> str:
     ]
     ending = model.name.rpartition("-")[2]
     return max(held, key=lambda other: (other.name.endswith(ending), other.weights_gib)).name if held else ""
+
+
+def _ways(size: presets.Size, needs: tuple[Demand, ...]) -> list[int | None]:
+    return [demand.way(size.gib_per_gpu * size.usable, size.gpus) for demand in needs]
 
 
 def price(size: presets.Size, region: str | None = None) -> str:

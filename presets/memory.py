@@ -108,6 +108,11 @@ def tuning(
     return Need(needed | {"CUDA": 0.75 + (_COMMUNICATOR if gpus > 1 else 0.0)})
 
 
+def fewer(tokens: int, longest: int) -> int:
+    """What a trainer computes at once after so many tokens were too many: half, down to the longest row."""
+    return max(longest, tokens // 2)
+
+
 @functools.cache
 def plain_heads() -> frozenset[str]:
     """Architectures whose loss the trainer makes chunk by chunk."""

@@ -24,21 +24,27 @@ def lines(asked: argparse.Namespace) -> Iterator[str]:
     length = asked.max_length or arguments.max_length
     rank = asked.rank or training.rank
     recompute = arguments.activation_checkpointing is not False
-    need = memory.tuning(
-        model,
-        asked.method,
-        tokens=rows * length,
-        rank=rank,
-        recompute=recompute,
-        head="whole" if arguments.label_smoothing_factor else None,
-        stored=training.stored,
-        width=rows * length,
-    )
+
+    def needed(rows: int) -> memory.Need:
+        return memory.tuning(
+            model,
+            asked.method,
+            tokens=rows * length,
+            rank=rank,
+            recompute=recompute,
+            head="whole" if arguments.label_smoothing_factor else None,
+            stored=training.stored,
+            width=rows * length,
+        )
+
+    need = needed(rows)
     kept = "" if recompute else ", activations kept"
     yield f"{model.name}, {asked.method}, rank {rank}, {rows} x {length:,} tokens{kept}"
     for name, gib in need.parts.items():
         yield f"  {name:<20}{gib:8.2f} GiB"
     yield f"  {'together':<20}{need.gib:8.2f} GiB; a GPU must have {need.gib * memory.MARGIN:.2f} GiB for it"
+    if rows > 1:
+        yield f"with one row at once, which learns the same, {needed(1).gib * memory.MARGIN:.2f} GiB"
     yield from _sizes(need, asked.cloud)
 
 

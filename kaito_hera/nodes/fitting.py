@@ -83,13 +83,12 @@ def _too_small(workspace: Workspace, partition: Partition, needs: tuple[loads.De
         Finding(
             errors.InsufficientGPUMemoryError,
             "resource.partition.profile",
-            f"a slice {partition.profile} has {gib:.0f} GiB; to {demand.verb} {workspace.preset_name}"
-            f" ({demand.basis}) needs {demand.gib:.1f} GiB",
-            "take a larger slice, or leave partition out for a whole GPU",
-            not sizing.bypassed(workspace),
+            f"a slice {partition.profile} has {gib:.0f} GiB; {lack.said}",
+            "take a larger slice, or leave partition out for a whole GPU" if lack.fatal else "",
+            lack.fatal and not sizing.bypassed(workspace),
         )
         for demand in needs
-        if demand.gib > gib * sizing.MIG_USABLE
+        if (lack := sizing.tight(workspace, demand, gib * sizing.MIG_USABLE))
     ]
 
 

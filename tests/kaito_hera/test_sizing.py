@@ -127,15 +127,16 @@ def test_every_retired_size_names_what_to_take_instead():
 def test_too_little_memory_is_said_of_each_size_and_each_use_with_one_that_holds_all():
     made = workspace("tuning", instanceTypes=["Standard_NC4as_T4_v3", "Standard_NC24ads_A100_v4"])
     made["tuning"]["preset"]["name"] = "phi-4"
+    made["tuning"]["method"] = "lora"
     demands = needed(made, "phi-4", loads.Batch(rows=4))
     found = sizing.memory_findings(making.parsed(made), AKS, demands)
     assert [(f.field, f.reason, f.fatal) for f in found] == [
         ("resource.instanceTypes[0]", "InsufficientGPUMemory", True),
         ("resource.instanceTypes[0]", "InsufficientGPUMemory", True),
     ]
-    assert "to tune phi-4 (qlora, rank 8, 4 rows of 2,048 tokens) needs" in found[0].problem
+    assert "to tune phi-4 (lora, rank 8, 1 row of 2,048 tokens) needs" in found[0].problem
     assert "to serve phi-4 (cache for 2,048 tokens) needs" in found[1].problem
-    assert found[0].remedy.endswith("; or lower per_device_train_batch_size or max_length")
+    assert found[0].remedy.endswith("; or set tuning.method to qlora")
     taken = presets.size(found[1].remedy.split()[1])
     assert all(memory.fits(demand.need.gib, taken) for demand in demands)
 
@@ -200,10 +201,38 @@ def test_what_a_config_could_ask_for_less_of_is_advised_only_if_it_helps():
     [remedy] = remedies(made, "mistral-7b")
     assert remedy.endswith("; or set tuning.method to qlora")
     made["tuning"]["method"] = "qlora"
-    [remedy] = remedies(made, "mistral-7b", rows=16)
-    assert remedy.endswith(
-        "(delete the Workspace and apply it anew); or lower per_device_train_batch_size or max_length"
-    )
+    [remedy] = remedies(made, "mistral-7b", length=32_768)
+    assert remedy.endswith("(delete the Workspace and apply it anew); or lower max_length")
+
+
+@pytest.mark.parametrize(("rows", "taken", "gib"), [(16, 4, "10.4"), (8, 4, "10.4"), (7, 3, "9.8")])
+def test_rows_that_do_not_fit_together_are_divided_and_that_is_said(rows, taken, gib):
+    made = workspace("tuning", instanceType="Standard_NV18ads_A10_v5")
+    made["tuning"] |= {"preset": {"name": "mistral-7b"}, "serve": False}
+    needs = needed(made, "mistral-7b", loads.Batch(rows=rows))
+    [finding] = sizing.memory_findings(making.parsed(made), AKS, needs)
+    assert (finding.fatal, finding.remedy) == (False, "")
+    assert f"(qlora, rank 8, {rows} rows of 2,048 tokens) needs" in finding.problem
+    assert f"at once (qlora, rank 8, {taken} rows of 2,048 tokens: {gib} GiB), and what" in finding.problem
+    assert sizing.able(needs)[0].name != "Standard_NV18ads_A10_v5", "what holds them all is advised"
+
+
+def test_activations_that_are_to_be_kept_are_computed_twice_where_they_do_not_fit():
+    made = workspace("tuning", instanceType="Standard_NV18ads_A10_v5")
+    made["tuning"] |= {"preset": {"name": "mistral-7b"}, "serve": False}
+    needs = needed(made, "mistral-7b", loads.Batch(recompute=False))
+    [finding] = sizing.memory_findings(making.parsed(made), AKS, needs)
+    assert not finding.fatal
+    assert "2 rows of 2,048 tokens, activations kept) needs" in finding.problem
+    assert "1 row of 2,048 tokens: 6.9 GiB)" in finding.problem
+
+
+def test_where_no_size_holds_all_rows_at_once_those_that_hold_fewer_are_advised():
+    needs = (loads.tune(presets.preset("phi-4"), "qlora", loads.Batch(rows=512)),)
+    [demand] = needs
+    able = sizing.able(needs)
+    assert able
+    assert all(demand.way(size.gib_per_gpu * size.usable, size.gpus) for size in able)
 
 
 def test_several_gpus_of_a_node_each_hold_the_whole_model_and_what_they_tell_each_other():
@@ -214,7 +243,7 @@ def test_several_gpus_of_a_node_each_hold_the_whole_model_and_what_they_tell_eac
     demand = loads.tune(presets.preset("phi-4"), "lora", SMALL)
     assert demand.gib_of(2) > demand.gib_of(1) + 0.5
     tight = dataclasses.replace(demand, several=80.0)
-    assert [each.holds(tight) for each in (one, two)] == [True, False]
+    assert [each.way(tight) for each in (one, two)] == [0, None]
     [finding] = sizing.memory_findings(making.parsed(made), AKS, (tight,))
     assert finding.field == "resource.instanceTypes[1]"
     assert {presets.size(word).gpus for word in finding.remedy.split() if word.startswith("Standard_")} == {1}
@@ -270,7 +299,7 @@ def test_where_old_gpus_are_only_warned_of_a_server_may_run_on_the_cpu():
 def test_the_bypass_annotation_makes_memory_a_warning_by_its_presence(value):
     made = workspace("tuning", {"kaito.sh/bypass-resource-checks": value}, instanceType="Standard_NC4as_T4_v3")
     parsed = making.parsed(made)
-    found = sizing.memory_findings(parsed, AKS, needed(made, "phi-4", loads.Batch(rows=4)))
+    found = sizing.memory_findings(parsed, AKS, needed(made, "phi-4", loads.Batch(length=16_384)))
     assert [finding.fatal for finding in found] == [False, False]
     assert sizing.bypassed(making.parsed(parsed.intent()))  # it reaches the step
     assert parsed.annotated
@@ -289,7 +318,7 @@ def test_what_holds_here_is_what_presets_say_holds():
     for size in presets.sizes().values():
         [candidate] = sizing.candidates(making.parsed(workspace(instanceType=size.name)))
         demand = loads.serve(presets.preset("phi-4"))
-        assert candidate.holds(demand) == memory.fits(demand.need.gib, size)
+        assert (candidate.way(demand) == 0) == memory.fits(demand.need.gib, size)
 
 
 def test_the_first_fatal_finding_is_raised_and_the_others_told():

@@ -75,6 +75,18 @@ def test_preflight_ends_with_what_plan_says_first(case):
     assert str(ended.value) == f"{said.field}: {said.problem}" + (f"; {said.remedy}" if said.remedy else "")
 
 
+def test_rows_that_do_not_fit_together_are_a_warning_and_what_is_taken_of_them_fits():
+    made = making.edited(making.tuning_only(), instanceType="Standard_NC4as_T4_v3")
+    made["tuning"]["preset"]["name"] = "deepseek-r1-distill-qwen-14b"
+    told = judged(made)
+    assert told.works
+    [said] = [one.problem for one in told.warnings if "GiB per GPU" in one.problem]
+    assert "2 rows of 2,048 tokens) needs 15.7 GiB; so less is computed at once" in said
+    assert told.candidates[0].fits[0].fits
+    assert 0.9 < told.candidates[0].fits[0].share < 1
+    assert told.price
+
+
 def test_the_usual_batch_is_that_of_an_empty_config():
     assert needs.batch(training_config.parse("training_config: {}", "qlora")) == loads.Batch()
 

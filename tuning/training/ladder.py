@@ -91,7 +91,7 @@ def lower(resolved: Resolved, longest: int, largest: int, why: str) -> Resolved:
     """
     before = min(resolved.tokens, largest)
     if before > longest:
-        less = resolved.model_copy(update={"tokens": max(longest, before // 2)})
+        less = resolved.model_copy(update={"tokens": memory.fewer(before, longest)})
     elif not resolved.checkpointing:
         less = resolved.model_copy(update={"checkpointing": True})
     else:

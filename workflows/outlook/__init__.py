@@ -65,7 +65,7 @@ class Fit(Part):
 
     use: Use
     share: float
-    """Of the usable memory; above 1 it does not fit. 0 where the GPU's memory is not known."""
+    """Of the usable memory, with as much at once as fits; above 1 nothing does. 0 where the memory is not known."""
     fits: bool
 
 

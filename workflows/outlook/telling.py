@@ -146,8 +146,9 @@ def meaning(workspace: Workspace) -> str:
 
 
 def _fit(one: sizing.Candidate, demand: loads.Demand) -> Fit:
-    share = demand.gib_of(one.gpus) / one.usable_gib if one.usable_gib else 0.0
-    return Fit(use=demand.verb, share=round(share, 3), fits=one.holds(demand))
+    way = one.way(demand)
+    share = demand.gib_of(one.gpus, -1 if way is None else way) / one.usable_gib if one.usable_gib else 0.0
+    return Fit(use=demand.verb, share=round(share, 3), fits=way is not None)
 
 
 def _memory(demand: loads.Demand) -> Memory:

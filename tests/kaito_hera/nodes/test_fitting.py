@@ -87,6 +87,14 @@ def test_the_model_must_fit_the_slice_not_the_card(sizes):
         checked(workspace, 20, Settings())
 
 
+def test_what_a_slice_does_not_hold_at_once_is_said():
+    asked = demand(20, fewer=(loads.Way("half of it", memory.Need({"weights": 8.0})),))
+    [warning], out = checks.pass_memory(asking(partition=SLICE), Settings(), (asked,))
+    assert warning.startswith("resource.partition.profile: a slice 1g.10gb has 10 GiB; to serve ")
+    assert "(what it takes) needs 22.0 GiB; so less is computed at once (half of it: 8.8 GiB)" in warning
+    assert out == ()
+
+
 def test_a_node_has_as_many_gpus_as_are_asked_for():
     with pytest.raises(errors.InvalidWorkspaceError, match=r"partition\.count: 2 GPUs.*has 1; ask for at most 1"):
         checked(asking(sizes=[LARGE], partition=TWO), 1, Settings())

@@ -1,9 +1,13 @@
 """What a run settles on: by the estimate first, by what the memory says then; kept beside a checkpoint's weights."""
 
+import contextlib
 import json
 
 import pytest
 
+import presets
+from kaito_hera import loads
+from presets import memory
 from tests.tuning.conftest import tuning_config
 from tuning.errors import OutOfMemory
 from tuning.training import ladder
@@ -49,6 +53,21 @@ def test_lora_needs_more_than_qlora_and_all_logits_more_than_none(folder):
     assert four < whole < none
     assert ladder.needed_gib(config, folder, 2048, chunked=False) > four
     assert ladder.needed_gib(config, folder, 2048, chunked=True, gpus=2) > four + 0.5, "they talk to each other"
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 16])
+def test_what_is_tried_after_another_is_what_the_operator_counts_with(rows, recompute):
+    model, batch = presets.preset("phi-4"), loads.Batch(rows=rows, recompute=recompute)
+    tried = [FIRST.model_copy(update={"tokens": batch.tokens, "checkpointing": recompute})]
+    with contextlib.suppress(OutOfMemory):
+        while True:
+            tried.append(ladder.lower(tried[-1], batch.length, batch.tokens, "test"))
+    needs = [
+        memory.tuning(model, "qlora", tokens=one.tokens, rank=8, recompute=one.checkpointing, width=one.tokens)
+        for one in tried
+    ]
+    assert [way.need for way in loads.tune(model, "qlora", batch).ways] == needs
 
 
 @pytest.mark.parametrize(("asked", "gib", "gpu"), [(True, 1.0, 80), (False, 500.0, 16), (True, None, None)])
