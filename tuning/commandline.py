@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,11 @@ import pydantic
 
 from artifacts import docker
 from tuning import flags
-from tuning.config import Result, TuningConfig
+from tuning.config import Progress, Result, TuningConfig
 from tuning.errors import ConfigInvalid
 from tuning.eviction import Eviction
 from tuning.places import Places
+from tuning.report import Report
 
 _PLACES = {
     "scratch": "a writable folder for downloads",
@@ -60,7 +62,8 @@ _PULL = """Brings an adapter out of a registry: of ours, of KAITO's, or any imag
 Only regular files are unpacked, digests are checked. A password is taken from --pull-auth."""
 
 _PUSH = """Puts a folder with an adapter (adapter_config.json and adapter_model.safetensors) into a registry, as an
-image that KAITO and this project serve. The same files are the same digest.
+image that KAITO and this project serve. The same files are the same digest. Of a folder that `run` made it is the image
+that `run` would have pushed, card and all. Needs no GPU and no torch.
 
   python -m tuning push ./adapter reg.io/team/adapter:1"""
 
@@ -84,6 +87,10 @@ def parser() -> argparse.ArgumentParser:
     push.add_argument("folder", metavar="FOLDER", type=Path)
     push.add_argument("image", metavar="IMAGE")
     push.add_argument("--push-auth", type=Path, default=docker.own_file(), help="default: %(default)s")
+    push.add_argument(
+        "--seconds", type=float, default=600.0, help="for so long what refuses it is asked again; default: %(default)s"
+    )
+    push.add_argument("--progress", action="store_true", help="progress lines on stdout, as of `run`")
     return whole
 
 
@@ -151,10 +158,18 @@ def _pull(asked: argparse.Namespace, _eviction: Eviction) -> None:
     print(carry.pull(asked.image, asked.folder, asked.pull_auth))  # noqa: T201
 
 
-def _push(asked: argparse.Namespace, eviction: Eviction) -> None:
+def _push(asked: argparse.Namespace, eviction: Eviction) -> Result:
     from tuning.output import carry  # noqa: PLC0415
 
-    print(carry.push(asked.folder, asked.image, asked.push_auth, eviction))  # noqa: T201
+    report = Report(sys.stdout if asked.progress else None)
+
+    def tell(text: str) -> None:
+        report.say(Progress(phase="push", percent=95, message=text))
+
+    tell("")
+    made = carry.push(asked.folder, asked.image, asked.push_auth, eviction, seconds=asked.seconds, tell=tell)
+    print(made)  # noqa: T201
+    return Result(adapter=made)
 
 
 def _config(path: Path) -> TuningConfig:

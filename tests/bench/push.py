@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.tuning import servers
-from tests.tuning.conftest import entry, tuning_config, write_secret
+from tests.tuning.conftest import CARD, entry, tuning_config, write_secret
 
 MB = 1_000_000
 SIZE = 400 * MB
@@ -75,8 +75,7 @@ def child(folder: Path, host: str) -> None:
     (places.scratch / "adapter").mkdir(parents=True)
     files = {name: folder.parent / name for name in ("adapter_config.json", "adapter_model.safetensors")}
     idle, began = _status("VmRSS"), time.monotonic()
-    card = {"loss": 0.5, "data": [], "versions": {"peft": "0"}}
-    put = destination.put(config, places, files, card, waits=Patience(Eviction(), seconds=7200))
+    put = destination.put(config, places, files, CARD, waits=Patience(Eviction(), seconds=7200))
     skopeo = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     grown = (_status("VmHWM") - idle + skopeo) / MB
     print(json.dumps({"seconds": round(time.monotonic() - began, 1), "grown_mb": round(grown, 1), "name": put.name}))

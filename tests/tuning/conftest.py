@@ -17,6 +17,15 @@ from tuning.output import volume
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = ("127.0.0.0/8",)
+CARD = {
+    "preset": "tiny",
+    "base_model": {"id": "tiny/phi", "revision": "main"},
+    "method": "qlora",
+    "loss": 0.5,
+    "data": [],
+    "versions": {"peft": "0"},
+}
+"""What an adapter's card has at least."""
 
 
 @pytest.fixture

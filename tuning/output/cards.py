@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from tuning import curve
 from tuning.config import INTENT, TuningConfig
 from tuning.curve import Curve
@@ -13,6 +15,33 @@ from tuning.report import log
 from tuning.training import train
 
 CURVE_POINTS = 200
+
+
+class Base(pydantic.BaseModel, strict=True, frozen=True):
+    """The model that an adapter is for, as its card has it."""
+
+    id: str
+    revision: str
+
+
+class File(pydantic.BaseModel, strict=True, frozen=True):
+    """A file that an adapter has learned from."""
+
+    sha256: str
+
+
+class Written(pydantic.BaseModel, strict=True, frozen=True):
+    """What is asked of a card that lies beside an adapter: enough for `annotations`."""
+
+    intent: str
+    adapter: str
+    """The digest that it tells of."""
+    preset: str
+    base_model: Base
+    method: str
+    data: list[File]
+    loss: float
+    versions: dict[str, str]
 
 
 def summary(config: TuningConfig, trained: train.Trained, facts: Mapping[str, Any], steps: Curve) -> dict[str, Any]:
@@ -76,14 +105,14 @@ def _device(processes: int) -> str:
     return f"{processes} x {name}"  # each process sees its own alone
 
 
-def annotations(config: TuningConfig, facts: Mapping[str, Any]) -> dict[str, str]:
+def annotations(card: Mapping[str, Any], intent: str) -> dict[str, str]:
     """What a registry can be asked without pulling; KAITO knows the first."""
     return {
-        "sh.kaito.model.name": config.preset,
-        INTENT: config.intent,
-        "sh.kaito.hera.base-model": f"{config.model.id}@{config.model.revision}",
-        "sh.kaito.hera.method": config.method,
-        "sh.kaito.hera.data": ",".join(f"sha256:{file['sha256']}" for file in facts["data"]),
-        "sh.kaito.hera.loss": str(facts["loss"]),
-        "sh.kaito.hera.peft": facts["versions"]["peft"],
+        "sh.kaito.model.name": card["preset"],
+        INTENT: intent,
+        "sh.kaito.hera.base-model": f"{card['base_model']['id']}@{card['base_model']['revision']}",
+        "sh.kaito.hera.method": card["method"],
+        "sh.kaito.hera.data": ",".join(f"sha256:{file['sha256']}" for file in card["data"]),
+        "sh.kaito.hera.loss": str(card["loss"]),
+        "sh.kaito.hera.peft": card["versions"]["peft"],
     }

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from artifacts import errors, skopeo, unpack
@@ -17,7 +18,7 @@ from tuning.errors import (
     PullUnauthorized,
 )
 from tuning.eviction import Eviction
-from tuning.output import image
+from tuning.output import cards, entries, image, volume
 from tuning.output import push as pushing
 from tuning.output.patience import Patience
 
@@ -25,6 +26,7 @@ NEEDED = ("adapter_config.json", "adapter_model.safetensors")
 ASK_SECONDS = 30.0
 PULL_SECONDS = 3600.0
 PUSH_SECONDS = 600.0
+_TELLING = (*volume.TOLD, volume.CARD)
 
 
 def pull(asked: str, folder: Path, auth: Path) -> str:
@@ -44,20 +46,47 @@ def pull(asked: str, folder: Path, auth: Path) -> str:
     return found.pinned
 
 
-def push(folder: Path, target: str, auth: Path, eviction: Eviction) -> str:
-    """Push the folder's adapter as an image; returns it by digest."""
+def push(
+    folder: Path,
+    target: str,
+    auth: Path,
+    eviction: Eviction,
+    *,
+    seconds: float = PUSH_SECONDS,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> str:
+    """Push the folder's adapter as an image; returns it by digest. `tell` hears why a registry is asked again.
+
+    With the card that a run left beside it it becomes the image that this run would have pushed, and is found by its
+    intent.
+    """
     settings = _see_adapter(folder, str(folder))
+    card = _card(folder)
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")}
+    adapter, told = files, {}
+    if card:
+        adapter, told = ({name: files[name] for name in some if name in files} for some in (volume.NAMES, _TELLING))
+    marks = cards.annotations(card.model_dump(), card.intent) if card else _marks(files, settings)
+    with tempfile.TemporaryDirectory(prefix="tuning-push-") as scratch:
+        packed = image.write(Path(scratch, "image"), adapter, marks, card=told)
+        waits = Patience(eviction, seconds=seconds, tell=tell)
+        return pushing.push(packed, target, marks[INTENT], auth, scratch=Path(scratch), waits=waits)
+
+
+def _card(folder: Path) -> cards.Written | None:
+    """The card of the run that made this very adapter; None where there is none."""
+    card = entries.read(folder / volume.CARD, cards.Written)
+    return card if card and card.adapter == volume.digest(folder) else None
+
+
+def _marks(files: dict[str, Path], settings: dict[str, object]) -> dict[str, str]:
+    """Of an adapter that nobody tells anything of: what it is made of is its intent."""
     mark = hashlib.sha256()
     for name, path in files.items():
         with path.open("rb") as file:
             mark.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    intent, base = mark.hexdigest()[:16], str(settings.get("base_model_name_or_path") or "")
-    marks = {INTENT: intent, "sh.kaito.model.name": base, "sh.kaito.hera.base-model": base}
-    with tempfile.TemporaryDirectory(prefix="tuning-push-") as scratch:
-        packed = image.write(Path(scratch, "image"), files, marks)
-        waits = Patience(eviction, seconds=PUSH_SECONDS)
-        return pushing.push(packed, target, intent, auth, scratch=Path(scratch), waits=waits)
+    base = str(settings.get("base_model_name_or_path") or "")
+    return {INTENT: mark.hexdigest()[:16], "sh.kaito.model.name": base, "sh.kaito.hera.base-model": base}
 
 
 def _see_adapter(folder: Path, what: str) -> dict[str, object]:

@@ -93,7 +93,7 @@ def _packed(
     while True:
         try:
             written.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
-            return image.write(places.scratch / "image", adapter, cards.annotations(config, card), card=told)
+            return image.write(places.scratch / "image", adapter, cards.annotations(card, config.intent), card=told)
         except OSError as error:
             if error.errno not in volume.FULL or not checkpoints.make_room(_folder(config, places)):
                 waits.bear(explain(error))

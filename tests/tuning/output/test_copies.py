@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests.tuning import servers
-from tests.tuning.conftest import entry, tuning_config, write_secret
+from tests.tuning.conftest import CARD, entry, tuning_config, write_secret
 from tuning.errors import RegistryUnavailable
 from tuning.eviction import Eviction
 from tuning.output import checkpoints, destination
@@ -297,8 +297,7 @@ def test_what_a_run_left_that_was_killed_at_its_very_end_goes_with_the_next_look
     config = tuning_config(image, [], input={"volume": "in"}, intent=INTENT, checkpoint_seconds=300)
     places = Places(scratch=one.tmp_path / "scratch", push_auth=one.secret)
     (places.scratch / "adapter").mkdir(parents=True)
-    card = {"loss": 0.5, "data": [], "versions": {"peft": "0"}}
-    put = destination.put(config, places, made(), card, waits=Patience(Eviction(), seconds=0))
+    put = destination.put(config, places, made(), CARD, waits=Patience(Eviction(), seconds=0))
     assert one.steps() == "10"
     assert destination.find(config, places) == put.name
     assert one.steps() is None

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.tuning import servers
-from tests.tuning.conftest import entry, tuning_config, write_secret
+from tests.tuning.conftest import CARD, entry, tuning_config, write_secret
 from tuning.errors import Evicted, PushUnauthorized, RegistryUnavailable
 from tuning.eviction import Eviction
 from tuning.output import destination, volume
@@ -15,7 +15,6 @@ from tuning.output.checkpoints import Checkpoints
 from tuning.output.patience import Patience
 from tuning.places import Places
 
-CARD = {"loss": 0.5, "data": [], "versions": {"peft": "0"}}
 AWAY = RegistryUnavailable("the registry does not answer")
 
 
