@@ -5,6 +5,7 @@ user wrote, and what it leaves behind as it ends is no word of ours.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import http.client
 import json
@@ -69,7 +70,8 @@ def _look(run: Run, server: Server | None, found: list[dict[str, Any]], patience
         return "; ".join(filter(None, (unready, unready and kept))), {}
     _refresh(cluster, pods, server)
     # A server that is not ready answers /v1/models all the same, and there it says why.
-    unloaded, refusals = _ask(pods, server, deployment, patience)
+    asked = _Asked(server, server.key(cluster), patience)
+    unloaded, refusals = _ask(pods, asked, deployment)
     return "; ".join(filter(None, (unready, unloaded))), _final_words(pods) | refusals
 
 
@@ -146,14 +148,21 @@ def _refresh(cluster: clusters.Cluster, pods: list[dict[str, Any]], server: Serv
                 continue  # the pod went away; its successor is seen at the next look
 
 
-def _ask(
-    pods: list[dict[str, Any]], server: Server, deployment: dict[str, Any] | None, patience: float
-) -> tuple[str, Words]:
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What every replica is asked, and how long it may take."""
+
+    server: Server
+    key: str
+    patience: float
+
+
+def _ask(pods: list[dict[str, Any]], asked: _Asked, deployment: dict[str, Any] | None) -> tuple[str, Words]:
     """Which adapters a replica does not have yet, and which it refuses for good."""
     lacking, refused = "", Words()
     template = deployment["spec"]["template"] if deployment else {}
     for pod in pods:
-        lacks, refuses = _ask_one(pod, server, patience)
+        lacks, refuses = _ask_one(pod, asked)
         lacking = lacking or (lacks and f"pod {pod['metadata']['name']}: {lacks}")
         if _cold(pod) == _cold(template):  # one that is to be replaced may have another model
             refused |= {f"{pod['metadata']['uid']} {key}": error for key, error in refuses.items()}
@@ -165,23 +174,25 @@ def _cold(template: dict[str, Any]) -> str:
     return str(template.get("metadata", {}).get("annotations", {}).get(_COLD, ""))
 
 
-def _ask_one(pod: dict[str, Any], server: Server, patience: float) -> tuple[str, Words]:
+def _ask_one(pod: dict[str, Any], asked: _Asked) -> tuple[str, Words]:
     address = pod.get("status", {}).get("podIP", "")
     if not address:
         return "has no address yet", {}
     try:
-        status, body = _get(address, server.port, patience)
+        status, body = _get(address, asked)
     except (OSError, http.client.HTTPException) as cause:  # its text may quote what was answered
         return f"does not answer /v1/models: {type(cause).__name__}", {}
+    if status == http.HTTPStatus.UNAUTHORIZED and asked.key:
+        return "does not know the API key yet", {}
     try:
         answer = json.loads(body)
-        return server.lacks(answer)[:_CHARACTERS], server.refusals(answer)
+        return asked.server.lacks(answer)[:_CHARACTERS], asked.server.refusals(answer)
     except (ValueError, RecursionError) as cause:
         said = _nonsense(cause) if status == http.HTTPStatus.OK else f"status {status}"
         return f"answers nonsense on /v1/models: {said}", {}
 
 
-def _get(address: str, port: int, patience: float) -> tuple[int, bytes]:
+def _get(address: str, asked: _Asked) -> tuple[int, bytes]:
     """Status and the beginning of the body, in limited time; follows no redirect and takes no proxy.
 
     A tenant may have written what answers there, and what it answers is shown to the tenant: we must not be made to
@@ -194,14 +205,15 @@ def _get(address: str, port: int, patience: float) -> tuple[int, bytes]:
         with contextlib.suppress(OSError):  # it is over already
             connected.shutdown(socket.SHUT_RDWR)
 
-    connection = http.client.HTTPConnection(address, port, timeout=min(5.0, patience))
+    signed = {"Authorization": f"Bearer {asked.key}"} if asked.key else {}
+    connection = http.client.HTTPConnection(address, asked.server.port, timeout=min(5.0, asked.patience))
     with contextlib.closing(connection):
         connection.connect()
         connected = connection.sock
-        end = threading.Timer(patience, hang_up)
+        end = threading.Timer(asked.patience, hang_up)
         end.start()
         try:
-            connection.request("GET", "/v1/models")
+            connection.request("GET", "/v1/models", headers=signed)
             with connection.getresponse() as answer:
                 found = answer.status, answer.read(_BYTES)
         finally:

@@ -95,6 +95,7 @@ def _serve(workspace: Workspace) -> list[Any]:
         token=options and options.model_access_secret,
         pull=options and options.image_pull_secrets,
         lb=workspace.annotation(annotations.ENABLE_LB) == "true",
+        key=workspace.annotation(annotations.API_KEY),
     )
     name = workspace.preset.name if workspace.preset else ""
     adapters = [a.model_dump(exclude_none=True) for a in workspace.adapters]

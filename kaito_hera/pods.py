@@ -137,8 +137,8 @@ def secret(cluster: clusters.Cluster, namespace: str, name: str, *, field: str) 
     return {_DOCKER_KEY: found["data"][_DOCKER_KEY]}
 
 
-def token(cluster: clusters.Cluster, namespace: str, name: str, *, key: str, field: str) -> None:
-    """Raise unless the Secret has something under `key`; the error names `field`, which named the Secret."""
+def token(cluster: clusters.Cluster, namespace: str, name: str, *, key: str, field: str) -> bytes:
+    """What the Secret has under `key`; where that is nothing the error names `field`, which named the Secret."""
     if not _OBJECT.fullmatch(name):
         raise errors.InvalidWorkspaceError(f"{field}: {name!r} cannot be the name of a Secret; name your own")
     found = cluster.get(clusters.SECRET, name, namespace)
@@ -147,11 +147,13 @@ def token(cluster: clusters.Cluster, namespace: str, name: str, *, key: str, fie
         raise errors.SecretNotFoundError(
             f"{field}: Secret {namespace}/{name} is missing; make it with {make}, it is looked for again by itself"
         )
-    if not base64.b64decode(found.get("data", {}).get(key, "")).strip():
+    value = base64.b64decode(found.get("data", {}).get(key, "")).strip()
+    if not value:
         has = ", ".join(found.get("data", {})) or "nothing"
         raise errors.SecretInvalidError(
             f"{field}: Secret {namespace}/{name} has no key {key}, it has {has}; delete it and make it with {make}"
         )
+    return value
 
 
 def _has_auths(data: str) -> bool:

@@ -29,7 +29,7 @@ def findings(workspace: Workspace, settings: Settings, on: datetime.date) -> lis
             fatal = problem.severity == "error" or problem.rule.name == images.UNREPLACED
             close = _close(field) if problem.rule.name == words.STRANGE and ": write" not in text else ""
             found.append(Finding(problem.error, field, text, close, fatal=fatal))
-    found += [*models.notes(workspace), *_of_serving(workspace)]
+    found += [*models.notes(workspace), *_of_serving(workspace), *_of_key(workspace)]
     return [*found, *_of_settings(settings)]
 
 
@@ -80,3 +80,15 @@ def _of_serving(workspace: Workspace) -> list[Finding]:
         for at, adapter in enumerate(workspace.adapters)
         if adapter.source.volume_source
     ]
+
+
+def _of_key(workspace: Workspace) -> list[Finding]:
+    """A key that no server of ours can ask for."""
+    error, field = errors.InvalidWorkspaceError, f"metadata.annotations[{annotations.API_KEY}]"
+    if not workspace.annotation(annotations.API_KEY):
+        return []
+    if not workspace.serves:
+        return [Finding(error, field, "has no effect, since nothing is served", fatal=False)]
+    remedy = "let your own server ask for it, and take the annotation out"
+    text = "a pod of your own (inference.template) would be open all the same"
+    return [] if workspace.preset else [Finding(error, field, text, remedy)]

@@ -51,6 +51,8 @@ class Server:
     """Further files."""
     env: tuple[dict[str, Any], ...] = ()
     """Further environment variables."""
+    key: Callable[[clusters.Cluster], str] = lambda _: ""
+    """What it wants to be asked with, as the cluster has it now; empty where everybody may ask."""
 
 
 def objects(

@@ -15,7 +15,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from serving import errors
+from serving import errors, keys
 from serving.api import chat, figures, guards, health, models, openai, page, refusals, tokenizing
 from serving.service import Service
 
@@ -52,7 +52,9 @@ def _guard(app: fastapi.FastAPI, service: Service, refuse: guards.Refuse) -> Non
     limits = service.limits
     app.add_middleware(guards.LimitBody, max_body=limits.body_bytes, refuse=refuse)
     app.add_middleware(guards.RequireJson, refuse=refuse)
-    app.add_middleware(guards.RequireKey, keys=limits.api_keys, refuse=refuse)
+    if limits.api_keys or limits.api_key_file:
+        named = keys.Keys(limits.api_keys, limits.api_key_file)
+        app.add_middleware(guards.RequireKey, keys=named, refuse=refuse)
     if limits.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=limits.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]

@@ -8,7 +8,7 @@ badly, the server's or a check's, leaves a `Failure` as its termination message.
 import enum
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
@@ -21,8 +21,14 @@ ADAPTERS_FILE = "adapters.json"
 REGISTRY_AUTH = Path("/etc/kaito/registry/config.json")
 """Where the merged pull secrets' `.dockerconfigjson` is mounted; the file may be missing."""
 
+API_KEY_FILE = Path("/etc/kaito/api-key/API_KEY")
+"""Where the Secret with the keys that clients must name is mounted, if there is one: its key API_KEY."""
+
 SCRATCH = Path("/mnt/scratch")
 """A writable volume for weights and adapters."""
+
+
+Runtime = Literal["transformers", "vllm"]
 
 
 class Exit(enum.IntEnum):
@@ -68,6 +74,10 @@ class ServingConfig(Strict):
     """Number type of the weights; `auto` is what the hardware computes in."""
     chat_template: str | None = None
     """A Jinja template in place of the model's own and the adapters'."""
+    runtime: Runtime = "transformers"
+    """Whose engine: this image's own, or vLLM's in the image serving-vllm."""
+    vllm: dict[str, Any] = pydantic.Field(default_factory=dict)
+    """Arguments of vLLM's engine, as its AsyncEngineArgs names them."""
 
 
 class Adapter(Strict):
@@ -92,6 +102,17 @@ class Adapter(Strict):
     def source(self) -> str:
         """Where it comes from, in one word: the image, or what the volume is called."""
         return self.image or self.volume
+
+
+def keys_in(content: bytes) -> tuple[str, ...]:
+    """The keys that a Secret's API_KEY holds, divided by commas or lines; raises ValueError without a word of them."""
+    found = [part.strip() for part in content.replace(b"\n", b",").split(b",")]
+    keys = tuple(part.decode("ascii", "replace") for part in found if part)
+    if not keys:
+        raise ValueError("is empty; write a key, or several, divided by commas")
+    if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+        raise ValueError("has letters that no header carries; write keys of ASCII letters, digits and signs")
+    return keys
 
 
 def _distinct(adapters: tuple[Adapter, ...]) -> tuple[Adapter, ...]:

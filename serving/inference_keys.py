@@ -177,8 +177,8 @@ IDLE: Mapping[str, Key] = dict([*_MEMORY, *_PARALLEL, *_SCHEDULING, *_LOADING, *
 REFUSED: Mapping[str, Key] = dict(
     [
         *_keys(
-            "this server asks nobody for a key and would be open all the same; take it out and guard the Service with a"
-            " NetworkPolicy or a gateway",
+            "a ConfigMap keeps no secret; take it out, put the key as API_KEY into a Secret and name that in the"
+            " annotation kaito.sh/api-key-secret",
             "api-key",
         ),
         *_keys(

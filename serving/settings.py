@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from artifacts import looks
-from serving import errors
+from serving import errors, keys
 from serving.config import REGISTRY_AUTH, SCRATCH
 
 DRAIN_SECONDS = 60.0
@@ -36,6 +36,8 @@ class Limits:
     """MAX_CHOICES: `n`, and `num_return_sequences` of /chat."""
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     """API_KEY: who names none of these, divided by commas, gets 401; none: everybody may ask."""
+    api_key_file: Path | None = None
+    """API_KEY_FILE: a file with further ones, read again when it changes; then somebody unnamed is never let in."""
     cors_origins: tuple[str, ...] = ()
     """CORS_ORIGINS: pages of these origins, divided by commas, may read answers in a browser; `*` is all."""
 
@@ -89,6 +91,7 @@ def _limits(environment: Mapping[str, str]) -> Limits:
         body_bytes=int(_number(environment, "MAX_BODY_BYTES", own.body_bytes)),
         choices=int(_number(environment, "MAX_CHOICES", own.choices)),
         api_keys=_list(environment, "API_KEY"),
+        api_key_file=_key_file(environment),
         cors_origins=_list(environment, "CORS_ORIGINS"),
     )
 
@@ -124,6 +127,14 @@ def _number(environment: Mapping[str, str], name: str, default: float) -> float:
     if number <= 0:
         raise errors.BadConfig(f"the environment variable {name} is {text!r}; it must be a number above 0")
     return number
+
+
+def _key_file(environment: Mapping[str, str]) -> Path | None:
+    """One that can be used: better not to start than to turn everybody away."""
+    if not (name := environment.get("API_KEY_FILE")):
+        return None
+    keys.read(Path(name))
+    return Path(name)
 
 
 def _list(environment: Mapping[str, str], name: str) -> tuple[str, ...]:

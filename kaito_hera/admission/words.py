@@ -18,6 +18,8 @@ def _annotation_rules() -> list[Rule]:
         path = f"metadata.annotations[{known.key}]"
         if known.values:
             rules.append(_valued(known, path))
+        if known.secret:
+            rules.append(_naming(known, path))
         if known.effect == "refused":
             rules.append(_refused(known, path))
         if known.effect == "no effect":
@@ -57,6 +59,24 @@ def _valued(known: Annotation, path: str) -> Rule:
             f"{path}: {quoted(value)} {message}"
             for value in _of(case, known.key)
             if annotations.plain(value) not in known.values
+        ],
+        when=_there(known.key),
+    )
+
+
+_OBJECT = "[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?"
+
+
+def _naming(known: Annotation, path: str) -> Rule:
+    message = "is no name of a Secret: write one of this namespace, or take the annotation out"
+    return Rule(
+        f"V8 name in {known.key}",
+        (path,),
+        _one(known.key, f"!({matching(_OBJECT, 'v.trim().lowerAscii()')} && v.size() <= 253)", message),
+        lambda case: [
+            f"{path}: {quoted(value)} {message}"
+            for value in _of(case, known.key)
+            if not matches(_OBJECT, annotations.plain(value)) or len(value) > 253
         ],
         when=_there(known.key),
     )

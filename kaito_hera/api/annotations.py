@@ -13,6 +13,8 @@ BYPASS = "kaito.sh/bypass-resource-checks"
 """Present, with whatever value: too little GPU memory is a warning, not a refusal."""
 TRACKING = "kaito.sh/tracking-secret"
 """Ours. The Secret whose keys the tuning pod's trackers are spoken to with, see `tuning.tracking`."""
+API_KEY = "kaito.sh/api-key-secret"
+"""Ours. The Secret whose key API_KEY has what a preset's server wants to be asked with."""
 IMAGE_FAMILY = "kaito.sh/node-image-family"
 """Operating system of new nodes."""
 RUNTIME = "kaito.sh/runtime"
@@ -33,6 +35,8 @@ class Annotation:
     """Allowed values in lower case; any when empty. Spaces around a value and the case of letters do not matter."""
     harmless: tuple[str, ...] = ()
     """Of a refused one: values that ask for nothing."""
+    secret: bool = False
+    """Its value is the name of a Secret."""
 
 
 KNOWN = (
@@ -40,7 +44,15 @@ KNOWN = (
     Annotation(RETRY, "honoured", "another value starts another attempt"),
     Annotation(ENABLE_LB, "honoured", "True, spelled so: the Service is of type LoadBalancer", _TRUTH),
     Annotation(BYPASS, "honoured", "too little GPU memory is a warning"),
-    Annotation(TRACKING, "honoured", "Secret with WANDB_API_KEY, MLFLOW_TRACKING_URI and the like, for report_to"),
+    Annotation(
+        TRACKING,
+        "honoured",
+        "Secret with WANDB_API_KEY, MLFLOW_TRACKING_URI and the like, for report_to",
+        secret=True,
+    ),
+    Annotation(
+        API_KEY, "honoured", "Secret with API_KEY, which the server wants to be asked with; it may change", secret=True
+    ),
     Annotation(IMAGE_FAMILY, "honoured", "operating system of new nodes", ("ubuntu", "azurelinux")),
     Annotation(RUNTIME, "no effect", "one engine serves /chat and the OpenAI API together"),
     Annotation("kaito.sh/disable-benchmark", "honoured", "no benchmark is ever run after loading"),
@@ -85,8 +97,8 @@ OTHERS = ("kaito.sh/upgrade-start-time",)
 EXACT = {ENABLE_LB: "True"}
 """Those that KAITO honours in one spelling alone: what it left without effect must not open a Service to the world."""
 
-EFFECTIVE = (SERVE, ENABLE_LB, BYPASS, IMAGE_FAMILY)
-"""Those that change what is made."""
+EFFECTIVE = (SERVE, ENABLE_LB, BYPASS, IMAGE_FAMILY, TRACKING, API_KEY)
+"""Those that change what is made: steps are told of them, and an edit of one counts as an edit."""
 
 
 _SPACES = "".join(map(chr, (*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F)))

@@ -21,6 +21,8 @@ FINALIZER = "workspace.finalizer.kaito.sh"
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 """The uid of what was never stored."""
 _NAME = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+_ANNOTATION = 253
+"""Letters of an annotation that steps are told: the name of a Secret has no more."""
 
 
 class Metadata(pydantic.BaseModel):
@@ -216,7 +218,7 @@ class Workspace(Model):
         """The object without status and server fields: enough for a step to do its part."""
         m = self.metadata
         metadata: dict[str, Any] = {"name": m.name, "namespace": m.namespace, "uid": m.uid, "generation": m.generation}
-        if asked := {key: m.annotations[key][:40] for key in annotations.EFFECTIVE if key in m.annotations}:
+        if asked := {key: m.annotations[key][:_ANNOTATION] for key in annotations.EFFECTIVE if key in m.annotations}:
             metadata["annotations"] = asked
         body = self.model_dump(by_alias=True, exclude={"metadata"}, exclude_defaults=True, mode="json")
         return {"apiVersion": self.api_version, "kind": self.kind, "metadata": metadata, **body}

@@ -44,14 +44,14 @@ class NameRequest:
 class RequireKey:
     """Answers 401 to who names none of the keys, in time that tells nothing of them."""
 
-    def __init__(self, app: ASGIApp, keys: tuple[str, ...], refuse: Refuse) -> None:
+    def __init__(self, app: ASGIApp, keys: Callable[[], tuple[str, ...]], refuse: Refuse) -> None:
         self._app = app
-        self._keys = [key.encode() for key in keys]
+        self._keys = keys
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
-        if scope["type"] != "http" or not self._keys or scope["path"] in OPEN or self._knows(scope):
+        if scope["type"] != "http" or scope["path"] in OPEN or self._knows(scope):
             await self._app(scope, receive, send)
             return
         told = errors.KeyMissing("this server wants a key: send the header Authorization: Bearer KEY")
@@ -63,7 +63,7 @@ class RequireKey:
         headers = dict(scope["headers"])
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
         given = given.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
-        return any([hmac.compare_digest(given, key) for key in self._keys])  # noqa: C419 (all, whichever fits)
+        return any([hmac.compare_digest(given, key.encode()) for key in self._keys()])  # noqa: C419 (all, whichever fits)
 
 
 class RequireJson:

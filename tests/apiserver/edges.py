@@ -136,6 +136,8 @@ ANNOTATIONS = {
         _annotation("enablelb", "True ", "true", "True", "TRU\u00ca", "tRUE", "  TRUE", "FALSE"),
     ),
     "lb value": ("metadata.annotations", _annotation("enablelb", "1", "yes", "x" * 100, 'a"b\\c\n\t\a')),
+    "secret": ("metadata.annotations", _annotation("api-key-secret", "keys", " Ke.ys ", "", "a b", "-x", "x" * 254)),
+    "other secret": ("metadata.annotations", _annotation("tracking-secret", "a/b", "wandb")),
     "family": ("metadata.annotations", _annotation("node-image-family", "windows", " AzureLinux ", "ubunt\u212a")),
     "idle": ("metadata.annotations", _annotation("runtime", "vllm", "")),
     "idle run": ("metadata.annotations", _annotation("run-benchmark", "true")),

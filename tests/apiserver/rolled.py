@@ -28,6 +28,8 @@ class Served:
     def __init__(self):
         self.status, self.body = 200, {"ready": True, "adapters": []}
         self.headers = {}
+        self.key = ""
+        """What it wants to be asked with."""
         self.asked = 0
         self.drips = False
 
@@ -56,7 +58,8 @@ def answers(served):
                         time.sleep(0.05)
                 return
             data = served.body if isinstance(served.body, bytes) else json.dumps(served.body).encode()
-            self.send_response(served.status)
+            known = not served.key or self.headers.get("Authorization") == f"Bearer {served.key}"
+            self.send_response(served.status if known else 401)
             self.send_header("Content-Length", str(len(data)))
             for name, value in served.headers.items():
                 self.send_header(name, value)
@@ -147,7 +150,14 @@ def served():
 def rolled(cluster, apply, settings, served):
     """A roll-out of one replica with one adapter."""
     workspace = making.edited(making.inference(), inference={**making.inference()["inference"], "adapters": ADAPTERS})
-    parsed = Workspace.parse(apply(workspace))
+    with rolled_out(cluster, apply(workspace), settings, served) as playing:
+        yield playing
+
+
+@contextlib.contextmanager
+def rolled_out(cluster, stored, settings, served):
+    """A Workspace's server, rolled out; what answers is on this machine."""
+    parsed = Workspace.parse(stored)
     with answers(served) as port, concurrent.futures.ThreadPoolExecutor() as pool:
         server = dataclasses.replace(asks.serving.expected(parsed, settings), port=port)
         playing = Rollout(Run(cluster, parsed, settings, None), server, pool)

@@ -111,6 +111,7 @@ def test_a_template_is_taken_with_its_escapes_in_one_line_or_many():
         ("vllm: {quantization: fp8}", "vllm.quantization: 'fp8' cannot be honoured: weights are served as"),
         ("vllm: {port: 8000}", "vllm.port: 8000 cannot be honoured: the Service leads to port 5000"),
         ("vllm: {model: other}", "vllm.model: 'other' cannot be honoured"),
+        ("vllm: {api-key: k}", "a ConfigMap keeps no secret; take it out, put the key as API_KEY into a Secret and name"),
         ("vllm: {task: embed}", "vllm.task: 'embed' cannot be honoured: only text generation is served"),
         ("vllm: {ssl-keyfile: /k}", "vllm.ssl-keyfile: '/k' cannot be honoured: this server speaks plain HTTP"),
         ("vllm: {lora-modules: a=/b}", "cannot be honoured: adapters come from inference.adapters"),

@@ -12,14 +12,19 @@ from kaito_hera import checks, errors, jobs, loads, ownpod, rollout, volumes
 from kaito_hera import cluster as clusters
 from kaito_hera.run import Run
 from workflows import needs, trackers
-from workflows.asks import frames, models, serving, tuning
+from workflows.asks import frames, keys, models, serving, tuning
 
 
 def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
     """What preflight has to find out for a Workspace; nothing of tuning where its `adapter` is known already."""
     workspace, settings = run.workspace, run.settings
     tunes = workspace.tuning is not None and not adapter
-    asked: list[Callable[[Run], object]] = [models.pass_access, frames.inference, *([tuning.training] if tunes else [])]
+    asked: list[Callable[[Run], object]] = [
+        models.pass_access,
+        keys.pass_secret,
+        frames.inference,
+        *([tuning.training] if tunes else []),
+    ]
     named = frames.pull_secrets(workspace, data=tunes)
     mounted = volumes.named(workspace, tuned=bool(adapter))
     errors.gather([*(functools.partial(look, run) for look in asked), *checks.looks(run, named, mounted)])

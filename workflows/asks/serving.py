@@ -10,7 +10,7 @@ from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from serving import config as serving
 from serving.inference_config import InferenceConfig
-from workflows.asks import frames, models
+from workflows.asks import frames, keys, models
 
 
 def server(run: Run, adapter: str) -> Server | None:
@@ -66,8 +66,9 @@ def _of_preset(
         scratch=str(serving.SCRATCH),
         volumes=tuple(_mount(name, volume) for name, volume in _volumes(workspace)),
         port=config.port,
-        mounts=models.mounts(workspace),
-        env=models.env(workspace, settings),
+        mounts=(*models.mounts(workspace), *keys.mounts(workspace)),
+        env=(*models.env(workspace, settings), *keys.env(workspace)),
+        key=keys.first(workspace),
         lacks=lambda answer: serving.Served.model_validate(answer).lacks(adapters),
         refusals=lambda answer: _refusals(workspace, serving.Served.model_validate(answer).refused(adapters)),
     )
