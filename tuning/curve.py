@@ -109,7 +109,7 @@ class Curve:
         }
         known = {name: value for name, value in said.items() if value is not None}
         before = self._rows.get(progress.step)
-        if before is None or before.attempt != self.attempt:
+        if before is None or (before.attempt != self.attempt and progress.loss is not None):
             before = Row(t=round(self._clock(), 3), attempt=self.attempt, step=progress.step)
         self._rows[progress.step] = before.model_copy(update=known)
 

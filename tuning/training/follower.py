@@ -53,12 +53,10 @@ class Follower(transformers.TrainerCallback):  # type: ignore[misc]
             self._checkpoints.begin_step()
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_more: Any) -> None:
-        """A checkpoint comes after an evaluation of the same step; an eviction leaves no time for both."""
+        """A checkpoint comes after an evaluation of the same step, which an eviction leaves to the next attempt."""
         control.should_save = self._is_due(state)
         if self._eviction.requested:
-            control.should_training_stop = True
-            control.should_save = control.should_save and not control.should_evaluate
-            control.should_evaluate = False
+            control.should_training_stop, control.should_evaluate = True, False
         words = control.should_save, control.should_training_stop, control.should_evaluate
         control.should_save, control.should_training_stop, control.should_evaluate = self._world.told(words)
 

@@ -60,6 +60,18 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         if self.resolved.checkpointing:
             model.recompute(self.model)
 
+    def _run_epoch(self, **how: Any) -> None:
+        """What is left of an epoch, after what the attempt before had no time for: a look at the rows held out."""
+        if not self._tried and self._owes_a_look():
+            self.evaluate()
+        if not self.control.should_training_stop:
+            super()._run_epoch(**how)
+
+    def _owes_a_look(self) -> bool:
+        step, looked = self.state.global_step, {at["step"] for at in self.state.log_history if "eval_loss" in at}
+        due = self.args.eval_strategy == "steps" and step % self.state.eval_steps == 0
+        return bool(due and step and step not in looked)
+
     # -- the step
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:  # noqa: ARG002
@@ -160,9 +172,9 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         try:
             loss = self._mean(self.eval_dataset)
         except _NoTimeError:
-            log.warning("the node asks the pod to go; the rows held out are not looked at after this step")
+            log.warning("the node asks the pod to go; the rows held out are left, to the next attempt if there is one")
             self.control.should_training_stop = True
-            self.control.should_save = False  # or the next attempt would go on as if they had been
+            (self.control.should_save,) = self.setup.world.told([self._may_save()])
             return {}
         except torch.OutOfMemoryError as error:
             log.warning(
@@ -188,6 +200,11 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
                     raise _NoTimeError
                 total += self._held_out(mine, micros[number : number + 1], learned)
         return float(world.added(total))
+
+    def _may_save(self) -> bool:
+        """Whether there is time for a checkpoint before the pod goes; after the last step comes the adapter itself."""
+        kept, last = self.setup.checkpoints, self.state.global_step == self.state.max_steps
+        return kept is not None and not last and kept.fits(self.setup.eviction.left())
 
     def _held_out(self, rows: Sequence[Encoded], micros: list[packing.Micro], learned: Any) -> Any:
         """What they add to the mean; OutOfMemoryError in all processes if in one."""
