@@ -21,6 +21,7 @@
         ├── ClaimNotFoundError
         ├── ClaimInvalidError
         ├── NodesNotReadyError
+        ├── UnsupportedNodeError
         ├── ProvisioningFailedError  the cloud said no; the reason is the cloud's
         ├── NoNodesMatchError
         ├── KaitoJobRunsError
@@ -143,6 +144,10 @@ class ClaimInvalidError(TransientError):
 
 class NodesNotReadyError(TransientError):
     """Nodes were asked for and are not usable in time."""
+
+
+class UnsupportedNodeError(TransientError):
+    """The images cannot use the GPUs of a node, and another of the sizes that were named may do."""
 
 
 class ProvisioningFailedError(TransientError):

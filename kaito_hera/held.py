@@ -6,19 +6,27 @@ import datetime
 import pydantic
 
 import presets
-from kaito_hera import api, live, status
+from kaito_hera import api, live, retry, status
 from kaito_hera.conditions import View
 from kaito_hera.nodes import SIZE, several
 from kaito_hera.status import NodesStatus, Refusal
 
 _HOLD = datetime.timedelta(hours=1)
 """A kind of node that gave nothing, or was taken away, is tried last for so long: what is short stays short a while."""
-_LATE = frozenset({"ProvisioningFailed", "NodesNotReady"})
+_UNFIT = "UnsupportedNode"
+_LATE = frozenset({"ProvisioningFailed", "NodesNotReady", _UNFIT})
 _Refusals = pydantic.TypeAdapter(tuple[Refusal, ...])
 
 
 def nodes(view: View) -> NodesStatus | None:
     """What was asked for, and what it costs: from the first node on, until a release has ended."""
+    found, attempt = _nodes(view), view.before.workflow
+    if found is None or attempt is None or retry.is_current(view.workspace, attempt):
+        return found
+    return found.model_copy(update={"refused": tuple(one for one in found.refused if not one.unfit)})
+
+
+def _nodes(view: View) -> NodesStatus | None:
     before, asked, released = view.before.nodes or _inherited(view), view.steps.get("provision-nodes"), _release(view)
     if released:
         return before and _closed(before, released.finished_at).model_copy(update={"held": False})
@@ -99,8 +107,9 @@ def _refused(view: View, before: NodesStatus, candidate: str) -> tuple[Refusal, 
         if candidate and step and step.phase in {"Failed", "Error"} and step.finished_at:
             why = live.reason(step.message)
             if why.reason in reasons:
-                until = status.rfc3339(status.moment(step.finished_at) + _HOLD)
-                late = Refusal(candidate=candidate, reason=why.message, held_until=until)
+                unfit = why.reason == _UNFIT
+                until = "" if unfit else status.rfc3339(status.moment(step.finished_at) + _HOLD)
+                late = Refusal(candidate=candidate, reason=why.message, held_until=until, unfit=unfit)
                 return (*(refusal for refusal in refused if refusal.candidate != candidate), late)
     return refused
 

@@ -173,6 +173,8 @@ class Refusal(Model):
     """Why not, in the words of whoever refused it."""
     held_until: str = ""
     """It was launched and gave no usable nodes: until then (RFC 3339) it is tried last. Empty where it was refused."""
+    unfit: bool = False
+    """The images cannot use its nodes: it is not tried again until the Workspace is edited, or annotated to retry."""
 
 
 class NodesStatus(Model):

@@ -1,7 +1,7 @@
 """Which of the kinds of node that would do becomes the Workspace's: tried in the user's order until one is launched.
 
 What each attempt learns travels to the next in status: a kind that was launched and then gave no nodes is tried last
-for an hour, so that every kind gets its turn.
+for an hour, so that every kind gets its turn; one whose GPUs the images cannot use is left out.
 """
 
 import dataclasses
@@ -32,13 +32,15 @@ def order(
     `known`: what earlier attempts found. `left_out`: what preflight found not to fit. `keep`: nodes that were brought
     and are in use stay, whichever are preferred by now.
     """
-    unfit = {refusal.candidate for refusal in left_out}
-    wants = tuple(want for want in run.candidates if want.candidate not in unfit)
+    small = {refusal.candidate for refusal in left_out}
+    wants = tuple(want for want in run.candidates if want.candidate not in small)
+    said = _said(wants, known)
+    _pass_unfit(wants, said)
     if keep:
         wants = tuple(dataclasses.replace(want, preferred=()) for want in wants)
     if len(wants) == 1:
         return Ordered(_ask(run, wants[0]), left_out)
-    found = _first(run, wants, {refusal.candidate: refusal for refusal in known if _is_held(refusal)})
+    found = _first(run, wants, said)
     return Ordered(found.order, (*left_out, *found.refused))
 
 
@@ -59,9 +61,30 @@ def expect(run: Run) -> None:
         order(run)
 
 
+def _said(wants: tuple[Want, ...], known: tuple[Refusal, ...]) -> dict[str, Refusal]:
+    """What is known by candidate; what the images cannot use is so of a size, whatever the capacity."""
+    unfit = {_size(refusal.candidate): refusal for refusal in known if refusal.unfit}
+    kinds = [(want.candidate, unfit[_size(want.candidate)]) for want in wants if _size(want.candidate) in unfit]
+    said = {refusal.candidate: refusal for refusal in known if _is_held(refusal)}
+    return said | {candidate: refusal.model_copy(update={"candidate": candidate}) for candidate, refusal in kinds}
+
+
+def _size(candidate: str) -> str:
+    return candidate.partition("/")[0]
+
+
+def _pass_unfit(wants: tuple[Want, ...], said: dict[str, Refusal]) -> None:
+    """The images can use the GPUs of some kind, as far as is known."""
+    unfit = [refusal for want in wants if (refusal := said.get(want.candidate)) and refusal.unfit]
+    if len(unfit) == len(wants):
+        every = "; ".join(f"{refusal.candidate}: {refusal.reason}" for refusal in unfit)
+        raise errors.UnsupportedGPUError(f"none of {len(wants)} kinds of node can be used: {every}")
+
+
 def _first(run: Run, wants: tuple[Want, ...], said: dict[str, Refusal]) -> Ordered:
     there = run.provider.standing(wants)
     if mine := next((want for want in wants if want.candidate in there and _works(run, want)), None):
+        _pass_unfit((mine,), said)
         return Ordered(_ask(run, mine), tuple(said.values()))
     turn = []
     for want in wants:
@@ -69,7 +92,7 @@ def _first(run: Run, wants: tuple[Want, ...], said: dict[str, Refusal]) -> Order
         if wrong or (wrong == "" and want.candidate in said):  # it costs, gives nothing, and may hold another's quota
             run.provider.drop(want, still_wanted=run.still_wanted)
             said.setdefault(want.candidate, Refusal(candidate=want.candidate, reason=wrong))
-        else:
+        elif not (want.candidate in said and said[want.candidate].unfit):
             turn.append(want)
     turn.sort(key=lambda want: (want.candidate not in there, want.candidate in said))
     return _until_launched(run, wants, turn, said)

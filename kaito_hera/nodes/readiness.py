@@ -53,7 +53,7 @@ def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> l
 
     The provider, which may be rate limited, is asked every `ask` seconds whether its order has failed. Raises
     NodesNotReadyError at the timeout, naming each node with its reason, UnsupportedGPUError as soon as a node says that
-    the images cannot use its GPUs, and whatever the provider raises.
+    the images cannot use its GPUs (UnsupportedNodeError where other sizes may do), and whatever the provider raises.
     """
     want = run.want
     timeout = run.workspace.resource.provisioning_timeout_seconds or run.settings.node_timeout_seconds
@@ -66,7 +66,7 @@ def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> l
         page = run.cluster.page(clusters.NODE, labels=labels)
         now = time.monotonic()
         found = [node for node in page["items"] if placement.allows(node)]
-        _pass_kernels(found, want)
+        _pass_kernels(run, found, want)
         ready = calm.see(found, now)
         if len(ready) >= want.count:
             return ready
@@ -82,13 +82,15 @@ def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> l
         run.cluster.await_change(clusters.NODE, None, page, labels=labels, seconds=pause)
 
 
-def _pass_kernels(found: list[dict[str, Any]], want: Want) -> None:
+def _pass_kernels(run: Run, found: list[dict[str, Any]], want: Want) -> None:
     """No node is one that waiting makes no better, and that costs while one waits."""
     if want.kernels is None:
         return
+    others = len(set(run.workspace.resource.sizes)) > 1
+    kind = errors.UnsupportedNodeError if others else errors.UnsupportedGPUError
     for node in found:
         if why := drivers.refused(node, want.kernels):
-            raise errors.UnsupportedGPUError(
+            raise kind(
                 f"node {node['metadata']['name']} {why}; take a size with other GPUs, a newer driver, or images that"
                 " are built for these (make images TORCH=...)"
             )

@@ -53,6 +53,24 @@ def test_a_kind_that_gives_no_nodes_is_held_for_an_hour(reason):
     assert late.held_until == f"{ended[:11]}04{ended[13:]}"
 
 
+def test_a_kind_that_the_images_cannot_use_is_left_out_until_an_edit():
+    failed = ("Failed", making.failed_message("UnsupportedNode", "node x has NVIDIA driver 535", retryable=True))
+    workspace = several()
+    flow = making.workflow(workspace, phase="Failed", provision_nodes=launched(SPOT), await_nodes=failed)
+    after = observed(workspace, recorded(workspace), workflows=[flow])
+    unfit = Refusal(candidate=SPOT, reason="node x has NVIDIA driver 535", unfit=True)
+    assert after.nodes.refused == (unfit,)
+    assert observed(workspace, after).nodes.refused == (unfit,), "also when the Workflow is gone"
+    for edited in (making.edited(workspace, count=2), retried(workspace)):
+        assert observed(edited, after, workflows=[flow]).nodes.refused == ()
+        assert observed(edited, after).nodes.refused == ()
+
+
+def retried(workspace):
+    metadata = workspace["metadata"] | {"annotations": {"kaito.sh/retry": "again"}}
+    return workspace | {"metadata": metadata}
+
+
 @pytest.mark.parametrize("reason", ["Evicted", "NodeLost"])
 def test_a_kind_that_was_taken_away_is_held_for_an_hour_too(reason):
     failed = ("Failed", making.failed_message(reason, "the node asked the pod to go", retryable=True))

@@ -168,6 +168,47 @@ def test_a_kind_on_which_the_server_runs_stays_whatever_is_said_of_it(aks):
     assert len(aks.pools()) == 1
 
 
+def unfit(candidate):
+    return Refusal(candidate=candidate, reason="node x has NVIDIA driver 535", unfit=True)
+
+
+def test_a_size_that_the_images_cannot_use_is_given_back_and_not_tried_with_any_capacity(aks):
+    run = run_of(aks, capacity=("spot", "on-demand"))
+    first = ordering.order(run).order.candidate
+    aks.cloud.until(pool(run, first), "Succeeded")
+    found = ordering.order(run, known=(unfit(first),))
+    assert (first, found.order.candidate) == (f"{A100}/spot", f"{V100}/spot")
+    assert found.refused == (unfit(f"{A100}/spot"), unfit(f"{A100}/on-demand"))
+    paper.until(lambda: list(aks.pools()) == [pool(run, f"{V100}/spot")], "the nodes of no use to go")
+
+
+def test_what_the_images_cannot_use_is_not_had_though_nothing_else_can_be(aks):
+    aks.cloud.scenario("dry", vmSize=V100, answer=QUOTA)
+    with pytest.raises(errors.ProvisioningFailedError, match=r"none of 2 kinds of node can be had: .*driver 535"):
+        ordering.order(run_of(aks), known=(unfit(f"{A100}/on-demand"),))
+    assert aks.pools() == {}
+
+
+def test_where_the_images_can_use_no_size_that_is_named_that_is_final(aks):
+    known = (unfit(f"{A100}/on-demand"), unfit(f"{V100}/on-demand"))
+    with pytest.raises(errors.UnsupportedGPUError, match=r"none of 2 kinds of node can be used: .*driver 535.*; .*535"):
+        ordering.order(run_of(aks), known=known)
+    out = Refusal(candidate=f"{A100}/on-demand", reason="too small")
+    with pytest.raises(errors.UnsupportedGPUError, match="none of 1 kinds"):
+        ordering.order(run_of(aks), known=known[1:], left_out=(out,))
+    assert aks.pools() == {}
+
+
+def test_a_server_on_nodes_that_new_images_cannot_use_keeps_them(aks):
+    run = run_of(aks)
+    candidate = ordering.order(run).order.candidate
+    aks.cloud.until(pool(run, candidate), "Succeeded")
+    run.cluster.join(aks.cloud, aks.cloud.machines.on()[0], works=True)
+    with pytest.raises(errors.UnsupportedGPUError, match="none of 1 kinds of node can be used"):
+        ordering.order(run, known=(unfit(candidate),))
+    assert len(aks.pools()) == 1
+
+
 def test_what_preflight_left_out_is_not_tried(aks):
     out = Refusal(candidate=f"{A100}/on-demand", reason="too small")
     found = ordering.order(run_of(aks), left_out=(out,))

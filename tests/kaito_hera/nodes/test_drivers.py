@@ -78,6 +78,14 @@ def test_a_node_that_will_never_do_is_not_waited_for():
     assert readiness.await_ready(run(H100 | NEW), ("node-1",)) == ["node-1"]
 
 
+def test_where_other_sizes_may_do_the_next_attempt_goes_on_with_them():
+    several = making.inference()
+    several["resource"] |= {"instanceTypes": [several["resource"].pop("instanceType"), "Standard_ND96isr_H100_v5"]}
+    with pytest.raises(errors.UnsupportedNodeError, match=r"^node node-1 has NVIDIA driver 535") as ended:
+        readiness.await_ready(run(H100 | OLD, several), ("node-1",))
+    assert ended.value.retryable
+
+
 def test_where_the_cpu_may_do_or_the_pod_is_the_user_s_own_nothing_is_asked_of_the_gpu():
     assert readiness.await_ready(run(V100, gpu_capability_check="warn"), ("node-1",)) == ["node-1"]
     own = making.inference()
