@@ -1,7 +1,8 @@
 """The container's first process: weights, then Ray, then one replica, then nothing until one of them ends.
 
-It holds no model and answers no request. SIGTERM drains the replica and ends with 0; the replica's death, however it
-came, ends the driver with the reason as termination message, and the kubelet starts the container again.
+It holds no model and answers no request. SIGTERM drains the replica and ends with 0; the death of the replica, of
+HAProxy or of Ray, however it came, ends the driver with the reason as termination message, and the kubelet starts the
+container again.
 """
 
 import concurrent.futures
@@ -23,7 +24,7 @@ from typing import Any
 
 import pydantic
 
-from serving import errors, haproxy, settings, weights
+from serving import deaths, errors, haproxy, settings, weights
 from serving.config import ADAPTERS_FILE, Exit, Failure, ServingConfig
 from serving.link import Door, Link
 
@@ -49,12 +50,20 @@ class Stopping:
         self.ray = False
         """Whether there are processes of Ray's to end."""
         self.link: Link | None = None
+        self.lost = "the serving replica"
+        """What has ended where the link is closed."""
         self._drain_seconds = drain_seconds
 
     def listen(self) -> None:
         """Handle SIGTERM and SIGINT; again after libraries that take them."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
+
+    def lose(self, name: str) -> None:
+        """Something else than the replica has ended: hang up, so that the driver ends."""
+        self.lost = name
+        if self.link is not None:
+            self.link.close()
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         if not self.ray:
@@ -124,7 +133,7 @@ def _serve(config_file: Path, surroundings: settings.Settings) -> Exit:
         os.environ.update(_environment(run, surroundings, config.port))
         _without_pandas(run)
         imported = _in_background(importlib.import_module, "serving.replica")
-        model = weights.fetch(config.model, surroundings.scratch, surroundings.registry_auth)
+        model = weights.fetch(config.model, surroundings.scratch, surroundings.registry_auth, surroundings.cache)
         replica = imported.result()
         launch = replica.Launch(
             config=config,
@@ -141,7 +150,7 @@ def _serve(config_file: Path, surroundings: settings.Settings) -> Exit:
             stopping.listen()
             _deploy(replica.application(launch), config.port)
             log.info("Ray is up after %.1f s", time.monotonic() - began)
-            _follow(door, stopping)
+            _follow(door, stopping, run / haproxy.ALIVE)
     return Exit.DONE
 
 
@@ -245,12 +254,13 @@ def _deploy(application: Any, port: int) -> None:
     started.result()
 
 
-def _follow(door: Door, stopping: Stopping) -> None:
+def _follow(door: Door, stopping: Stopping, alive: Path) -> None:
     """Print what the replica logs until it has drained; raises when it ends in any other way."""
     link = door.accept(REPLICA_SECONDS)
     if link is None:
         raise errors.EngineDied(f"the serving replica did not start within {REPLICA_SECONDS:.0f} s")
     stopping.link = link
+    deaths.tell(alive, stopping.lose)
     for message in link.messages():
         if "log" in message:
             print(message["log"], flush=True)  # noqa: T201
@@ -260,7 +270,7 @@ def _follow(door: Door, stopping: Stopping) -> None:
             log.info("drained: %s", "all requests were finished" if message["drained"] else "the deadline came first")
             return
     if not stopping.requested:
-        raise errors.EngineDied(f"the serving replica ended without a word{_out_of_memory()}")
+        raise errors.EngineDied(f"{stopping.lost} ended without a word{_out_of_memory()}")
 
 
 def _out_of_memory() -> str:

@@ -1,8 +1,9 @@
 """HAProxy, which Ray Serve starts: open to the network on one port, and everything else of it behind Unix sockets.
 
 Ray writes HAProxy's configuration anew for each reload and binds its statistics and metrics to all interfaces, with no
-setting for it. What it does have is a setting for the program to run: ours edits three lines and becomes HAProxy. The
-rest of Serve (its fallback proxy, the replica's own port) follows `http_options.host`, which is loopback.
+setting for it. What it does have is a setting for the program to run: ours edits three lines, opens a pipe by which
+`deaths` knows that it lives, and becomes HAProxy. The rest of Serve (its fallback proxy, the replica's own port)
+follows `http_options.host`, which is loopback.
 """
 
 import os
@@ -18,11 +19,14 @@ done
 sed -i -e 's|^ *bind 127\\.0\\.0\\.1:{port}$|    bind {listen}|' \\
   -e 's|^ *bind :{metrics}$|    bind unix@{folder}/metrics.sock mode 600|' \\
   -e 's|^ *bind \\*:{stats}$|    bind unix@{folder}/stats.sock mode 600|' "$config" || exit 1
+exec 9<>{folder}/{alive}
 exec {binary} "$@"
 """
 
 METRICS_PORT = 9101
 STATS_PORT = 8404
+ALIVE = "alive"
+"""The pipe, in the folder of the program."""
 
 
 def environment(folder: Path, *, host: str, port: int, binary: str) -> dict[str, str]:
@@ -36,10 +40,12 @@ def environment(folder: Path, *, host: str, port: int, binary: str) -> dict[str,
             metrics=METRICS_PORT,
             stats=STATS_PORT,
             folder=folder,
+            alive=ALIVE,
             binary=shlex.quote(binary),
         )
     )
     script.chmod(0o700)
+    os.mkfifo(folder / ALIVE, 0o600)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",

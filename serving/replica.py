@@ -8,6 +8,7 @@ start.
 import asyncio
 import logging
 import os
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,17 @@ class Server:
         os._exit(int(error.exit))
 
 
+class Lines(logging.Formatter):
+    """Python prints a traceback's lines, and the `print` that Ray Serve puts into replicas makes tuples of them."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 (the standard library's name)
+        """The traceback."""
+        return "".join(traceback.format_exception(*ei)).rstrip()
+
+
 def _log_to(link: Link) -> None:
     handler = LinkHandler(link)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    handler.setFormatter(Lines("%(levelname)s %(message)s"))
     logger = logging.getLogger("serving")
     logger.handlers[:] = [handler]
     logger.propagate = False

@@ -1,13 +1,15 @@
 """The serving process in as much of a restricted pod as one machine has without a cluster.
 
 As root: process 1 of its own process namespace, the root file system read-only, /tmp and /dev/shm of its own, no
-capabilities, no new privileges. Otherwise a plain process. The network is the machine's loopback.
+capabilities, no new privileges. Otherwise a plain process. The network is the machine's loopback, or one of its own
+with a cable to this machine, which then is another pod.
 """
 
 import contextlib
 import functools
 import http.client
 import importlib.util
+import ipaddress
 import json
 import os
 import re
@@ -20,8 +22,10 @@ from pathlib import Path
 from tests.serving.registry import free_port
 
 ROOT = Path(__file__).parents[2]
+TOKEN = "f" * 64
 ENTER = """
 set -e
+[ -z "$ALONE" ] || ip link set lo up
 mount --make-rprivate /
 mount --bind "$POD/scratch" /mnt
 mount --bind "$POD/config" /opt
@@ -42,6 +46,36 @@ def sandboxed():
     return os.geteuid() == 0 and subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
+def connect(pid):
+    """A cable between this machine and a process that is about to enter a network of its own; the process's address."""
+    here, there = [str(ipaddress.ip_address("198.18.0.0") + 4 * (pid % 32768) + end) for end in (1, 2)]
+    ends = time.monotonic() + 30
+    while Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    name = f"pod{pid}"
+    _ip([], f"link add {name} type veth peer name eth0 netns {pid}", *_address(here, name))
+    _ip(inside(pid), *_address(there, "eth0"))
+    return there
+
+
+def inside(pid):
+    """Begins a command that runs in a process's network."""
+    return ["nsenter", "--target", str(pid), "--net"]
+
+
+def _address(address, name):
+    return [
+        f"address add {address}/30 dev {name}",
+        f"address add fd00::{address}/126 dev {name} nodad",
+        f"link set {name} up",
+    ]
+
+
+def _ip(prefix, *lines):
+    subprocess.run([*prefix, "ip", "-batch", "-"], input="\n".join(lines), text=True, check=True)
+
+
 def uncompiled():
     """Whether each of Ray's processes would compile Ray anew: an image has its bytecode, a fresh venv has not."""
     source = importlib.util.find_spec("ray").origin
@@ -56,10 +90,13 @@ def pycache():
 
 
 class Pod:
-    """One start of the server; `folder` keeps scratch and config over starts, as a pod does over its container's."""
+    """One start of the server; `folder` keeps scratch and config over starts, as a pod does over its container's.
 
-    def __init__(self, folder, config, **environment):
-        self.folder, self.port = folder, free_port()
+    With `alone` (as root) it has a network of its own, its address `host` there, and the port and address of real pods.
+    """
+
+    def __init__(self, folder, config, *, alone=False, **environment):
+        self.folder, self.host, self.port = folder, "127.0.0.1", 5000 if alone else free_port()
         for name in ("scratch", "config"):
             (folder / name).mkdir(exist_ok=True)
         (folder / "config" / "serving.json").write_text(json.dumps(config | {"port": self.port}))
@@ -67,18 +104,21 @@ class Pod:
         self.termination.unlink(missing_ok=True)
         self.began = time.monotonic()
         self.output = (folder / "log").open("wb")
-        command, own = self._command()
+        command, own = self._command(alone)
         keep = {"PATH": os.environ["PATH"]}
-        ports = {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port())}
-        token = {"RAY_AUTH_TOKEN": "f" * 64, "HOST": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+        keep |= {} if alone else {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()), "HOST": self.host}
+        token = {"RAY_AUTH_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=keep | ports | token | own | environment, stdout=self.output, stderr=self.output
+            command, cwd=ROOT, env=keep | token | own | environment, stdout=self.output, stderr=self.output
         )
+        if alone:
+            self.host = connect(self.process.pid)
 
-    def _command(self):
+    def _command(self, alone):
         if sandboxed():
             prefix = {"PREFIX": "1"} if uncompiled() else {}
-            return [*UNSHARE, "sh", "-c", ENTER], prefix | {
+            own, network = ({"ALONE": "1"}, ["--net"]) if alone else ({}, [])
+            return [*UNSHARE, *network, "sh", "-c", ENTER], own | prefix | {
                 "POD": str(self.folder), "PYTHON": sys.executable, "PYCACHE": str(pycache()),
             }  # fmt: skip
         config, scratch = self.folder / "config", self.folder / "scratch"
@@ -87,8 +127,12 @@ class Pod:
         own |= {"RUN_FOLDER": "/tmp", "CONTAINERS_REGISTRIES_CONF": str(config / "registries.conf")}
         return [sys.executable, "-m", "serving", str(config / "serving.json")], own
 
+    @property
+    def host6(self):
+        return f"fd00::{self.host}"
+
     def request(self, method, path, body=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
         with contextlib.closing(connection):
             content = None if body is None else json.dumps(body)
             connection.request(method, path, content, {"Content-Type": "application/json"})
@@ -113,11 +157,15 @@ class Pod:
 
     def driver(self):
         """The driver's process id here outside."""
-        mine = {pid: _command_line(pid) for pid in self.tree()}
-        return next(pid for pid, line in mine.items() if "-m serving" in line and "unshare" not in line)
+        return self.process_of("-m serving")
 
     def replica(self):
-        return next(pid for pid in self.tree() if "ServeReplica" in _command_line(pid))
+        return self.process_of("ServeReplica")
+
+    def process_of(self, words):
+        """The first of this pod's processes with these words in its command line."""
+        mine = [(pid, _command_line(pid)) for pid in self.tree()]
+        return next(pid for pid, line in mine if words in line and "unshare" not in line)
 
     def tree(self):
         """All processes of this pod."""
@@ -131,11 +179,10 @@ class Pod:
         return found
 
     def listening(self):
-        """(address, port) of every listening socket of this pod."""
-        lines = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout.splitlines()
-        mine = set(self.tree())
-        rows = [line.split() for line in lines if mine & {int(pid) for pid in re.findall(r"pid=(\d+)", line)}]
-        return [tuple(row[3].rsplit(":", 1)) for row in rows]
+        """(address, port) of every socket that listens in the network of a pod that is alone."""
+        command = [*inside(self.process.pid), "ss", "-Hltn"]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        return [tuple(line.split()[3].rsplit(":", 1)) for line in lines]
 
     def terminate(self):
         os.kill(self.driver(), signal.SIGTERM)

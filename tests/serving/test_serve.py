@@ -1,6 +1,6 @@
 """The whole server: weights from a hub, adapters from a registry, Ray Serve with HAProxy, in a restricted process.
 
-Two starts. The tests of the first one share it and stand in the order of its life.
+The tests of the first two starts share them and stand in the order of their lives.
 """
 
 import json
@@ -20,8 +20,8 @@ pytestmark = [
 ]
 
 from serving.config import Adapter, Adapters, Served, parse_termination
-from tests.serving import modelhub, registry, tiny
-from tests.serving.pod import Pod, sandboxed
+from tests.serving import modelhub, peer, registry, tiny
+from tests.serving.pod import TOKEN, Pod, sandboxed
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = {"workspace": "ns/w", "name": "tiny-phi", "model": {"id": "acme/tiny-phi", "revision": REVISION}}
@@ -153,18 +153,6 @@ def test_errors_pass_through_haproxy_as_they_are(pod):
     assert (status, answer) == (400, {"detail": "generate_kwargs.top_p is 7.0: it must be above 0 and at most 1"})
 
 
-def test_nothing_else_is_open_but_a_port_that_wants_the_token(pod):
-    loopback = ("127.0.0.1", "[::1]", "[::ffff:127.0.0.1]")
-    listening = pod.listening()
-    assert ("127.0.0.1", str(pod.port)) in listening
-    (open_port,) = [int(port) for address, port in listening if address not in loopback]
-    with grpc.insecure_channel(f"127.0.0.1:{open_port}") as channel:
-        call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
-        with pytest.raises(grpc.RpcError) as refused:
-            call(b"", timeout=10)
-        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
-
-
 def test_sigterm_finishes_running_requests_and_ends_with_0(pod):
     answers = []
     running = threading.Thread(
@@ -185,37 +173,67 @@ def test_sigterm_finishes_running_requests_and_ends_with_0(pod):
     assert not pod.termination.exists()
 
 
-def test_dead_replica_ends_the_driver_with_the_reason(world, pod):
+@pytest.fixture(scope="module")
+def another(world, pod):
+    """The second start, in a network of its own, where nothing is but the cable to this machine."""
     pod.close()
+    world.write(())
+    alone = Pod(world.folder / "pod", CONFIG, alone=sandboxed(), HF_HUB_OFFLINE="1", DRAIN_SECONDS="0.3")
+    try:
+        alone.await_status("/health", 200)
+        yield alone
+    finally:
+        alone.close()
+
+
+@pytest.mark.skipif(not sandboxed(), reason="needs a network of its own")
+def test_no_other_port_takes_anything_from_a_peer_without_the_token(another):
+    listening = another.listening()
+    assert ("*", "5000") in listening
+    reached = Path(f"/proc/{another.replica()}/root/tmp/reached")
+    refused = [peer.refuses(host, int(port)) for _, port in listening for host in (another.host, another.host6)]
+    assert refused.count(False) == 2  # port 5000 alone, at both addresses
+    assert not reached.exists()
+    inside = next(int(port) for address, port in listening if address == "*" and port != "5000")
+    assert peer.calls(another.host, inside, token=TOKEN) != {grpc.StatusCode.UNAUTHENTICATED}
+    assert reached.exists()  # so what was sent before would have been run
+
+
+def test_a_stream_that_outlives_the_shutdown_ends_with_an_event_through_haproxy(another):
+    body = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 400, "n": 8, "ignore_eos": True}
+    answers = []
+    running = threading.Thread(
+        target=lambda: answers.append(another.request("POST", "/v1/chat/completions", body | {"stream": True}))
+    )
+    running.start()
+    eventually(lambda: another.request("GET", "/v1/models")[1]["engine"]["requests"])
+    another.terminate()
+    running.join(60)
+    [(status, text)] = answers
+    assert status == 200
+    last = text.removesuffix("\n\n").rpartition("\n\n")[2]
+    assert json.loads(last.removeprefix("data: "))["error"]["type"] == "service_unavailable"
+    assert another.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        pytest.param("ServeReplica", "the serving replica", id="replica"),
+        pytest.param("haproxy.cfg", "HAProxy", id="haproxy"),
+        pytest.param("raylet/raylet", "raylet", id="raylet"),
+    ],
+)
+def test_any_death_ends_the_driver_with_the_reason(world, pod, words, name):
+    pod.close()
+    world.write(())
     again = Pod(world.folder / "pod", CONFIG, HF_HUB_OFFLINE="1")
     try:
         again.await_status("/health", 200)
-        os.kill(again.replica(), signal.SIGKILL)
-        assert again.wait(30) == 43
+        os.kill(again.process_of(words), signal.SIGKILL)
+        assert again.wait(60) == 43
         left = parse_termination(again.termination.read_text())
         assert (left.reason, left.retryable) == ("EngineDied", True)
-        assert left.message.startswith("the serving replica ended without a word")
-    finally:
-        again.close()
-
-
-def test_a_stream_that_outlives_the_shutdown_ends_with_an_event_through_haproxy(world):
-    again = Pod(world.folder / "pod", CONFIG, HF_HUB_OFFLINE="1", DRAIN_SECONDS="0.3")
-    try:
-        again.await_status("/health", 200)
-        body = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 400, "n": 8, "ignore_eos": True}
-        answers = []
-        running = threading.Thread(
-            target=lambda: answers.append(again.request("POST", "/v1/chat/completions", body | {"stream": True}))
-        )
-        running.start()
-        eventually(lambda: again.request("GET", "/v1/models")[1]["engine"]["requests"])
-        again.terminate()
-        running.join(60)
-        [(status, text)] = answers
-        assert status == 200
-        last = text.removesuffix("\n\n").rpartition("\n\n")[2]
-        assert json.loads(last.removeprefix("data: "))["error"]["type"] == "service_unavailable"
-        assert again.wait(30) == 0
+        assert left.message.startswith(f"{name} ended without a word")
     finally:
         again.close()
