@@ -2,10 +2,14 @@
 #
 #   make images REGISTRY=myregistry.azurecr.io/kaito
 #
+# A fourth, serving-vllm, is built where ROLES names it. It was never built where this was written: no registry had its base.
+#
 # BASE is any Debian or python-slim image whose python3 is 3.11 or newer. TORCH is another version of torch than the pinned
 # one, for GPUs that it has no kernels for; requirements/model-torch-TORCH.txt, which make writes, has it with hashes.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 ARG TORCH=
+# Upstream's own, for the image serving-vllm alone; tests/serving/vllm has the signatures of this release.
+ARG VLLM=docker.io/vllm/vllm-openai:v0.33.0
 
 FROM ${BASE} AS base
 RUN apt-get update \
@@ -66,3 +70,25 @@ COPY serving /app/serving
 RUN python3 -m compileall -q /app
 USER 65532:65532
 ENTRYPOINT ["python3", "-m", "serving"]
+
+# vLLM's Python stays as upstream made it: beside it comes what Ray Serve needs and it lacks, without dependencies.
+FROM ${VLLM} AS serving-vllm
+USER root
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates skopeo \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=installer /opt/uv/bin/uv /usr/local/bin/uv
+COPY requirements/vllm.txt /tmp/
+RUN uv pip install --python "$(command -v python3)" --no-cache --compile-bytecode --require-hashes --no-deps \
+      --target /opt/python -r /tmp/vllm.txt
+# The user has no entry in /etc/passwd, and torch's compiler asks for its name.
+ENV PYTHONPATH=/app:/opt/python PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp USER=kaito \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
+    VLLM_WORKER_MULTIPROC_METHOD=spawn VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
+WORKDIR /app
+COPY presets /app/presets
+COPY artifacts /app/artifacts
+COPY serving /app/serving
+RUN python3 -m compileall -q /app
+USER 65532:65532
+ENTRYPOINT ["python3", "-m", "serving"]
+CMD []

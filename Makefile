@@ -36,6 +36,17 @@ lock: | $(UV) ## pin every dependency anew, with hashes and without index addres
 	$(UV) pip compile --quiet pyproject.toml --extra operator --extra azure -c requirements/dev.txt $(LOCK) -o requirements/operator.txt
 	$(UV) pip compile --quiet pyproject.toml --extra tuning --extra serving -c requirements/dev.txt $(LOCK) -o requirements/model.txt
 
+VLLM ?= $(shell sed -n 's/^ARG VLLM=.*:v//p' Dockerfile)
+# vLLM may want a certifi of yesterday; nothing of its own is installed, so any will do here.
+BESIDE := --python-platform x86_64-manylinux_2_28 --python-version 3.12 --override build/vllm-any.txt --no-header --no-annotate
+lock-vllm: | $(UV) ## pin what the image serving-vllm needs beside what vLLM brings
+	@mkdir -p build && echo certifi > build/vllm-any.txt && echo vllm==$(VLLM) > build/vllm.in
+	@{ cat build/vllm.in; grep -o 'ray\[serve\]==[0-9.]*' pyproject.toml; } > build/vllm-ray.in
+	$(UV) pip compile --quiet build/vllm.in $(BESIDE) -o build/vllm.out
+	$(UV) pip compile --quiet build/vllm-ray.in $(BESIDE) -o build/vllm-ray.out
+	comm -13 <(sort build/vllm.out) <(sort build/vllm-ray.out) > build/vllm-beside.in
+	$(UV) pip compile --quiet --no-deps build/vllm-beside.in $(filter-out --universal --python-version 3.11,$(LOCK)) --python-version 3.12 -o requirements/vllm.txt
+
 requirements/model-torch-$(TORCH).txt: requirements/model.txt pyproject.toml | $(UV)
 	@mkdir -p build
 	@grep -E '^[a-z0-9].*==' $< | grep -vE '^(torch|triton|nvidia-|cuda-)' | sed 's/ *\\$$//' > build/as-pinned.txt
@@ -68,7 +79,7 @@ TORCH ?=
 MODEL := requirements/model$(if $(TORCH),-torch-$(TORCH)).txt
 KERNELS = build/images/$(VERSION)/kernels.json
 # What an image is made of names it, so that an image that changed never hides behind an old tag.
-VERSION ?= $(shell find Dockerfile requirements/operator.txt $(MODEL) presets artifacts kaito_hera workflows tuning serving -type f ! -path '*/__pycache__/*' -print0 2>/dev/null | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12)
+VERSION ?= $(shell find Dockerfile requirements/operator.txt requirements/vllm.txt $(MODEL) presets artifacts kaito_hera workflows tuning serving -type f ! -path '*/__pycache__/*' -print0 2>/dev/null | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12)
 BASE ?= docker.io/library/python:3.11-slim-bookworm
 BUILDER ?= $(if $(shell command -v buildah),buildah,docker)
 AUTHFILE ?=
@@ -83,7 +94,7 @@ OVERLAY ?= argo
 PULL_SECRET ?=
 CA_BUNDLE ?=
 
-images: build-images push-images ## build and push the three images: make images REGISTRY=myregistry.azurecr.io/kaito [TORCH=]
+images: build-images push-images ## build and push the images: make images REGISTRY=myregistry.azurecr.io/kaito [TORCH=] [ROLES="... serving-vllm"]
 
 build-images: registry-named $(MODEL)
 	@$(if $(filter-out operator,$(ROLES)),$(BUILD) --target kernels --output $(dir $(KERNELS)) . >/dev/null)
@@ -117,6 +128,7 @@ patches:
       $(call ADD,/data/registry,"$(REGISTRY)")
       $(call ADD,/data/version,"$(VERSION)")
       $(if $(wildcard $(KERNELS)),$(call ADD,/data/kernels,'$(file < $(KERNELS))'))
+      $(if $(filter serving-vllm,$(ROLES)),$(call ADD,/data/vllmImage,"$(REGISTRY)/kaito-hera-serving-vllm:$(VERSION)"))
       $(if $(PULL_SECRET),$(call ADD,/data/pullSecret,"$(PULL_SECRET)"))
       $(if $(CA_BUNDLE),$(call ADD,/data/caBundle,"$(CA_BUNDLE)"))
   - target: {kind: Deployment, name: kaito-hera}

@@ -5,25 +5,28 @@ from pathlib import Path
 
 from serving import errors
 from serving.config import ServingConfig
+from serving.engine.protocol import Engine
 from serving.service import Loaded
 from serving.text.chat import Chat, TextRefused
 
 
 def load(config: ServingConfig, weights: Path, *, threads: int) -> Loaded:
     """The model in the folder `weights`; raises an error of `serving.errors`."""
-    engine = importlib.import_module("serving.engine.choice")
     tokenizer = importlib.import_module("serving.text.checkpoint").CheckpointTokenizer(weights)
     chat = Chat(tokenizer)
     if config.chat_template is not None:
         _try_template(chat, config.chat_template)
-    model = engine.load(
-        weights,
-        threads=threads,
-        require_gpu=config.require_gpu,
-        dtype=config.dtype,
-        context=config.context,
+    return Loaded(_engine(config, weights, threads), chat)
+
+
+def _engine(config: ServingConfig, weights: Path, threads: int) -> Engine:
+    if config.runtime == "vllm":
+        started: Engine = importlib.import_module("serving.engine.vllm.start").load(weights, config)
+        return started
+    own: Engine = importlib.import_module("serving.engine.choice").load(
+        weights, threads=threads, require_gpu=config.require_gpu, dtype=config.dtype, context=config.context
     )
-    return Loaded(model, chat)
+    return own
 
 
 def _try_template(chat: Chat, template: str) -> None:

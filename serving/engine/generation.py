@@ -49,21 +49,26 @@ COLDEST = 1e-5
 def describe(model: Any, *, kind: str, concurrency: int) -> ModelInfo:
     """What this model is, for the HTTP side."""
     text = model.config.get_text_config()
-    own = model.generation_config
-    defaults: dict[str, Any] = {
-        name: getattr(own, name, None) for name in (*SAMPLING_ONLY, "do_sample", "repetition_penalty")
-    }
+    chosen, stop_ids = defaults(model.generation_config)
     return ModelInfo(
         kind=kind,
         concurrency=concurrency,
         context=getattr(text, "max_position_embeddings", None) or DEFAULT_CONTEXT,
         vocabulary=text.vocab_size,
-        stop_ids=frozenset(_ids(own.eos_token_id)),
-        defaults=Sampling(**defaults),
+        stop_ids=stop_ids,
+        defaults=chosen,
         features=FEATURES,
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
     )
+
+
+def defaults(own: Any) -> tuple[Sampling, frozenset[int]]:
+    """What a model's own generation config sets, and the tokens that end its answers."""
+    fields: dict[str, Any] = {
+        name: getattr(own, name, None) for name in (*SAMPLING_ONLY, "do_sample", "repetition_penalty")
+    }
+    return Sampling(**fields), frozenset(_ids(own.eos_token_id))
 
 
 def beyond(request: Request) -> dict[str, object]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +42,20 @@ class Sampling:
     """Added to the scores of these tokens."""
 
 
+class Form(NamedTuple):
+    """What a grammar was made of."""
+
+    kind: Literal["json", "regex", "choice"]
+    value: Any
+    """A JSON schema, a regular expression, or the texts to choose from."""
+
+
 class Grammar(Protocol):
     """What may come next, told one token at a time; belongs to one request and is called from the engine's thread."""
+
+    @property
+    def form(self) -> Form:
+        """For an engine that follows forms by itself."""
 
     def allowed(self) -> "torch.Tensor | None":
         """The tokens that may come next, bool [vocabulary] on the CPU; None: any. Stop tokens are tokens."""

@@ -13,6 +13,7 @@ import llguidance
 import tokenizers
 import torch
 
+from serving.engine.protocol import Form
 from serving.text.chat import TextRefused
 
 BLANKS = r"[ \n]{0,40}"
@@ -36,22 +37,24 @@ class Grammars:
             )
         except (ValueError, RecursionError) as error:
             raise TextRefused(f"this JSON schema cannot be followed: {error}") from error
-        return self._walk(grammar, "this JSON schema cannot be followed")
+        return self._walk(grammar, Form("json", schema), "this JSON schema cannot be followed")
 
     def regex(self, pattern: str) -> "Walk":
         """Text that matches a regular expression as a whole."""
-        return self._walk(llguidance.LLMatcher.grammar_from_regex(pattern), "this regular expression cannot be used")
+        grammar = llguidance.LLMatcher.grammar_from_regex(pattern)
+        return self._walk(grammar, Form("regex", pattern), "this regular expression cannot be used")
 
     def choice(self, texts: Sequence[str]) -> "Walk":
         """One of these texts."""
         lark = "start: " + " | ".join(json.dumps(text) for text in texts)
-        return self._walk(llguidance.LLMatcher.grammar_from_lark(lark), "these choices cannot be used")
+        grammar = llguidance.LLMatcher.grammar_from_lark(lark)
+        return self._walk(grammar, Form("choice", list(texts)), "these choices cannot be used")
 
-    def _walk(self, grammar: str, wrong: str) -> "Walk":
+    def _walk(self, grammar: str, form: Form, wrong: str) -> "Walk":
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise TextRefused(f"{wrong}: {matcher.get_error().strip().splitlines()[0]}")
-        return Walk(matcher)
+        return Walk(matcher, form)
 
     @functools.cached_property
     def _tokenizer(self) -> llguidance.LLTokenizer:
@@ -65,7 +68,8 @@ class Grammars:
 class Walk:
     """One answer's way through its grammar: a `serving.engine.protocol.Grammar`."""
 
-    def __init__(self, matcher: llguidance.LLMatcher) -> None:
+    def __init__(self, matcher: llguidance.LLMatcher, form: Form) -> None:
+        self.form = form
         self._matcher = matcher
 
     def allowed(self) -> torch.Tensor:
@@ -78,4 +82,4 @@ class Walk:
 
     def fork(self) -> "Walk":
         """The same for another answer to the same prompt."""
-        return Walk(self._matcher.deep_copy())
+        return Walk(self._matcher.deep_copy(), self.form)

@@ -1,0 +1,169 @@
+"""Starts vLLM on a checkpoint: its arguments, and what of its answers becomes our `ModelInfo`.
+
+The one module that imports vLLM, when it is called. Never run on a GPU: it is held against recorded signatures of the
+pinned release (tests/serving/vllm).
+"""
+
+import importlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from serving import errors
+from serving.config import ServingConfig
+from serving.engine import generation
+from serving.engine.protocol import ModelInfo
+from serving.engine.slot import settings
+from serving.engine.vllm.engine import FEATURES, NEVER, Library, VllmEngine
+from serving.engine.vllm.figures import Figures
+from serving.engine.vllm.mixes import Mixes
+
+LORA = {"enable_lora": True, "max_loras": 4, "max_cpu_loras": 16, "max_lora_rank": 64}
+"""Where inference_config.yaml says nothing: so many mixes in one step, further ones wait for a place among them."""
+AS_MUCH_AS_FITS = -1
+"""max_model_len: vLLM takes the model's context, or what its cache holds of it."""
+
+
+def load(folder: Path, config: ServingConfig) -> VllmEngine:
+    """An engine over vLLM with the model in `folder`, loaded and run; raises an error of `serving.errors`."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not gpus:
+        raise errors.NodeTrouble("vLLM finds no GPU; see that the node's NVIDIA driver works, or replace the node")
+    return start(folder, config, gpus)
+
+
+def start(folder: Path, config: ServingConfig, gpus: int) -> VllmEngine:
+    """The same where the number of GPUs is known."""
+    try:
+        found = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise errors.BadModel(f"the checkpoint cannot be served: {_line(error)}") from error
+    wanted = arguments(folder, config, gpus=gpus, heads=found.get_text_config().num_attention_heads)
+    figures = Figures()
+    llm = _start(wanted, figures)
+    own = _generation(folder, found)
+    return VllmEngine(
+        llm,
+        _library(),
+        own=own,
+        info=_info(llm, own, gpus=wanted["tensor_parallel_size"]),
+        mixes=Mixes(Path(tempfile.mkdtemp(prefix="mixes-")), _linears(found), rank=_rank(wanted)),
+        figures=figures,
+    )
+
+
+def arguments(folder: Path, config: ServingConfig, *, gpus: int, heads: int) -> dict[str, Any]:
+    """AsyncEngineArgs: ours, below them the user's, below these our defaults.
+
+    All GPUs of the pod share each layer, as far as its heads can be divided among them.
+    """
+    shares = next(count for count in range(gpus, 0, -1) if heads % count == 0)
+    wanted: dict[str, Any] = {**LORA, "tensor_parallel_size": shares, **config.vllm}
+    if wanted["tensor_parallel_size"] > gpus:
+        raise errors.BadConfig(
+            f"inference_config.yaml: vllm.tensor-parallel-size: {wanted['tensor_parallel_size']} is more than the"
+            f" {gpus} GPUs of this pod; write at most {gpus}, or leave it out"
+        )
+    if not wanted["enable_lora"]:
+        wanted = {name: value for name, value in wanted.items() if name not in LORA}
+    backend = {"distributed_executor_backend": "mp"} if wanted["tensor_parallel_size"] > 1 else {}
+    return wanted | backend | {
+        "model": str(folder),
+        "dtype": config.dtype,
+        "max_model_len": config.context or AS_MUCH_AS_FITS,
+        "load_format": "safetensors",
+        "trust_remote_code": False,
+        "generation_config": "vllm",  # a request's wishes are settled on our side
+        "enable_log_requests": False,
+        "disable_log_stats": True,
+    }  # fmt: skip
+
+
+def _start(wanted: Mapping[str, Any], figures: Figures) -> Any:
+    vllm: Any = importlib.import_module("vllm")
+    engines: Any = importlib.import_module("vllm.v1.engine.async_llm")
+    try:
+        return engines.AsyncLLM.from_engine_args(vllm.AsyncEngineArgs(**wanted), stat_loggers=[figures.logger])
+    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+        raise errors.BadModel(f"vLLM cannot serve the checkpoint: {_line(error)}") from error
+    except torch.OutOfMemoryError as error:
+        raise errors.ModelDoesNotFit(f"vLLM has not enough GPU memory: {_line(error)}; take a larger GPU") from error
+    except RuntimeError as error:  # its own process died; what of, only the log says
+        raise errors.EngineDied(f"vLLM did not start: {_line(error)}; its log above says why") from error
+
+
+def _library() -> Library:
+    vllm: Any = importlib.import_module("vllm")
+    params: Any = importlib.import_module("vllm.sampling_params")
+    problems: Any = importlib.import_module("vllm.exceptions")
+    return Library(
+        sampling_params=vllm.SamplingParams,
+        output_kind=params.RequestOutputKind,
+        structured=params.StructuredOutputsParams,
+        lora_request=importlib.import_module("vllm.lora.request").LoRARequest,
+        engine_dead=importlib.import_module("vllm.v1.engine.exceptions").EngineDeadError,
+        refused=(problems.VLLMClientError, ValueError),
+    )
+
+
+def _generation(folder: Path, found: Any) -> Any:
+    try:
+        return transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError):
+        return transformers.GenerationConfig.from_model_config(found)
+
+
+def _info(llm: Any, own: Any, *, gpus: int) -> ModelInfo:
+    model, scheduler = llm.vllm_config.model_config, llm.vllm_config.scheduler_config
+    defaults, stop_ids = generation.defaults(own)
+    return ModelInfo(
+        kind="vllm",
+        concurrency=scheduler.max_num_seqs,
+        context=model.max_model_len,
+        vocabulary=model.hf_text_config.vocab_size,
+        stop_ids=stop_ids,
+        defaults=defaults,
+        features=FEATURES,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device="cuda" if gpus == 1 else f"{gpus} GPUs",
+        notes=_notes(own, model),
+    )
+
+
+def _notes(own: Any, model: Any) -> tuple[str, ...]:
+    notes = []
+    unknown = settings.Reader(own, model.hf_text_config.vocab_size).unknown()
+    unheard = [name for name, idle in NEVER.items() if getattr(own, name, None) not in idle]
+    unheard += [unknown] if unknown else []
+    if unheard:
+        notes.append(f"vLLM does not obey {', '.join(unheard)} of the model's generation_config.json")
+    whole = getattr(model.hf_text_config, "max_position_embeddings", None) or model.max_model_len
+    if model.max_model_len < whole:
+        notes.append(f"the context is {model.max_model_len:,} tokens of the model's {whole:,}")
+    return tuple(notes)
+
+
+def _linears(found: Any) -> Mapping[str, tuple[int, int]]:
+    """The linear layers that adapters can be for; none where transformers does not know the model."""
+    try:
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(found)
+    except (ValueError, KeyError, AttributeError, ImportError):
+        return {}
+    return {
+        name: (module.in_features, module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+
+
+def _rank(wanted: Mapping[str, Any]) -> int:
+    return int(wanted.get("max_lora_rank", 0))
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,5 @@
+"""Errors of requests."""
+
+
+class VLLMClientError(Exception):
+    """The request cannot be run."""

@@ -1,0 +1,5 @@
+"""An adapter of a request."""
+
+from vllm import made
+
+LoRARequest = made("vllm/lora/request.py", "LoRARequest")

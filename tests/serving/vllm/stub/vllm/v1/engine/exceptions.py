@@ -1,0 +1,5 @@
+"""The end of the engine."""
+
+
+class EngineDeadError(Exception):
+    """It works no more."""
