@@ -137,6 +137,7 @@ class Checkpoints:
         finally:
             self._last = self._clock()
             self._cost = self._last - began
+        log.info("checkpoint after step %d, in %.3g s", step, self._cost)
         if self._copies and self._copies.due():
             self._copies.start(self._folder / self._good[-1], step, self._identity)
         return True
