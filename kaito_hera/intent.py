@@ -40,9 +40,11 @@ class Parts:
     nodes: bool = False
     tune: bool = False
     serve: bool = False
+    push: bool = False
+    """What was trained waits on its volume; the others follow once it is pushed."""
 
     def __bool__(self) -> bool:
-        return self.nodes or self.tune or self.serve
+        return self.nodes or self.tune or self.serve or self.push
 
 
 def of(workspace: Workspace) -> Intent:
@@ -96,6 +98,7 @@ def _serve(workspace: Workspace) -> list[Any]:
         pull=options and options.image_pull_secrets,
         lb=workspace.annotation(annotations.ENABLE_LB) == "true",
         key=workspace.annotation(annotations.API_KEY),
+        cache=workspace.annotation(annotations.CACHE),
     )
     name = workspace.preset.name if workspace.preset else ""
     adapters = [a.model_dump(exclude_none=True) for a in workspace.adapters]

@@ -29,7 +29,7 @@ def findings(workspace: Workspace, settings: Settings, on: datetime.date) -> lis
             fatal = problem.severity == "error" or problem.rule.name == images.UNREPLACED
             close = _close(field) if problem.rule.name == words.STRANGE and ": write" not in text else ""
             found.append(Finding(problem.error, field, text, close, fatal=fatal))
-    found += [*models.notes(workspace), *_of_serving(workspace), *_of_key(workspace)]
+    found += [*models.notes(workspace), *_of_serving(workspace), *_of_annotations(workspace)]
     return [*found, *_of_settings(settings)]
 
 
@@ -82,13 +82,21 @@ def _of_serving(workspace: Workspace) -> list[Finding]:
     ]
 
 
-def _of_key(workspace: Workspace) -> list[Finding]:
-    """A key that no server of ours can ask for."""
-    error, field = errors.InvalidWorkspaceError, f"metadata.annotations[{annotations.API_KEY}]"
-    if not workspace.annotation(annotations.API_KEY):
-        return []
-    if not workspace.serves:
-        return [Finding(error, field, "has no effect, since nothing is served", fatal=False)]
-    remedy = "let your own server ask for it, and take the annotation out"
-    text = "a pod of your own (inference.template) would be open all the same"
-    return [] if workspace.preset else [Finding(error, field, text, remedy)]
+def _of_annotations(workspace: Workspace) -> list[Finding]:
+    """What is asked of a server of ours where there is none."""
+    error, own = (
+        errors.InvalidWorkspaceError,
+        {
+            annotations.API_KEY: ("would be open all the same", "let your own server ask for it"),
+            annotations.CACHE: ("fetches its own files", "mount the claim in inference.template"),
+        },
+    )
+    found = []
+    for key, (text, remedy) in own.items():
+        field = f"metadata.annotations[{key}]"
+        if workspace.annotation(key) and not workspace.serves:
+            found.append(Finding(error, field, "has no effect, since nothing is served", fatal=False))
+        elif workspace.annotation(key) and not workspace.preset:
+            told = f"a pod of your own (inference.template) {text}"
+            found.append(Finding(error, field, told, f"{remedy}, and take the annotation out"))
+    return found

@@ -8,11 +8,12 @@ from typing import Any
 
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, pods
-from kaito_hera.api import Workspace
+from kaito_hera.api import Workspace, annotations
 from kaito_hera.api.sources import Volume
 
 INPUT = "tuning.input.volumeSource"
 OUTPUT = "tuning.output.volumeSource"
+_CACHE = f"metadata.annotations[{annotations.CACHE}]"
 
 _SHARED = frozenset({"ReadWriteMany", "ReadOnlyMany"})
 """Access modes under which pods on several nodes may read."""
@@ -31,6 +32,10 @@ class Use:
     """That Job writes to it."""
     serves: int = 0
     """So many servers read it."""
+    caches: bool = False
+    """Servers write to it, too."""
+    within: str = ".persistentVolumeClaim.claimName"
+    """Where in the field a claim's name stands."""
 
 
 def named(workspace: Workspace, *, tuned: bool = False) -> tuple[Use, ...]:
@@ -49,7 +54,15 @@ def named(workspace: Workspace, *, tuned: bool = False) -> tuple[Use, ...]:
             for at, adapter in enumerate(workspace.adapters)
             if adapter.source.volume_source
         ]
+        if claim := cache(workspace):
+            found.append(Use(_CACHE, claim, serves=servers, caches=True, within=""))
     return tuple(found)
+
+
+def cache(workspace: Workspace) -> Volume | None:
+    """The claim that keeps weights from start to start, for a server of ours."""
+    name = workspace.annotation(annotations.CACHE) if workspace.serves and workspace.preset else ""
+    return Volume.model_validate({"persistentVolumeClaim": {"claimName": name}}) if name else None
 
 
 def mount(name: str, path: str, volume: Volume, *, writes: bool = False) -> pods.Mount:
@@ -62,7 +75,7 @@ def pass_claim(cluster: clusters.Cluster, workspace: Workspace, use: Use) -> Non
     claim = use.volume.persistent_volume_claim
     if claim is None:
         return
-    name = f"{use.field}.persistentVolumeClaim.claimName: claim {workspace.metadata.namespace}/{claim.claim_name}"
+    name = f"{use.field}{use.within}: claim {workspace.metadata.namespace}/{claim.claim_name}"
     found = _claim(cluster, workspace, use.volume)
     if found is None:
         raise errors.ClaimNotFoundError(f"{name} is missing; make it, it is looked for again by itself")
@@ -98,9 +111,10 @@ def _unfit(claim: dict[str, Any], use: Use) -> str:
     shown = ", ".join(sorted(modes)) or "no access mode"
     if claim["spec"].get("volumeMode") == "Block":
         return "is a block device (volumeMode Block); make one of volumeMode Filesystem"
-    if use.writes and modes == {"ReadOnlyMany"}:
-        return "may only be read (ReadOnlyMany); the adapter is written to it: make one of ReadWriteOnce"
-    if use.serves > 1 and modes.isdisjoint(_SHARED):
+    if (use.writes or use.caches) and modes == {"ReadOnlyMany"}:
+        what = "the model is" if use.caches else "the adapter is"
+        return f"may only be read (ReadOnlyMany); {what} written to it: make one of ReadWriteOnce"
+    if use.serves > 1 and modes.isdisjoint({"ReadWriteMany"} if use.caches else _SHARED):
         return f"may be mounted on one node ({shown}), resource.count is {use.serves}: make one of ReadWriteMany"
     if use.tunes and use.serves and modes == {_ONE_POD}:
         return (

@@ -24,6 +24,9 @@ REGISTRY_AUTH = Path("/etc/kaito/registry/config.json")
 API_KEY_FILE = Path("/etc/kaito/api-key/API_KEY")
 """Where the Secret with the keys that clients must name is mounted, if there is one: its key API_KEY."""
 
+CACHE = Path("/mnt/cache")
+"""Where the claim is mounted that keeps weights, if there is one."""
+
 SCRATCH = Path("/mnt/scratch")
 """A writable volume for weights and adapters."""
 

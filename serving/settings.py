@@ -48,6 +48,8 @@ class Settings:
 
     scratch: Path
     """SCRATCH: weights and adapters."""
+    cache: Path | None
+    """CACHE: a volume that keeps weights for pods to come, if there is one."""
     registry_auth: Path
     """REGISTRY_AUTH: the merged `.dockerconfigjson`."""
     termination_log: Path
@@ -69,6 +71,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings in `environment`."""
     return Settings(
         scratch=Path(environment.get("SCRATCH") or SCRATCH),
+        cache=Path(environment["CACHE"]) if environment.get("CACHE") else None,
         registry_auth=Path(environment.get("REGISTRY_AUTH") or REGISTRY_AUTH),
         termination_log=Path(environment.get("TERMINATION_LOG") or "/dev/termination-log"),
         run_folder=Path(environment.get("RUN_FOLDER") or "/tmp"),  # noqa: S108 (the one writable place of the pod)

@@ -18,7 +18,7 @@ def _annotation_rules() -> list[Rule]:
         path = f"metadata.annotations[{known.key}]"
         if known.values:
             rules.append(_valued(known, path))
-        if known.secret:
+        if known.names:
             rules.append(_naming(known, path))
         if known.effect == "refused":
             rules.append(_refused(known, path))
@@ -68,7 +68,7 @@ _OBJECT = "[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?"
 
 
 def _naming(known: Annotation, path: str) -> Rule:
-    message = "is no name of a Secret: write one of this namespace, or take the annotation out"
+    message = f"is no name of a {known.names}: write one of this namespace, or take the annotation out"
     return Rule(
         f"V8 name in {known.key}",
         (path,),

@@ -15,6 +15,8 @@ TRACKING = "kaito.sh/tracking-secret"
 """Ours. The Secret whose keys the tuning pod's trackers are spoken to with, see `tuning.tracking`."""
 API_KEY = "kaito.sh/api-key-secret"
 """Ours. The Secret whose key API_KEY has what a preset's server wants to be asked with."""
+CACHE = "kaito.sh/weights-cache"
+"""Ours. The claim on which a preset's server keeps the model's files for its next start, and for others."""
 IMAGE_FAMILY = "kaito.sh/node-image-family"
 """Operating system of new nodes."""
 RUNTIME = "kaito.sh/runtime"
@@ -35,8 +37,8 @@ class Annotation:
     """Allowed values in lower case; any when empty. Spaces around a value and the case of letters do not matter."""
     harmless: tuple[str, ...] = ()
     """Of a refused one: values that ask for nothing."""
-    secret: bool = False
-    """Its value is the name of a Secret."""
+    names: str = ""
+    """What its value is the name of."""
 
 
 KNOWN = (
@@ -48,10 +50,19 @@ KNOWN = (
         TRACKING,
         "honoured",
         "Secret with WANDB_API_KEY, MLFLOW_TRACKING_URI and the like, for report_to",
-        secret=True,
+        names="Secret",
     ),
     Annotation(
-        API_KEY, "honoured", "Secret with API_KEY, which the server wants to be asked with; it may change", secret=True
+        API_KEY,
+        "honoured",
+        "Secret with API_KEY, which the server wants to be asked with; it may change",
+        names="Secret",
+    ),
+    Annotation(
+        CACHE,
+        "honoured",
+        "claim that keeps the model's files for the next start; of ReadWriteMany for several replicas",
+        names="PersistentVolumeClaim",
     ),
     Annotation(IMAGE_FAMILY, "honoured", "operating system of new nodes", ("ubuntu", "azurelinux")),
     Annotation(RUNTIME, "no effect", "one engine serves /chat and the OpenAI API together"),
@@ -97,7 +108,7 @@ OTHERS = ("kaito.sh/upgrade-start-time",)
 EXACT = {ENABLE_LB: "True"}
 """Those that KAITO honours in one spelling alone: what it left without effect must not open a Service to the world."""
 
-EFFECTIVE = (SERVE, ENABLE_LB, BYPASS, IMAGE_FAMILY, TRACKING, API_KEY)
+EFFECTIVE = (SERVE, ENABLE_LB, BYPASS, IMAGE_FAMILY, TRACKING, API_KEY, CACHE)
 """Those that change what is made: steps are told of them, and an edit of one counts as an edit."""
 
 

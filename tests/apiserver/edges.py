@@ -137,6 +137,7 @@ ANNOTATIONS = {
     ),
     "lb value": ("metadata.annotations", _annotation("enablelb", "1", "yes", "x" * 100, 'a"b\\c\n\t\a')),
     "secret": ("metadata.annotations", _annotation("api-key-secret", "keys", " Ke.ys ", "", "a b", "-x", "x" * 254)),
+    "claim": ("metadata.annotations", _annotation("weights-cache", "models", "my models")),
     "other secret": ("metadata.annotations", _annotation("tracking-secret", "a/b", "wandb")),
     "family": ("metadata.annotations", _annotation("node-image-family", "windows", " AzureLinux ", "ubunt\u212a")),
     "idle": ("metadata.annotations", _annotation("runtime", "vllm", "")),

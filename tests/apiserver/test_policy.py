@@ -125,7 +125,11 @@ def tuned_from_a_volume():
     return workspace
 
 
-@pytest.mark.parametrize("workspace", [own_pod(), tuned_from_a_volume()], ids=["template", "volume"])
+def cached():
+    return making.inference(annotations={"kaito.sh/weights-cache": "models"})
+
+
+@pytest.mark.parametrize("workspace", [own_pod(), tuned_from_a_volume(), cached()], ids=["template", "volume", "cache"])
 def test_only_who_may_make_pods_gets_one_of_his_own(said, user, workspace):
     assert "user-false may not create pods in namespace" in said(workspace, user=user(pods=False))
     assert said(workspace, user=user(pods=True)) == ""

@@ -156,6 +156,14 @@ def test_a_missing_pull_secret_is_named_with_its_field(apply, rolled_out):
         )
 
 
+def test_a_claim_that_keeps_weights_is_mounted_to_be_written_to(apply, rolled_out):
+    made = rolled_out(apply(making.inference(annotations={"kaito.sh/weights-cache": "models"})))
+    spec = made["spec"]["template"]["spec"]
+    assert {"name": "cache", "persistentVolumeClaim": {"claimName": "models"}} in spec["volumes"]
+    assert {"name": "cache", "mountPath": "/mnt/cache"} in spec["containers"][0]["volumeMounts"]
+    assert {"name": "CACHE", "value": "/mnt/cache"} in spec["containers"][0]["env"]
+
+
 @pytest.mark.parametrize(("asked", "probes"), [(90, 1200), (7200, 3600)])
 def test_the_user_s_deadline_holds_and_restarts_nobody_when_it_is_short(apply, rolled_out, asked, probes):
     given = {**making.inference()["inference"], "progressDeadlineSeconds": asked}

@@ -16,6 +16,7 @@ from tests.apiserver.conftest import until
 from tests.apiserver.test_preflight import preflight, secret  # noqa: F401
 from workflows import asks
 
+CACHE = {"kaito.sh/weights-cache": "c"}
 ADAPTER = f"persistentVolumeClaim/out@sha256:{'a' * 64}"
 
 
@@ -38,6 +39,10 @@ def serving(*adapters, **resource):
     workspace = making.inference()
     inference = {**workspace["inference"], "adapters": list(adapters)}
     return {**workspace, "inference": inference, "resource": {**workspace["resource"], **resource}}
+
+
+def cached(*, count=1):
+    return {**serving(count=count), "metadata": making.inference(annotations=CACHE)["metadata"]}
 
 
 def adapter(name, source):
@@ -105,6 +110,13 @@ def mounts(template):
     }
 
 
+def test_a_missing_cache_is_told_by_its_annotation(preflight, secret, namespace):  # noqa: F811
+    with pytest.raises(errors.ClaimNotFoundError) as refused:
+        preflight(cached())
+    told = f"metadata.annotations[kaito.sh/weights-cache]: claim {namespace}/c is missing;"
+    assert str(refused.value).startswith(told)
+
+
 @pytest.mark.parametrize(
     ("workspace", "field"),
     [
@@ -130,6 +142,8 @@ def test_a_missing_claim_is_told_with_its_field_and_looked_for_again(preflight, 
         (tuning(results=claimed("c")), {"modes": ["ReadOnlyMany"]}, r"may only be read \(ReadOnlyMany\)"),
         (tuning(results=claimed("c")), {"modes": ["ReadWriteOncePod"]}, "tuning and serving both need it: make one"),
         (tuning(data=claimed("c")), {"volumeMode": "Block"}, "is a block device"),
+        (cached(), {"modes": ["ReadOnlyMany"]}, "the model is written to it: make one of ReadWriteOnce"),
+        (cached(count=2), {"modes": ["ReadWriteOnce", "ReadOnlyMany"]}, "count is 2: make one of ReadWriteMany"),
         (
             serving(adapter("a", claimed("c")), count=2),
             {},

@@ -58,10 +58,11 @@ def test_switching_serving_off_by_annotation_counts():
     assert of(making.tuning(annotations={api.SERVE_ANNOTATION: "yes please"})).serve != ""
 
 
-def test_who_must_name_a_key_is_a_matter_of_the_server_and_steps_are_told():
+def test_annotations_of_the_server_are_its_matter_alone_and_steps_are_told():
     asked = {"kaito.sh/api-key-secret": "a" * 100}
     assert changed(making.inference(), making.inference(annotations=asked)) == {"serve"}
     assert making.parsed(making.inference(annotations=asked)).intent()["metadata"]["annotations"] == asked
+    assert changed(making.inference(), making.inference(annotations={"kaito.sh/weights-cache": "c"})) == {"serve"}
     tracked = {"kaito.sh/tracking-secret": "tracker"}
     assert changed(making.tuning(), making.tuning(annotations=tracked)) == set()
     assert making.parsed(making.tuning(annotations=tracked)).intent()["metadata"]["annotations"] == tracked

@@ -64,10 +64,10 @@ def _of_preset(
         pull_secrets=frames.pull_secrets(workspace),
         registry_auth=str(serving.REGISTRY_AUTH),
         scratch=str(serving.SCRATCH),
-        volumes=tuple(_mount(name, volume) for name, volume in _volumes(workspace)),
+        volumes=(*(_mount(name, volume) for name, volume in _volumes(workspace)), *_cache(workspace)),
         port=config.port,
         mounts=(*models.mounts(workspace), *keys.mounts(workspace)),
-        env=(*models.env(workspace, settings), *keys.env(workspace)),
+        env=(*models.env(workspace, settings), *keys.env(workspace), *_cache_env(workspace)),
         key=keys.first(workspace),
         lacks=lambda answer: serving.Served.model_validate(answer).lacks(adapters),
         refusals=lambda answer: _refusals(workspace, serving.Served.model_validate(answer).refused(adapters)),
@@ -112,6 +112,16 @@ def _volumes(workspace: Workspace) -> list[tuple[str, Volume]]:
     if workspace.tuning:
         found.append((workspace.metadata.name, workspace.tuning.output.volume_source))
     return sorted(((name, volume) for name, volume in found if volume), key=lambda named: named[0])
+
+
+def _cache(workspace: Workspace) -> tuple[pods.Mount, ...]:
+    """The claim that keeps weights; without one they die with the pod."""
+    claim = volumes.cache(workspace)
+    return (volumes.mount("cache", str(serving.CACHE), claim, writes=True),) if claim else ()
+
+
+def _cache_env(workspace: Workspace) -> tuple[dict[str, str], ...]:
+    return ({"name": "CACHE", "value": str(serving.CACHE)},) if _cache(workspace) else ()
 
 
 def _folder(name: str) -> str:
