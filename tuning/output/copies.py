@@ -59,6 +59,8 @@ class Copies:
         self._leaves = 0
         self._thread: threading.Thread | None = None
         self._to: registries.Registry | None = None
+        self._ends = threading.Event()
+        """Whether the push that runs is to end, however far it has come."""
         self._sending = ""
 
     @property
@@ -77,7 +79,7 @@ class Copies:
 
     def start(self, folder: Path, step: int, identity: str) -> None:
         """Begin to push a whole checkpoint."""
-        self._began, self._sending = self._clock(), folder.name
+        self._began, self._sending, self._ends = self._clock(), folder.name, threading.Event()
         self._thread = threading.Thread(target=self._push, args=(folder, step, identity), daemon=True)
         self._thread.start()
 
@@ -161,12 +163,14 @@ class Copies:
         """In a thread of its own: what fails is said, and tried again with the next one."""
         try:
             with self._opened(push=True) as self._to:
+                self._see_whether_it_ends()
                 digest = self._sent(self._to, folder, {IDENTITY: identity, STEP: str(step)})
         except Exception as error:  # noqa: BLE001 -- nothing that goes wrong here is worth ending the training for
             log.warning("no copy of the checkpoint after step %d in %s: %s", step, self.reference, error)
         else:
-            log.info("%s has the checkpoint after step %d", self.reference, step)
             self._replaced(digest, step)
+            took = self._clock() - self._began
+            log.info("%s has the checkpoint after step %d, in %.3g s", self.reference, step, took)
         finally:
             self._cost = self._clock() - self._began
 
@@ -206,9 +210,16 @@ class Copies:
             self._thread.join(max(0.0, end - self._clock()))
 
     def _cut(self) -> None:
-        if self._runs and self._to:
-            self._to.cut()
+        """End what runs: nothing of it comes into the registry any more, also where it has hardly begun."""
+        self._ends.set()
+        if self._runs:
+            if self._to:  # another one's, perhaps; then this one has yet to ask whether it ends
+                self._to.cut()
             self._await(self._clock() + _SPARE)
+
+    def _see_whether_it_ends(self) -> None:
+        if self._ends.is_set():
+            raise errors.Away("the pod goes, or the adapter is in its place")
 
 
 class _Quiet:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import threading
 import time
 
@@ -248,6 +249,18 @@ def test_a_push_that_does_not_end_in_time_is_cut_off(one):
     assert not one.copies.in_use
     slow.goes.set()
     slow.close()
+
+
+def test_a_push_that_has_hardly_begun_is_cut_off_too(one):
+    attempt, secret = one.attempt(), one.secret.read_text()
+    one.secret.unlink()
+    os.mkfifo(one.secret)
+    attempt.write(10, fill(b"ten"))  # its push waits for the secret
+    assert attempt.finish(0) == 0
+    assert one.copies.in_use
+    one.secret.write_text(secret)
+    one.quiet()
+    assert one.steps() is None
 
 
 def test_a_registry_that_is_away_ends_no_training(one, caplog):
