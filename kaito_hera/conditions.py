@@ -64,6 +64,11 @@ class View:
         return self.satisfied.tune == self.wanted.tune
 
     @property
+    def is_trained(self) -> bool:
+        """Whether what is to be tuned is, though perhaps not yet pushed."""
+        return self.is_tuned or self.satisfied.trained == self.wanted.tune
+
+    @property
     def is_updating(self) -> bool:
         """Whether the server that there may be is not, or not where, it is asked to be now."""
         return (self.satisfied.nodes, self.satisfied.serve) != (self.wanted.nodes, self.wanted.serve)
@@ -122,8 +127,8 @@ def resource_ready(view: View) -> Verdict:
 
 def job_started(view: View) -> Verdict:
     """The tuning Job's pod runs or has run, or need not."""
-    if view.is_tuned:
-        return _true(status.JOB_STARTED)
+    if view.is_trained:
+        return (None if view.is_tuned else _failed(view, "push")) or _true(status.JOB_STARTED)
     attempt = view.before.workflow.attempt if view.before.workflow else 0
     pods = view.live.pods_of("tuning", job=names.job(view.workspace, attempt))
     if pods and pods[-1].get("status", {}).get("phase") in {"Running", "Succeeded", "Failed"}:
@@ -226,7 +231,9 @@ def _given_back(view: View) -> Verdict:
     text = "the nodes were given back"
     if view.settings.node_provider == "byo" and not inherited:
         text = "no node is used any more; those that were brought stay where they are"
-    if view.workspace.tuning and not view.workspace.serves and view.is_tuned:
+    if not view.is_tuned and view.is_trained:
+        text = f"the adapter is finished, and pushed from its volume: {text}"
+    elif view.workspace.tuning and not view.workspace.serves and view.is_tuned:
         text = f"the adapter is pushed and nothing is to be served: {text}"
     return Verdict("False", status.RELEASED, text)
 

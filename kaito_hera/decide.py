@@ -48,10 +48,13 @@ def decide(workspace: Workspace, current: Status, seen: Live, settings: Settings
 def missing(workspace: Workspace, current: Status, seen: Live) -> Parts:
     """The parts of what is asked for that reality does not have.
 
+    A finished adapter is pushed before anything else: it may take long, and needs no nodes.
     Nodes that were taken away are asked for anew, though their objects may stand for a while: perhaps as another kind.
     """
     wanted, reached = intent.of(workspace), current.satisfied
     tune = reached.tune != wanted.tune
+    if tune and reached.trained == wanted.tune:
+        return Parts(push=True)
     lost = sum(1 for node in seen.nodes if live.is_ready(node)) < workspace.node_count
     why = retry.failure(workspace, current, seen)
     taken = why is not None and why.reason in live.TAKEN
@@ -86,21 +89,22 @@ def _next(workspace: Workspace, current: Status, seen: Live, workflow: Object | 
     """No attempt runs: start one, wait until one may start, or leave things as they are."""
     attempt = current.workflow
     parts = missing(workspace, current, seen)
+    first = Parts() if parts.push and _costs_for_nothing(current) else parts
     unwanted = not parts and _is_unwanted(workspace, current, seen)
     if attempt is None or not retry.is_current(workspace, attempt):
-        return [Start(parts, failures=0)] if parts or unwanted else []
+        return [Start(first, failures=0)] if parts or unwanted else []
     releasing = attempt.kind == "release"
     if workflow is None and attempt.phase == "":
         return [Create(Parts() if releasing else parts)] if releasing or parts else []
     final = retry.stalled(workspace, current, seen)
     if workflow and live.failure(workflow) and (releasing or not final):
-        again = Start(Parts() if releasing else parts, attempt.failures)
+        again = Start(Parts() if releasing else first, attempt.failures)
         pause = retry.not_before(workflow, attempt.failures)
         return _at(pause, seen, again) if releasing or parts or unwanted else []
     if final:
         return [Start(Parts(), failures=0)] if not releasing and _costs_for_nothing(current) else []
     if parts:
-        return _at(_calm(workspace, current), seen, Start(parts, failures=0))
+        return _at(_calm(workspace, current), seen, Start(first, failures=0))
     return [Start(Parts(), failures=0)] if unwanted and not releasing else []
 
 

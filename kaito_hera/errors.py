@@ -20,6 +20,7 @@
         ├── ConfigMapNotFoundError
         ├── ClaimNotFoundError
         ├── ClaimInvalidError
+        ├── AdapterGoneError     the volume that a finished adapter waited on for its push is gone
         ├── NodesNotReadyError
         ├── UnsupportedNodeError
         ├── ProvisioningFailedError  the cloud said no; the reason is the cloud's
@@ -140,6 +141,10 @@ class ClaimNotFoundError(TransientError):
 
 class ClaimInvalidError(TransientError):
     """A PersistentVolumeClaim is there and cannot be used as it has to be."""
+
+
+class AdapterGoneError(TransientError):
+    """What was trained and not yet pushed is not there any more."""
 
 
 class NodesNotReadyError(TransientError):

@@ -9,14 +9,14 @@ NAMESPACE = "kaito.sh/workspacenamespace"
 UID = "kaito.sh/workspace-uid"
 GENERATION = "kaito.sh/generation"
 ROLE = "kaito.sh/role"
-"""tuning, check, serving or step: what a pod is there for."""
+"""tuning, push, check, serving or step: what a pod is there for; scratch is a claim's."""
 WORKFLOW = "kaito.sh/workflow"
-"""serve, tune or release: which kind of Workflow it is."""
+"""serve, tune, push or release: which kind of Workflow it is."""
 ATTEMPT = "kaito.sh/attempt"
 INTENT = "kaito.sh/intent"
 """Annotation of a Workflow: the hashes that it was made for."""
 PROGRESS = "kaito.sh/progress"
-"""Annotation of a tuning Job: its last progress line."""
+"""Annotation of a Job that tunes or pushes: its last progress line."""
 CONFIG = "kaito.sh/config"
 """Annotation of a Job's pods: what they are asked to do, as JSON."""
 ADAPTERS = "kaito.sh/adapters"
@@ -46,6 +46,16 @@ def workflow(workspace: Workspace, attempt: int) -> str:
 def job(workspace: Workspace, attempt: int) -> str:
     """The tuning Job of an attempt: the Workspace's own name at first, later one that no Workspace has."""
     return fit(workspace.metadata.name, f"-{workspace.metadata.uid[:5]}-a{attempt}" if attempt > 1 else "")
+
+
+def push_job(workspace: Workspace, attempt: int) -> str:
+    """The Job without GPUs that pushes what was trained onto a volume of ours."""
+    return fit(workspace.metadata.name, f"-{workspace.metadata.uid[:5]}-push-a{attempt}")
+
+
+def scratch(workspace: Workspace, tune: str) -> str:
+    """The claim for what is trained, of the intent with that hash."""
+    return fit(workspace.metadata.name, f"-{workspace.metadata.uid[:5]}-{tune[:8]}")
 
 
 def check_job(workspace: Workspace, attempt: int, *, second: bool = False) -> str:

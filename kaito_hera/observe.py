@@ -4,11 +4,9 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
-import pydantic
-
-from kaito_hera import api, conditions, held, intent, live, models, names, retry, status
+from kaito_hera import api, conditions, errors, held, intent, live, models, names, progress, retry, status
 from kaito_hera.api import Workspace
 from kaito_hera.conditions import Verdict, View
 from kaito_hera.live import Live, Step
@@ -26,6 +24,7 @@ from kaito_hera.status import (
 )
 
 _LATE = "edited since attempt"
+_GONE = errors.AdapterGoneError("").reason
 _NEXT = "deadlines of nodes and servers, checkpoints and Secrets count from the next attempt on"
 
 
@@ -62,7 +61,10 @@ def _satisfied(
 ) -> Satisfied:
     """A part is satisfied for the hashes that its Workflow was made for, from the moment its step succeeds."""
     reached = _reached(before.satisfied, workflow, steps) if workflow else before.satisfied
-    if reached.tune != intent.of(workspace).tune:
+    wanted = intent.of(workspace).tune
+    if reached.trained and (reached.trained != wanted or reached.tune == wanted):
+        reached = reached.model_copy(update={"trained": ""})  # its volume is gone, or another intent's is made
+    if reached.tune != wanted:
         return reached.model_copy(update={"tune": ""})  # its adapter is forgotten too, so an edit back tunes again
     return reached
 
@@ -71,16 +73,28 @@ def _reached(reached: Satisfied, workflow: dict[str, Any], steps: dict[str, Step
     made_for = intent.made_for(workflow)
     for name, part, value in (
         ("await-nodes", "nodes", made_for.nodes),
-        ("train", "tune", made_for.tune),
+        ("train", "trained" if _is_left(steps) else "tune", made_for.tune),
+        ("push", "tune" if _is_pushed(steps) else "trained", made_for.tune),
         ("roll-out", "serve", made_for.serve),
     ):
         if _succeeded(steps, name):
             reached = reached.model_copy(update={part: value})
+    if "push" in steps and live.reason(steps["push"].message).reason == _GONE:
+        reached = reached.model_copy(update={"trained": ""})
     if _succeeded(steps, "preflight") and steps["preflight"].outputs.get("adapter"):
         reached = reached.model_copy(update={"tune": made_for.tune})
     if _succeeded(steps, "release"):
         reached = reached.model_copy(update={"nodes": "", "serve": ""})
     return reached
+
+
+def _is_left(steps: dict[str, Step]) -> bool:
+    """Whether the training has left its adapter on a volume, and says so by naming none."""
+    return "train" in steps and steps["train"].outputs.get("adapter") == ""
+
+
+def _is_pushed(steps: dict[str, Step]) -> bool:
+    return "push" in steps and bool(steps["push"].outputs.get("adapter"))
 
 
 def _succeeded(steps: dict[str, Step], name: str) -> bool:
@@ -118,43 +132,16 @@ def _step(view: View) -> StepStatus | None:
     if step.name == "await-nodes":
         ready = sum(1 for node in view.live.nodes if live.is_ready(node))
         message = f"{ready} of {view.workspace.node_count} nodes are Ready"
-    if step.name == "train" and (progress := _progress(view)):
-        message, percent = progress.message or progress.phase, progress.percent
+    jobs = {"train": names.job, "push": names.push_job}
+    if step.name in jobs and (said := _progress(view, jobs[step.name])):
+        message, percent = said.message or said.phase, said.percent
     return StepStatus(name=step.name, since=step.started_at, message=message, percent=percent)
 
 
-_Count = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
-
-
-class _Progress(status.Model):
-    """A line of the tuning image, copied to its Job; anybody who may edit the Job may have written it."""
-
-    model_config = pydantic.ConfigDict(alias_generator=None)
-
-    phase: Annotated[str, pydantic.Field(max_length=64)] = ""
-    percent: Annotated[int, pydantic.Field(ge=0, le=100)] | None = None
-    step: _Count | None = None
-    max_steps: _Count | None = None
-    epoch: pydantic.FiniteFloat | None = None
-    loss: pydantic.FiniteFloat | None = None
-    eval_loss: pydantic.FiniteFloat | None = None
-    learning_rate: pydantic.FiniteFloat | None = None
-    tokens_per_second: pydantic.FiniteFloat | None = None
-    eta_seconds: _Count | None = None
-    gpu_memory_gib: pydantic.FiniteFloat | None = None
-    resumed_from_step: _Count | None = None
-    message: Annotated[str, pydantic.Field(max_length=1000)] = ""
-
-
-def _progress(view: View) -> _Progress | None:
-    """The last progress line of the current attempt's tuning Job; None while there is none that can be read."""
+def _progress(view: View, named: Callable[[Workspace, int], str] = names.job) -> progress.Progress | None:
+    """What the current attempt's Job of that name said last."""
     attempt = view.before.workflow.attempt if view.before.workflow else 0
-    name = names.job(view.workspace, attempt)
-    for job in view.live.jobs:
-        if job["metadata"]["name"] == name and (text := job["metadata"].get("annotations", {}).get(names.PROGRESS)):
-            with contextlib.suppress(pydantic.ValidationError):
-                return _Progress.model_validate_json(text)
-    return None
+    return progress.last(view.live, named(view.workspace, attempt))
 
 
 def _model(view: View) -> ModelStatus | None:
@@ -171,15 +158,16 @@ def _tuning(view: View) -> TuningStatus | None:
     if view.workspace.tuning is None:
         return None
     before = view.before.tuning or TuningStatus()
-    progress = _progress(view)
-    told = progress.model_dump(exclude={"phase", "percent", "message"}, exclude_unset=True) if progress else {}
+    said = _progress(view)
+    told = said.model_dump(exclude={"phase", "percent", "message"}, exclude_unset=True) if said else {}
     of_an_attempt = {"resumed_from_step": None, "eval_loss": None}  # an earlier one's says nothing of this one
-    update = {**of_an_attempt, **told} if progress else {}
-    adapters = [view.steps[name].outputs.get("adapter", "") for name in ("preflight", "train") if name in view.steps]
+    update = {**of_an_attempt, **told} if said else {}
+    outputs = [view.steps[name].outputs for name in ("push", "train", "preflight") if name in view.steps]
+    adapter = next(filter(None, (output.get("adapter", "") for output in outputs)), "")
     if view.satisfied.tune != view.wanted.tune:
         update["adapter_image"] = ""  # an earlier intent's adapter says nothing about this one
-    elif any(adapters):
-        update["adapter_image"] = adapters[-1] or adapters[0]
+    elif adapter:
+        update["adapter_image"] = adapter
     return before.model_copy(update=update)
 
 

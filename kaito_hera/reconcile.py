@@ -237,7 +237,7 @@ def _variable(name: str, value: str) -> dict[str, str]:
 def _started(workspace: Workspace, parts: Parts, attempt: int, failures: int) -> WorkflowStatus:
     return WorkflowStatus(
         name=names.workflow(workspace, attempt),
-        kind="tune" if parts.tune else "serve" if parts else "release",
+        kind="tune" if parts.tune else "push" if parts.push else "serve" if parts else "release",
         attempt=attempt,
         generation=workspace.metadata.generation,
         annotated=workspace.annotated,

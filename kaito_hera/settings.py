@@ -97,8 +97,15 @@ class Settings(pydantic.BaseModel):
     """How long a tuning Job's pod may wait for one and the same thing, such as a GPU or its image, on paid nodes."""
     tuning_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 259200
     """How long a tuning Job may take."""
+    tuning_scratch: Annotated[str, pydantic.StringConstraints(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")] = ""
+    """StorageClass of volumes for what is trained until its registry has it, so that no GPU node waits for a registry.
+
+    Of volumes that outlive their node and can be attached where pods without GPUs run, in each zone that has GPU nodes.
+    Default: none, a finished adapter waits on its node.
+    """
     push_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 7200
-    """How long a finished adapter may wait on paid nodes for a registry or volume that does not take it."""
+    """How long a finished adapter may wait for a registry or volume that does not take it, on paid nodes but for a
+    registry with tuningScratch."""
 
     @classmethod
     def load(cls, folder: Path = FOLDER) -> Self:

@@ -77,7 +77,7 @@ class WorkflowStatus(Model):
 
     name: str
     """Name of the Argo Workflow in the operator's namespace; written before the Workflow is made."""
-    kind: Literal["serve", "tune", "release"]
+    kind: Literal["serve", "tune", "push", "release"]
     """What the attempt does."""
     attempt: int
     """Rises by one with each Workflow of this Workspace."""
@@ -207,6 +207,8 @@ class Satisfied(Model):
 
     nodes: str = ""
     """Nodes were provisioned for this."""
+    trained: str = ""
+    """For this the adapter is finished, on a volume from which it is yet to be pushed."""
     tune: str = ""
     """The adapter was pushed for this."""
     serve: str = ""

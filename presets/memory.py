@@ -108,6 +108,12 @@ def tuning(
     return Need(needed | {"CUDA": 0.75 + (_COMMUNICATOR if gpus > 1 else 0.0)})
 
 
+def trained(model: Preset, rank: int) -> int:
+    """Parameters of a LoRA adapter on all linear layers of `model`; more than it has where its shape is not known."""
+    shape = model.shape if model.shape and model.shape.complete else guess(model.weights_gib)
+    return _adapter(shape, rank)
+
+
 def fewer(tokens: int, longest: int) -> int:
     """What a trainer computes at once after so many tokens were too many: half, down to the longest row."""
     return max(longest, tokens // 2)

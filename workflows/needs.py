@@ -1,10 +1,15 @@
 """From the images' configs to the numbers that GPU memory follows from, since `sizing` knows no image. Pure."""
 
+import math
+
 import presets
 from kaito_hera import loads
 from kaito_hera.api import Workspace
+from presets import memory
 from serving.inference_config import InferenceConfig
 from tuning.training_config import TrainingConfig
+
+_UNKNOWN_GIB = 32
 
 
 def demands(
@@ -34,6 +39,16 @@ def batch(training: TrainingConfig, where: str = "tuning.config") -> loads.Batch
         bfloat16=f"{where} asks for it ({key}: bfloat16)" if bfloat16 else "",
         stored=training.stored,
     )
+
+
+def scratch_gib(model: presets.Preset | None, training: TrainingConfig) -> int:
+    """GiB of a volume for checkpoints and adapter, with a fifth to spare; of a model that no file describes, enough.
+
+    Bytes of each trained weight: three checkpoints of 12, and the adapter while it comes and as it lies there.
+    """
+    if model is None:
+        return _UNKNOWN_GIB
+    return 1 + math.ceil(1.2 * memory.trained(model, training.rank) * (3 * 12 + 2 * 4) / 2**30)
 
 
 def as_loaded(model: presets.Preset, config: InferenceConfig) -> presets.Preset:

@@ -7,6 +7,7 @@ from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
 from kaito_hera.status import ModelStatus, NodesStatus
+from workflows.push import push
 from workflows.release import release
 from workflows.serve import serve
 from workflows.tune import tune
@@ -29,6 +30,8 @@ def plan(
     """
     if parts is None:
         return release(workspace, settings, attempt=attempt)
+    if parts.push:
+        return push(workspace, settings, attempt=attempt)
     if parts.tune:
         return tune(workspace, settings, attempt=attempt, parts=parts, nodes=nodes, model=model)
     if parts:

@@ -4,13 +4,14 @@ A step is a function: its Input is what it needs, its Output what later steps ge
 Argo runs a step, and every step may run twice.
 """
 
+import contextlib
 from typing import Annotated
 
 import pydantic
 from hera.workflows.io import Input, Output
 
 from artifacts.weights import config as weights
-from kaito_hera import answering, checks, inherited, jobs, nodes, rollout
+from kaito_hera import answering, checks, inherited, jobs, nodes, rollout, scratch
 from kaito_hera.api import Workspace
 from kaito_hera.nodes import ordering, readiness
 from kaito_hera.run import Run
@@ -70,6 +71,15 @@ class Trained(Placed):
     adapter: str = ""
     pinned: str = ""
     """Commit or digest of the model, where no preset pins it."""
+
+
+class Finished(Asked):
+    """After training onto a volume of ours."""
+
+    adapter: str = ""
+    """By digest, where the registry has it already."""
+    hurried: bool = False
+    """The nodes are to serve it: they do not wait for it long, unless they serve something meanwhile."""
 
 
 _DIGEST = r"^([a-z0-9][-a-zA-Z0-9._:/]*@sha256:[0-9a-f]{64})?$"
@@ -152,7 +162,10 @@ def await_nodes(placed: Placed) -> Usable:
 
 @template.step
 def train(trained: Trained) -> Adapter:
-    """Run the tuning Job in the user's namespace, or find the one that runs, and follow it to its end."""
+    """Run the tuning Job in the user's namespace, or find the one that runs, and follow it to its end.
+
+    Answers with no adapter where that is left on a volume, to be pushed.
+    """
     if trained.adapter:
         return Adapter(adapter=trained.adapter)
     run = Run.open(trained.workspace, trained.settings, trained.candidate, trained.pinned)
@@ -160,9 +173,24 @@ def train(trained: Trained) -> Adapter:
     placement = run.placement(tuple(trained.hostnames))
     inherited.take_over(run.cluster, run.workspace)
     task = asks.tuning.task(run, trained.attempt, placement)
+    kept = asks.tuning.keep(run)
     if not jobs.exists(run, task):
         rollout.make_room(run, placement)
-    return Adapter(adapter=jobs.run(run, task, read=tuning.Progress.parse)["adapter"])
+    with scratch.in_own_words(run) if kept else contextlib.nullcontext():
+        made = jobs.run(run, task, read=tuning.Progress.parse)["adapter"]
+    return Adapter(adapter="" if kept else made)
+
+
+@template.step
+def push(finished: Finished) -> Adapter:
+    """Push the adapter from the volume that it was trained onto, without a GPU; empty where nobody waits for it now."""
+    if finished.adapter:
+        return Adapter(adapter=finished.adapter)
+    run = Run.open(finished.workspace, finished.settings)
+    run.still_wanted()
+    hurried = finished.hurried and not scratch.serves_meanwhile(run)
+    task = asks.tuning.push_task(run, finished.attempt, run.placement(), hurried=hurried)
+    return Adapter(adapter=scratch.push(run, task, read=tuning.Progress.parse, hurried=hurried))
 
 
 @template.step

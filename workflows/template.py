@@ -31,7 +31,7 @@ _LONGEST = 100 * 24 * 3600
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-Kind = Literal["serve", "tune", "release"]
+Kind = Literal["serve", "tune", "push", "release"]
 
 _DIED = "lastRetry.status == 'Error' || lastRetry.exitCode in ['-1', '137', '143']"
 """Argo retries only a step's own death: deleted, evicted, killed. What a step reports is for `reconcile`."""

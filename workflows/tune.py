@@ -4,6 +4,7 @@ from typing import Any
 
 from hera.workflows import Steps, Workflow
 
+from kaito_hera import scratch
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
@@ -22,6 +23,8 @@ def tune(
 ) -> dict[str, Any]:
     """The Workflow of one attempt. Where nothing is to be served, no node is asked for if the adapter is there.
 
+    What is trained onto a volume is pushed after the nodes are given back. Where they are to serve it they wait for
+    that, though not long: then the attempt ends before it serves, and the next ones push and serve.
     `nodes` and `model` are what status says of them.
     """
 
@@ -34,9 +37,15 @@ def tune(
             asked = place.place(asked, settings, parts, choice=place.choice(workspace, checked, nodes), when=needed)
             asked |= pins.found(workspace, checked)
             trained = steps.train(arguments=asked | {"adapter": found}, when=needed)
-            if workspace.serves:
-                steps.roll_out(arguments=asked | {"adapter": trained.get_parameter("adapter")})
-            else:
+            made, pushed = {"adapter": trained.get_parameter("adapter")}, None
+            if not workspace.serves:
                 steps.release(arguments=template.asked(workflow))
+            if scratch.is_used(workspace, settings):
+                hurried = {"hurried": True} if workspace.serves else {}
+                done = steps.push(arguments=template.asked(workflow) | made | hurried, when=needed)
+                made = {"adapter": done.get_parameter("adapter")}
+                pushed = f"'{made['adapter']}' != ''"
+            if workspace.serves:
+                steps.roll_out(arguments=asked | made, when=pushed)
 
     return template.build("tune", workspace, settings, attempt=attempt, fill=fill)

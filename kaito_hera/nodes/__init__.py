@@ -123,6 +123,17 @@ class Placement:
             fields["affinity"] = {"nodeAffinity": required}
         return fields
 
+    def elsewhere(self) -> dict[str, Any]:
+        """The same of a pod without GPUs that works with what these nodes have left: on others, if there are any."""
+        absent = ("nvidia.com/gpu.present", "kubernetes.azure.com/accelerator")
+        others = [{"key": key, "operator": "NotIn", "values": [value]} for key, value in self.labels.items()]
+        others += [{"key": key, "operator": "DoesNotExist"} for key in absent]
+        preferred = [{"weight": 100, "preference": {"matchExpressions": others}}]
+        return {
+            "tolerations": self.pod_fields()["tolerations"],
+            "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}},
+        }
+
     def _terms(self) -> list[dict[str, Any]]:
         """One of these must hold."""
         lacks = [{"key": label, "operator": "DoesNotExist"} for label in self.absent]

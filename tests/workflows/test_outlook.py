@@ -28,11 +28,13 @@ def judged(made, settings=AKS, **more):
     return judging.judge(made, BESIDE, settings, on=TODAY, **more)
 
 
+@pytest.mark.parametrize("scratch", ["", "zrs"])
 @pytest.mark.parametrize("settings", [AKS, Settings()], ids=["aks", "byo"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_steps_are_those_of_the_workflow(settings, kind):
-    workspace = making.parsed(KINDS[kind]())
+def test_the_steps_are_those_of_the_workflow(settings, kind, scratch):
+    workspace, settings = making.parsed(KINDS[kind]()), settings.model_copy(update={"tuning_scratch": scratch})
     every = [Parts(*choice) for choice in itertools.product(EITHER, EITHER if workspace.tuning else (False,), EITHER)]
+    every += [Parts(push=True)] if scratch and workspace.tuning else []
     for parts in every:
         if not parts or (parts.serve and not workspace.serves):
             continue

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import presets
-from kaito_hera import checks, errors, jobs, loads, ownpod, rollout, volumes
+from kaito_hera import checks, errors, jobs, loads, ownpod, rollout, scratch, volumes
 from kaito_hera import cluster as clusters
 from kaito_hera.run import Run
 from workflows import needs, trackers
@@ -23,7 +23,7 @@ def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
         models.pass_access,
         keys.pass_secret,
         frames.inference,
-        *([tuning.training] if tunes else []),
+        *([tuning.training, scratch.pass_class] if tunes else []),
     ]
     named = frames.pull_secrets(workspace, data=tunes)
     mounted = volumes.named(workspace, tuned=bool(adapter))
@@ -34,6 +34,7 @@ def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
     config = tuning.config_of(run, training) if training else None
     if config:
         objects.append((clusters.JOB, jobs.manifest(workspace, tuning.task_of(run, attempt, config, run.placement()))))
+        objects += tuning.kept(run, attempt, config.training)
     if workspace.serves:
         server = serving.expected(workspace, settings, chosen.honoured, pinned=run.pinned)
         objects += rollout.objects(workspace, settings, server, run.placement()).items()

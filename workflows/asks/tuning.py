@@ -3,14 +3,15 @@
 import hashlib
 from typing import Any
 
-from kaito_hera import held, inherited, intent, jobs, names, nodes, pods, rollout, volumes
+from kaito_hera import cluster as clusters
+from kaito_hera import held, inherited, intent, jobs, names, nodes, pods, rollout, scratch, volumes
 from kaito_hera.api import Workspace
 from kaito_hera.api.sources import Volume
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from tuning import config as tuning
 from tuning.training_config import TrainingConfig
-from workflows import configs, trackers
+from workflows import configs, needs, trackers
 from workflows.asks import frames, models
 
 _SCRAPED = {
@@ -77,6 +78,8 @@ def task_of(run: Run, attempt: int, asked: tuning.TuningConfig, placement: nodes
     if settings.node_provider != "byo":
         price = held.usd_per_hour(run.want.candidate, workspace.node_count, settings.region)
         asked = asked.model_copy(update={"usd_per_hour": price})
+    if scratch.is_used(workspace, settings):
+        asked = asked.model_copy(update={"output": tuning.Output(volume=scratch.volume(workspace).label)})
     return jobs.Task(
         name=names.job(workspace, attempt),
         role="tuning",
@@ -86,17 +89,63 @@ def task_of(run: Run, attempt: int, asked: tuning.TuningConfig, placement: nodes
     )
 
 
+def keep(run: Run) -> bool:
+    """Have a volume for what is trained, where there is to be one."""
+    if scratch.is_used(run.workspace, run.settings):
+        scratch.ensure(run, scratch_gib(run, training(run).honoured))
+        return True
+    return False
+
+
+def scratch_gib(run: Run, training: TrainingConfig) -> int:
+    """How large a volume for what is trained has to be."""
+    return needs.scratch_gib(models.known(run.workspace), training)
+
+
+def kept(run: Run, attempt: int, training: TrainingConfig) -> list[tuple[clusters.Kind, dict[str, Any]]]:
+    """What is made for a volume of what is trained: the claim, and later the Job that pushes."""
+    if not scratch.is_used(run.workspace, run.settings):
+        return []
+    claim = scratch.claim(run.workspace, run.settings, scratch_gib(run, training))
+    later = jobs.manifest(run.workspace, push_task(run, attempt, run.placement()))
+    return [(clusters.CLAIM, claim), (clusters.JOB, later)]
+
+
+def push_task(run: Run, attempt: int, placement: nodes.Placement, *, hurried: bool = False) -> jobs.Task:
+    """The Job without GPUs that pushes the adapter from a volume of ours, in the operator's image, which can do it."""
+    workspace, settings = run.workspace, run.settings
+    assert workspace.tuning is not None
+    output = workspace.tuning.output
+    patience = scratch.HURRY_SECONDS if hurried else settings.push_timeout_seconds
+    how = ("--push-auth", str(tuning.PUSH_AUTH), "--seconds", str(patience), "--progress")
+    frame = pods.Frame(
+        role="push",
+        image=settings.image("operator"),
+        args=("tuning", "push", str(tuning.RESULTS), output.image or "", *how),
+        mounts=(_push_secret(workspace), volumes.mount("results", str(tuning.RESULTS), scratch.volume(workspace))),
+        env=({"name": "TERMINATION_LOG", "value": "/dev/termination-log"},),
+        limits={"memory": "1Gi"},
+        requests={"cpu": "50m", "memory": "64Mi"},
+        spec={**placement.elsewhere(), "terminationGracePeriodSeconds": tuning.GRACE_SECONDS},
+    )
+    start = scratch.START_SECONDS if hurried else settings.start_timeout_seconds
+    template = pods.template(workspace, settings, frame)
+    return jobs.Task(names.push_job(workspace, attempt), "push", attempt, template, patience + start)
+
+
 def _template(
     workspace: Workspace, settings: Settings, asked: tuning.TuningConfig, placement: nodes.Placement
 ) -> dict[str, Any]:
     assert workspace.tuning is not None
+    kept = scratch.is_used(workspace, settings)
+    results = scratch.volume(workspace) if kept else workspace.tuning.output.volume_source
     frame = pods.Frame(
         role="tuning",
         image=settings.image("tuning"),
         args=("tuning", "run", frames.CONFIG),
         mounts=(
-            *_files(workspace),
-            *_volumes(workspace.tuning.input.volume_source, workspace.tuning.output.volume_source),
+            *_files(workspace, pushes=not kept),
+            *_volumes(workspace.tuning.input.volume_source, results),
             pods.scratch(str(tuning.SCRATCH)),
             *exchange(placement),
         ),
@@ -109,14 +158,19 @@ def _template(
     return pods.template(workspace, settings, frame)
 
 
-def _files(workspace: Workspace) -> list[pods.Mount]:
+def _files(workspace: Workspace, *, pushes: bool = True) -> list[pods.Mount]:
     """The config, and the Secrets that it needs: one to push with, those to pull with in one, the hub's token."""
     assert workspace.tuning is not None
     mounts = [pods.annotation_files(frames.FOLDER, {"config.json": names.CONFIG})]
-    if workspace.tuning.output.image:
-        mounts.append(pods.secret_file("push", workspace.tuning.output.image_push_secret or "", str(tuning.PUSH_AUTH)))
+    if workspace.tuning.output.image and pushes:
+        mounts.append(_push_secret(workspace))
     pull = pods.secret_file("pull", rollout.registry_name(workspace), str(tuning.PULL_AUTH), optional=True)
     return [*mounts, pull, *models.mounts(workspace)]
+
+
+def _push_secret(workspace: Workspace) -> pods.Mount:
+    assert workspace.tuning is not None
+    return pods.secret_file("push", workspace.tuning.output.image_push_secret or "", str(tuning.PUSH_AUTH))
 
 
 def _volumes(data: Volume | None, results: Volume | None) -> list[pods.Mount]:

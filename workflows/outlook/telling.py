@@ -77,8 +77,11 @@ def steps(workspace: Workspace, settings: Settings, parts: Parts) -> tuple[Step,
         return ()
     placed = parts.nodes or settings.node_provider == "byo"
     names = ["preflight", *(["provision-nodes", "await-nodes"] if placed else [])]
-    if parts.tune:
-        names += ["train", "roll-out" if workspace.serves else "release"]
+    if parts.push:
+        names = ["push"]
+    elif parts.tune:
+        pushes = ["push"] if _scratch(workspace, settings) else []
+        names += ["train", *([*pushes, "roll-out"] if workspace.serves else ["release", *pushes])]
     elif parts.serve:
         names.append("roll-out")
     texts = _texts(workspace, settings)
@@ -101,9 +104,17 @@ def _texts(workspace: Workspace, settings: Settings) -> dict[str, str]:
         texts["roll-out"] += ": /chat and /v1"
     if tuning:
         limit = _span(tuning.active_deadline_seconds or settings.tuning_timeout_seconds)
-        to = tuning.output.image or "a volume"
-        texts["train"] = f"Job {name} on one node, at most {limit}; the adapter goes to {to}"
+        to, kept = tuning.output.image or "a volume", _scratch(workspace, settings)
+        place = f"a volume of StorageClass {kept}" if kept else to
+        texts["train"] = f"Job {name} on one node, at most {limit}; the adapter goes to {place}"
+        goes = "; if that takes long, the nodes are given back meanwhile" if workspace.serves and not own else ""
+        texts["push"] = f"from there to {to}, by a pod without GPUs{goes}"
     return texts
+
+
+def _scratch(workspace: Workspace, settings: Settings) -> str:
+    """The StorageClass of a volume for what is trained; empty where there is to be none."""
+    return settings.tuning_scratch if workspace.tuning and workspace.tuning.output.image else ""
 
 
 def _does(workspace: Workspace, *, own: bool) -> str:

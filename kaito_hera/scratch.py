@@ -1,0 +1,164 @@
+"""A volume for what is trained, until its registry has it: then no GPU node has to wait for a registry.
+
+Where the platform team names a StorageClass (setting `tuningScratch`), a tuning whose output is an image keeps
+checkpoints and the finished adapter on a claim of that class, one for each intent. It outlives pods, nodes and
+attempts; it goes when the adapter is pushed, when another intent has its own, or with the Workspace. A Job without GPUs
+pushes from there.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kaito_hera import cluster as clusters
+from kaito_hera import errors, intent, jobs, names, pods, volumes
+from kaito_hera.api import Workspace
+from kaito_hera.api.sources import ClaimSource, Volume
+from kaito_hera.run import Run
+from kaito_hera.settings import Settings
+
+FIELD = "setting tuningScratch"
+ROLE = "scratch"
+HURRY_SECONDS = 300
+"""How long a registry may take while GPU nodes wait for it, to serve with what it gets."""
+START_SECONDS = 120
+"""What a pod may take to start beside that."""
+_OF_A_NODE = frozenset({"kubernetes.io/no-provisioner", "rancher.io/local-path", "openebs.io/local", "topolvm.io"})
+"""Makers of volumes that go with their node."""
+
+
+def is_used(workspace: Workspace, settings: Settings) -> bool:
+    """Whether what this Workspace trains lies on a volume of ours first."""
+    return bool(settings.tuning_scratch and workspace.tuning and workspace.tuning.output.image)
+
+
+def volume(workspace: Workspace) -> Volume:
+    """The claim of what is asked for now, as pods mount it."""
+    return Volume(persistent_volume_claim=ClaimSource(claim_name=name(workspace)))
+
+
+def name(workspace: Workspace) -> str:
+    """The claim's name."""
+    return names.scratch(workspace, intent.of(workspace).tune)
+
+
+def claim(workspace: Workspace, settings: Settings, gib: int) -> dict[str, Any]:
+    """The claim, of so many GiB."""
+    return {
+        "metadata": pods.metadata(workspace, name(workspace), role=ROLE),
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": settings.tuning_scratch,
+            "resources": {"requests": {"storage": f"{gib}Gi"}},
+        },
+    }
+
+
+def pass_class(run: Run) -> None:
+    """Raise ClaimInvalidError unless the StorageClass, where one is set, is there and its volumes outlive nodes."""
+    asked = run.settings.tuning_scratch
+    if not is_used(run.workspace, run.settings):
+        return
+    try:
+        found = run.cluster.get(clusters.STORAGE_CLASS, asked)
+    except errors.ForbiddenError:  # by an older role: then the claim's pod will tell
+        return
+    if found is None:
+        raise errors.ClaimInvalidError(
+            f"{FIELD}: StorageClass {asked} is missing; name one of `kubectl get storageclass`, or take the setting out"
+        )
+    if run.provider.makes_nodes and found.get("provisioner") in _OF_A_NODE:
+        raise errors.ClaimInvalidError(
+            f"{FIELD}: volumes of StorageClass {asked} ({found['provisioner']}) go with their node, and nodes are given"
+            " back before the adapter is pushed; name a class whose volumes can be attached to other nodes"
+        )
+
+
+def ensure(run: Run, gib: int) -> None:
+    """Have the claim there, and none of an earlier intent of the Workspace's."""
+    cluster, namespace = run.cluster, run.workspace.metadata.namespace
+    ours = clusters.selector({names.UID: run.workspace.metadata.uid, names.ROLE: ROLE})
+    for other in cluster.items(clusters.CLAIM, namespace, labels=ours):
+        if other["metadata"]["name"] != name(run.workspace):
+            cluster.delete(clusters.CLAIM, other["metadata"]["name"], namespace)
+    found = cluster.get(clusters.CLAIM, name(run.workspace), namespace)
+    pods.refuse_foreign(found, run.workspace, "PersistentVolumeClaim")
+    if found is None:
+        with contextlib.suppress(clusters.ConflictError):
+            cluster.create(clusters.CLAIM, claim(run.workspace, run.settings, gib))
+    elif found["metadata"].get("deletionTimestamp"):
+        raise errors.ClaimNotFoundError(f"{_named(run)} is being deleted; it is made anew once it is gone")
+
+
+@contextlib.contextmanager
+def in_own_words(run: Run) -> Iterator[None]:
+    """The image knows one field for volumes; here the user has named none."""
+    try:
+        yield
+    except (errors.ReportedTerminalError, errors.ReportedTransientError) as cause:
+        text = str(cause).replace(volumes.OUTPUT, f"{FIELD}, {_named(run)}")
+        raise errors.reported(cause.reason, text, retryable=cause.retryable) from cause
+
+
+def push(run: Run, task: jobs.Task, *, read: Callable[[str], jobs.Progress | None], hurried: bool) -> str:
+    """Have the Job push the adapter from the claim, which goes then; returns the adapter by digest.
+
+    Hurried, an adapter that its registry does not take is left where it is, for another attempt: empty.
+    """
+    _pass_claim(run)
+    _pass_secrets(run)
+    try:
+        adapter = str(jobs.run(run, task, read=read)["adapter"])
+    except (errors.ReportedTerminalError, errors.ReportedTransientError) as cause:
+        if hurried:
+            print(f"the nodes do not wait for this: {cause}", flush=True)
+            return ""
+        if cause.reason != "DataInvalid":
+            raise
+        again = f"{cause}; delete the {_named(run)} to have the adapter trained anew"
+        raise errors.reported(cause.reason, again, retryable=False) from cause
+    drop(run)
+    return adapter
+
+
+def serves_meanwhile(run: Run) -> bool:
+    """Whether a server of the Workspace's stands, so that its nodes are not held for the adapter alone."""
+    metadata = run.workspace.metadata
+    found = run.cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace)
+    return found is not None and found["metadata"].get("labels", {}).get(names.UID) == metadata.uid
+
+
+def drop(run: Run) -> None:
+    """Take the claim away, and first the Jobs whose pods keep it, ended or not."""
+    cluster, metadata = run.cluster, run.workspace.metadata
+    for pod in cluster.items(clusters.POD, metadata.namespace, labels=f"{names.UID}={metadata.uid}"):
+        job = pod["metadata"]["labels"].get("batch.kubernetes.io/job-name", "")
+        if job and name(run.workspace) in _mounted(pod):
+            cluster.delete(clusters.JOB, job, metadata.namespace)
+    cluster.delete(clusters.CLAIM, name(run.workspace), metadata.namespace)
+
+
+def _pass_claim(run: Run) -> None:
+    found = run.cluster.get(clusters.CLAIM, name(run.workspace), run.workspace.metadata.namespace)
+    pods.refuse_foreign(found, run.workspace, "PersistentVolumeClaim")
+    if found is None or found["metadata"].get("deletionTimestamp") or found.get("status", {}).get("phase") == "Lost":
+        state = "is missing" if found is None else "is being deleted, or without its volume (Lost)"
+        raise errors.AdapterGoneError(f"{_named(run)}, with the finished adapter, {state}: it is trained anew")
+
+
+def _pass_secrets(run: Run) -> None:
+    """What the Job's pod needs may have been changed since the preflight of the attempt that trained."""
+    workspace = run.workspace
+    assert workspace.tuning is not None
+    secret = workspace.tuning.output.image_push_secret or ""
+    pods.secret(run.cluster, workspace.metadata.namespace, secret, field="tuning.output.imagePushSecret")
+    pods.ensure_copies(run.cluster, workspace, run.settings)
+
+
+def _mounted(pod: dict[str, Any]) -> set[str]:
+    mounted = pod["spec"].get("volumes", [])
+    return {each.get("persistentVolumeClaim", {}).get("claimName", "") for each in mounted}
+
+
+def _named(run: Run) -> str:
+    return f"claim {run.workspace.metadata.namespace}/{name(run.workspace)}"
