@@ -8,7 +8,7 @@
     |   `-- DataTooLarge             the image has more bytes than there is room for
     |-- ModelFiles               -   the base model cannot be had: reason and code as in `artifacts.weights.errors`
     |-- ModelUnusable           12   the base model is of an unknown kind
-    |-- OutOfMemory             20   it does not fit the GPU
+    |-- OutOfMemory             20   it does not fit the GPU, or the pod's main memory
     |-- UnsupportedGPU          20   the image has no kernels for the GPU
     |-- LossDiverged            21   the loss is no longer a number
     |-- PushUnauthorized        30   the registry does not take the secret
@@ -90,7 +90,7 @@ class ModelUnusable(TuningError):
 
 
 class OutOfMemory(TuningError):
-    """It does not fit the GPU."""
+    """It does not fit the GPU, or the pod's main memory: as of a container that the kernel ends, no other try helps."""
 
     code = Exit.DOES_NOT_FIT
 
@@ -174,7 +174,11 @@ _SIGNS: tuple[tuple[tuple[str, ...], type[TuningError], str], ...] = (
         NodeTrouble,
         "the node's GPU failed ({}); another node may do",
     ),
-    (("MemoryError",), NodeTrouble, "the pod ran out of main memory ({}); raise its limit or use fewer rows"),
+    (
+        ("MemoryError", "can't allocate memory", "annot allocate memory"),
+        OutOfMemory,
+        "the pod ran out of main memory ({}); take a resource.instanceType with more, or use fewer rows",
+    ),
 )
 """How foreign errors are told: by name, since importing torch to ask would cost seconds."""
 

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -75,6 +76,16 @@ def main_memory():
     raise MemoryError
 
 
+def torch_main_memory():
+    import torch
+
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def no_process():
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
 def bug():
     return {}["x"]
 
@@ -90,7 +101,9 @@ def known():
         (out_of_memory, errors.OutOfMemory, "resource.instanceType"),
         (gpu_lost, errors.NodeTrouble, "uncorrectable ECC"),
         (old_gpu, errors.UnsupportedGPU, "no kernels for the node's GPU"),
-        (main_memory, errors.NodeTrouble, "main memory"),
+        (main_memory, errors.OutOfMemory, "main memory"),
+        pytest.param(torch_main_memory, errors.OutOfMemory, "main memory (RuntimeError", marks=pytest.mark.torch),
+        (no_process, errors.OutOfMemory, "main memory (OSError: [Errno 12] Cannot allocate memory)"),
         (bug, errors.TuningError, "KeyError: 'x'"),
         (known, errors.DataInvalid, "as it is"),
     ],
