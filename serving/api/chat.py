@@ -61,12 +61,14 @@ class Options(pydantic.BaseModel):
 class Turn(pydantic.BaseModel):
     """One of `messages`."""
 
-    role: str
+    role: Annotated[str, pydantic.WithJsonSchema({"enum": [*ROLES]})]
     content: str
 
 
 class Body(pydantic.BaseModel):
     """The body of a request; further keys are ignored."""
+
+    model_config = documented.like({"prompt": "YOUR QUESTION HERE"}, {"messages": documented.HELLO})
 
     prompt: str | None = None
     return_full_text: bool | None = True

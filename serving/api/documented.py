@@ -1,8 +1,15 @@
-"""What the OpenAPI document says of errors: their shapes, one for each interface."""
+"""What the OpenAPI document says beside fields: the shapes of errors, by interface, and examples of bodies."""
 
 from typing import Any
 
 import pydantic
+
+HELLO = [{"role": "user", "content": "YOUR QUESTION HERE"}]
+
+
+def like(*bodies: dict[str, Any]) -> pydantic.ConfigDict:
+    """A model of bodies of which these are examples."""
+    return pydantic.ConfigDict(json_schema_extra={"examples": [*bodies]})
 
 
 class Problem(pydantic.BaseModel):
@@ -46,5 +53,6 @@ OPENAI: Responses = {
     code: {"model": OpenAIError, "description": told} for code, told in (STATUSES | {"default": "An error."}).items()
 }
 KAITO: Responses = {code: each | {"model": Detail} for code, each in OPENAI.items()}
-STREAMED: Responses = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+STREAMED: Responses = {200: {"content": {"text/event-stream": {"schema": EVENT}}}}
 """Beside the JSON: `data:` events with chunks, an `error` event where it fails, `data: [DONE]` at the end."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import fastapi
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving.service import Service
@@ -28,7 +29,7 @@ def router(service: Service) -> fastapi.APIRouter:
     """`/metrics` and `/metrics.json`."""
     routes = fastapi.APIRouter()
 
-    @routes.get("/metrics")
+    @routes.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> fastapi.Response:
         return fastapi.Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 

@@ -83,7 +83,7 @@ class RequireJson:
             await self._app(scope, receive, send)
             return
         told = "a body is read with the header Content-Type: application/json alone"
-        response = await self._refuse(fastapi.Request(scope), HTTPException(415, told, {"Connection": "close"}))
+        response = await self._refuse(fastapi.Request(scope), HTTPException(415, told))
         await response(scope, receive, send)
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import pydantic
 
 from serving import errors
+from serving.api import documented, refusals
 from serving.api import openai_fields as fields
-from serving.api import refusals
 from serving.api.openai_forms import Form, ResponseFormat, Structured, wanted
 from serving.api.openai_tools import Choice, Tool, ToolCall, ToolChoice
 from serving.engine.protocol import ModelInfo, Request, Sampling
@@ -39,7 +39,7 @@ class Turn(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="allow")
 
-    role: str
+    role: Annotated[str, pydantic.WithJsonSchema({"enum": [*ROLES]})]
     content: str | list[Part] | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
@@ -77,7 +77,7 @@ class Common(pydantic.BaseModel):
     neutral: ClassVar[fields.Neutral] = fields.NEUTRAL
 
     model: str | None = None
-    adapter_strength: Share | None = None
+    adapter_strength: Annotated[Share | None, pydantic.Field(examples=[None])] = None
     n: Annotated[int, pydantic.Field(ge=1, strict=True)] | None = None
     temperature: Annotated[float, pydantic.Field(ge=0, le=2)] | None = None
     top_p: Unit | None = None
@@ -188,6 +188,8 @@ class Common(pydantic.BaseModel):
 class ChatBody(Common):
     """`POST /v1/chat/completions`."""
 
+    model_config = documented.like({"messages": documented.HELLO, "max_tokens": 16})
+
     asks: ClassVar[str] = "messages"
     neutral: ClassVar[fields.Neutral] = {**fields.NEUTRAL, **fields.CHAT_NEUTRAL}
 
@@ -223,6 +225,8 @@ class ChatBody(Common):
 
 class CompletionBody(Common):
     """`POST /v1/completions`; prompts are continued as they are, without a chat template."""
+
+    model_config = documented.like({"prompt": "Once upon a time", "max_tokens": 16})
 
     asks: ClassVar[str] = "prompt"
     neutral: ClassVar[fields.Neutral] = {**fields.NEUTRAL, **fields.COMPLETION_NEUTRAL}

@@ -17,7 +17,7 @@ from serving.text.chat import TextRefused
 class TokenizeBody(pydantic.BaseModel):
     """`POST /tokenize`: a prompt, or messages as a chat completion takes them."""
 
-    model_config = pydantic.ConfigDict(extra="allow")
+    model_config = documented.like({"prompt": "Once upon a time"}, {"messages": documented.HELLO}) | {"extra": "allow"}
 
     model: str | None = None
     prompt: str | None = None
@@ -37,6 +37,8 @@ class TokenizeBody(pydantic.BaseModel):
 
 class DetokenizeBody(pydantic.BaseModel):
     """`POST /detokenize`."""
+
+    model_config = documented.like({"tokens": [1, 2, 3]})
 
     model: str | None = None
     tokens: list[Token]
