@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kaito_hera import cluster as clusters
-from kaito_hera import dockerconfigs, errors, inherited, names, nodes, ownpod, pods
+from kaito_hera import dockerconfigs, errors, inherited, models, names, nodes, ownpod, pods
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.nodes import gpus
 from kaito_hera.run import Run
@@ -45,6 +45,10 @@ class Server:
     """What a server that answers this on /v1/models still lacks; empty when nothing. Raises ValueError on nonsense."""
     refusals: Callable[[object], dict[str, errors.KaitoError]]
     """What a server that answers this can never serve; the keys tell what is said again from what was said before."""
+    image: str = ""
+    """Another one than the serving image."""
+    whole: bool = False
+    """It works with all GPUs of its node."""
     volumes: tuple[pods.Mount, ...] = ()
     """The user's, with adapters: to add or remove one restarts the server."""
     mounts: tuple[pods.Mount, ...] = ()
@@ -122,7 +126,14 @@ def config_name(workspace: Workspace) -> str:
 def deadline(workspace: Workspace, settings: Settings) -> int:
     """Seconds that a new server may take until it answers."""
     asked = workspace.inference and workspace.inference.progress_deadline_seconds
-    return asked or settings.server_timeout_seconds
+    return asked or _usual(workspace, settings)
+
+
+def _usual(workspace: Workspace, settings: Settings) -> int:
+    """So much longer as the model is large."""
+    model = models.find(workspace)
+    megabytes = model.weights_gib * 2**30 / 1e6 if model else 0.0
+    return settings.server_timeout_seconds + round(megabytes / settings.weights_megabytes_per_second)
 
 
 def _deployment(workspace: Workspace, settings: Settings, template: dict[str, Any]) -> dict[str, Any]:
@@ -145,15 +156,15 @@ def pod_template(
     cold = {name: text for name, text in server.files.items() if name not in server.hot}
     digest = hashlib.sha256(json.dumps(cold, sort_keys=True).encode()).hexdigest()[:16]
     # Only a longer deadline than usual is in the pod: to shorten one must restart nobody.
-    patience = max(settings.server_timeout_seconds, deadline(workspace, settings))
+    patience = max(_usual(workspace, settings), deadline(workspace, settings))
     token = {"secretKeyRef": {"name": _token_name(workspace), "key": "token"}}
     frame = pods.Frame(
         role=ROLE,
-        image=settings.image("serving"),
+        image=server.image or settings.image("serving"),
         args=("serving", f"{_FOLDER}/{next(iter(cold))}"),
         mounts=_mounts(workspace, server),
         env=({"name": "RAY_AUTH_TOKEN", "valueFrom": token}, *server.env),
-        limits=placement.limits,
+        limits=placement.all_limits if server.whole else placement.limits,
         container={"ports": [{"name": "http", "containerPort": server.port}], **_probes(patience)},
         # The server drains for a minute, then Ray takes some seconds to end.
         spec={**placement.pod_fields(), "terminationGracePeriodSeconds": 80},
@@ -168,9 +179,14 @@ def _mounts(workspace: Workspace, server: Server) -> tuple[pods.Mount, ...]:
         pods.secret_file("registry", registry_name(workspace), server.registry_auth, optional=True),
         *server.mounts,
         pods.scratch(server.scratch),
-        pods.Mount("/dev/shm", "shm", {"emptyDir": {"medium": "Memory", "sizeLimit": "256Mi"}}, read_only=False),  # noqa: S108
+        pods.Mount("/dev/shm", "shm", _shared_memory(server), read_only=False),  # noqa: S108
         *server.volumes,
     )
+
+
+def _shared_memory(server: Server) -> dict[str, Any]:
+    """Ray's store; several GPUs also exchange through it."""
+    return {"emptyDir": {"medium": "Memory", "sizeLimit": "4Gi" if server.whole else "256Mi"}}
 
 
 def _probes(patience: int) -> dict[str, Any]:

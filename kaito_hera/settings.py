@@ -92,7 +92,12 @@ class Settings(pydantic.BaseModel):
     node_steady_seconds: Annotated[int, pydantic.Field(ge=0)] = 10
     """How long nodes must stay usable before work starts on them."""
     server_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 2400
-    """How long a new model server may take to answer."""
+    """How long a new model server may take to answer, beside the time for its files."""
+    weights_megabytes_per_second: Annotated[float, pydantic.Field(gt=0)] = 50
+    """At what rate servers fetch a model's files at the least, as their logs have measured it.
+
+    The time for a model that is described here comes on top of serverTimeoutSeconds; its size is not known of others.
+    """
     start_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 900
     """How long a tuning Job's pod may wait for one and the same thing, such as a GPU or its image, on paid nodes."""
     tuning_timeout_seconds: Annotated[int, pydantic.Field(ge=60)] = 259200

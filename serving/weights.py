@@ -1,8 +1,11 @@
 """The model's files, from the hub or an image, before anything else starts: `weights`, in this image's errors."""
 
+import contextlib
 import logging
 import shutil
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from artifacts.weights import hub, image, shared
@@ -26,14 +29,48 @@ def fetch(model: Model, scratch: Path, registry_auth: Path, cache: Path | None =
             folder = _fetch(model, scratch, registry_auth)
     except WeightsError as error:
         raise errors.ModelFiles(error) from error
-    size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e9
-    log.info("weights of %s: %.2f GB in %.1f s", model.id, size, time.monotonic() - began)
+    size, seconds = _bytes(folder) / 1e6, time.monotonic() - began
+    log.info("weights of %s: %.0f MB in %.1f s, %.0f MB/s", model.id, size, seconds, size / seconds)
     return folder
 
 
 def _fetch(model: Model, place: Path, registry_auth: Path) -> Path:
-    if model.image:
-        return image.fetch(model, place / "model", registry_auth)
-    # A process that was killed leaves its locks, which some shared file systems keep for ever; nobody else is here.
-    shutil.rmtree(place / "hub" / ".locks", ignore_errors=True)
-    return hub.fetch(model, place / "hub")
+    with telling(place):
+        if model.image:
+            return image.fetch(model, place / "model", registry_auth)
+        # A process that was killed leaves its locks, which some shared file systems keep for ever; nobody else is here.
+        shutil.rmtree(place / "hub" / ".locks", ignore_errors=True)
+        return hub.fetch(model, place / "hub")
+
+
+@contextlib.contextmanager
+def telling(place: Path, every: float = 15.0) -> Iterator[None]:
+    """Say in the log how much has come, and at what rate, so often."""
+    over = threading.Event()
+
+    def tell() -> None:
+        there = _written(place)
+        while not over.wait(every):
+            there, before = _written(place), there
+            log.info("fetching: %.0f MB so far, %.1f MB/s", there / 1e6, (there - before) / every / 1e6)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _written(place: Path) -> int:
+    """Bytes on the disk: what is fetched in parts may be reserved before it comes."""
+    total = 0
+    for file in place.rglob("*"):
+        with contextlib.suppress(OSError):  # renamed meanwhile
+            total += 0 if file.is_symlink() else file.stat().st_blocks * 512
+    return total
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))

@@ -132,7 +132,7 @@ class Inference(Model):
     ] = ()
     """Adapters to serve with it; may change at any time, without a restart."""
     progress_deadline_seconds: Seconds | None = None
-    """How long a new server may take to answer; default: the operator's setting.
+    """How long a new server may take to answer; default: the operator's settings, by the size of the model.
 
     An edit counts from the next attempt on.
     """

@@ -93,7 +93,9 @@ class Rollout:
         return found
 
     def wait(self, timeout=20, patience=10.0):
-        settings = self._run.settings.model_copy(update={"server_timeout_seconds": timeout})
+        settings = self._run.settings.model_copy(
+            update={"server_timeout_seconds": timeout, "weights_megabytes_per_second": 1e9}
+        )
         run = Run(self.cluster, self._run.workspace, settings, None)
         return self._pool.submit(answering.await_answering, run, self._server, look=0.2, patience=patience)
 

@@ -164,13 +164,27 @@ def test_a_claim_that_keeps_weights_is_mounted_to_be_written_to(apply, rolled_ou
     assert {"name": "CACHE", "value": "/mnt/cache"} in spec["containers"][0]["env"]
 
 
-@pytest.mark.parametrize(("asked", "probes"), [(90, 1200), (7200, 3600)])
-def test_the_user_s_deadline_holds_and_restarts_nobody_when_it_is_short(apply, rolled_out, asked, probes):
+FILES = round(7.12 * 2**30 / 50e6)  # seconds for those of phi-3-mini-4k-instruct, at 50 MB a second
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(90, 2400 + FILES), (7200, 7200)])
+def test_the_user_s_deadline_holds_and_restarts_nobody_when_it_is_short(apply, rolled_out, asked, seconds):
     given = {**making.inference()["inference"], "progressDeadlineSeconds": asked}
     made = rolled_out(apply({**making.inference(), "inference": given}))
     assert made["spec"]["progressDeadlineSeconds"] == asked
     startup = made["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
-    assert startup["failureThreshold"] * startup["periodSeconds"] == 2 * probes
+    assert startup["failureThreshold"] * startup["periodSeconds"] in {seconds, seconds - 1}
+
+
+def test_a_larger_model_has_longer_to_answer(settings):
+    def seconds(name, **given):
+        workspace = making.edited(making.inference(), inference={"preset": {"name": name}})
+        return rollout.deadline(making.parsed(workspace), settings.model_copy(update=given))
+
+    assert seconds("phi-3-mini-4k-instruct") == 2400 + FILES
+    assert seconds("llama-3.3-70b-instruct") == 2400 + round(131.42 * 2**30 / 50e6)
+    assert seconds("phi-3-mini-4k-instruct", weights_megabytes_per_second=1e9) == 2400
+    assert seconds("acme/unknown") == 2400
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Weights from a hub, with the real client."""
 
+import logging
 import subprocess
 import sys
+import time
 
 import pytest
 
+from serving import weights
 from tests.serving import modelhub
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -92,3 +95,13 @@ def test_model_without_safetensors_is_refused(hub, tmp_path):
     (tmp_path / "model" / "model.safetensors").unlink()
     _, (said,) = fetch(hub, tmp_path)
     assert said.startswith(f"ModelUnusable 12 False: inference.preset.name: model acme/tiny at {REVISION}: has no con")
+
+
+def test_the_log_tells_how_much_has_come_while_it_comes(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "serving.weights")
+    with weights.telling(tmp_path, every=0.05):
+        (tmp_path / "blob").write_bytes(b"x" * 3_000_000)
+        until = time.monotonic() + 60
+        while "fetching: 3 MB so far, " not in caplog.text and time.monotonic() < until:
+            time.sleep(0.05)
+    assert "fetching: 3 MB so far, " in caplog.text
