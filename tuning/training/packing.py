@@ -29,16 +29,34 @@ class Micro(NamedTuple):
 def packed(lengths: Sequence[int], limit: int, *, hidden: int, multiple: int = 1) -> list[Micro]:
     """Several rows a line, in as few micro-batches as there can be; `hidden` is the model's width.
 
-    `limit`: tokens that may be computed at once; a row that is longer is computed alone.
+    `limit`: tokens that may be computed at once; a row that is longer is computed alone. How many there can be is
+    looked for in ever larger steps, then halfway between: rows held out are many, and each attempt sorts them all.
     """
     limit = max(limit, _up(max(lengths), multiple))
-    parts = math.ceil(sum(lengths) / limit)
-    while True:
-        groups = _balanced(range(len(lengths)), lengths, parts)
-        found = [_lines(group, lengths, hidden, multiple) for group in groups]
-        if all(micro.tokens <= limit for micro in found):
-            return found
-        parts += 1
+    low = math.ceil(sum(lengths) / limit)
+    found, more = _within(limit, low, lengths, hidden, multiple), 1
+    if found:
+        return found
+    while not (found := _within(limit, low + more, lengths, hidden, multiple)):
+        low, more = low + more, 2 * more
+    high = low + more
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fewer := _within(limit, middle, lengths, hidden, multiple):
+            found, high = fewer, middle
+        else:
+            low = middle
+    return found
+
+
+def _within(limit: int, parts: int, lengths: Sequence[int], hidden: int, multiple: int) -> list[Micro]:
+    """So many micro-batches; none where one of them would be too large."""
+    found = []
+    for group in _balanced(range(len(lengths)), lengths, parts):
+        found.append(_lines(group, lengths, hidden, multiple))
+        if found[-1].tokens > limit:
+            return []
+    return found
 
 
 def padded(lengths: Sequence[int], limit: int, *, multiple: int = 1) -> list[Micro]:

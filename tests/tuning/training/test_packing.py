@@ -35,6 +35,23 @@ def test_every_row_comes_once_and_no_micro_batch_is_larger_than_it_may(limit, mu
             assert all(sum(lengths[row] for row in line) <= micro.width for line in micro.lines)
 
 
+class Counted(list):
+    """Counts how often somebody looks into it."""
+
+    looks = 0
+
+    def __getitem__(self, index):
+        self.looks += 1
+        return super().__getitem__(index)
+
+
+def test_four_times_the_rows_take_little_more_than_four_times_the_work():
+    few, many = Counted(dolly(4000, 0)), Counted(dolly(16_000, 0))
+    for lengths in (few, many):
+        assert rows(packing.packed(lengths, 2048, hidden=3072, multiple=32)) == list(range(len(lengths)))
+    assert many.looks < 8 * few.looks
+
+
 def share(micros, lengths):
     return sum(lengths) / sum(micro.tokens for micro in micros)
 
