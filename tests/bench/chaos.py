@@ -129,6 +129,7 @@ class Chaos:
         self.pushed = max(self.pushed, log.push)
         there = max(world.steps(), default=0)
         self.found.append(repeated.since(log, watch, there=there, before=before, killed=killed, evicted=evicts))
+        print(f"  {self.found[-1]}", flush=True)
 
 
 def _new(folder: Path) -> Path:
@@ -147,7 +148,6 @@ def main() -> None:
             chaos.one(most=4)
         chaos.registry.close()
         chaos.hub.close()
-    print(repeated.table(chaos.found))
     figures = {name: getattr(chaos, name) for name in ("kills", "evictions", "inside_saves", "runs", "equal")}
     figures |= repeated.figures(chaos.found)
     print(json.dumps(figures))

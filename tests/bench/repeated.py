@@ -35,6 +35,13 @@ class Repeated(NamedTuple):
     """The same with what may come on top: the step, save and copy that were under way at either end."""
     evicted: bool
 
+    def __str__(self) -> str:
+        """For people."""
+        return (
+            f"{'evicted' if self.evicted else 'killed'}: {self.steps} steps in {self.seconds:.2f} s come again;"
+            f" the interval is {self.interval:.2f} s, and with its ends {self.most:.2f} s"
+        )
+
 
 class Watch:
     """When which step was done, as the run's port tells it."""
@@ -104,14 +111,3 @@ def figures(found: Sequence[Repeated]) -> dict[str, float | int]:
         "beyond_the_interval": sum(each.seconds > each.most for each in kills),
         "most_repeated_steps_after_sigterm": max((each.steps for each in found if each.evicted), default=0),
     }
-
-
-def table(found: Sequence[Repeated]) -> str:
-    """A line for each kill."""
-    lines = [f"{'repeated':>9} {'s':>6} {'interval s':>10} {'and ends s':>10}"]
-    lines += [
-        f"{each.steps:>9} {each.seconds:>6.2f} {each.interval:>10.2f} {each.most:>10.2f}"
-        f"{'  SIGTERM' if each.evicted else ''}"
-        for each in found
-    ]
-    return "\n".join(lines)
