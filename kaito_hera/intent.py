@@ -98,6 +98,7 @@ def _serve(workspace: Workspace) -> list[Any]:
         pull=options and options.image_pull_secrets,
         lb=workspace.annotation(annotations.ENABLE_LB) == "true",
         key=workspace.annotation(annotations.API_KEY),
+        runtime="vllm" if workspace.annotation(annotations.RUNTIME) == "vllm" else "",
         cache=workspace.annotation(annotations.CACHE),
     )
     name = workspace.preset.name if workspace.preset else ""

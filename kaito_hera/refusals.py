@@ -8,7 +8,7 @@ import difflib
 import re
 
 from artifacts.addresses import AddressRefused, Policy, split
-from kaito_hera import admission, errors, models
+from kaito_hera import admission, errors, models, runtimes
 from kaito_hera.admission import addresses, images, sizes, words
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.findings import Finding
@@ -30,6 +30,7 @@ def findings(workspace: Workspace, settings: Settings, on: datetime.date) -> lis
             close = _close(field) if problem.rule.name == words.STRANGE and ": write" not in text else ""
             found.append(Finding(problem.error, field, text, close, fatal=fatal))
     found += [*models.notes(workspace), *_of_serving(workspace), *_of_annotations(workspace)]
+    found += runtimes.findings(workspace, settings, models.find(workspace))
     return [*found, *_of_settings(settings)]
 
 

@@ -58,6 +58,9 @@ class Settings(pydantic.BaseModel):
     """Registry and path of the three images kaito-hera-operator, -tuning and -serving."""
     version: str = "latest"
     """Tag of the three images."""
+    vllm_image: str = ""
+    """The image serving-vllm, for Workspaces annotated kaito.sh/runtime: vllm; empty: there is none, and the engine
+    here serves them."""
     pull_secret: str = ""
     """Secret (dockerconfigjson) in the operator's namespace that may pull the images; copied where pods need it."""
     ca_bundle: str = ""

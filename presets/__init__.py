@@ -3,7 +3,7 @@
 Pure data and arithmetic; everything else may import it, and it imports nothing of ours.
 """
 
-from presets.catalogue import Presets, UnknownNameError, preset, presets, region, size, sizes
+from presets.catalogue import Presets, UnknownNameError, batched, preset, presets, region, size, sizes
 from presets.facts import Chat, Preset, Shape, Size
 from presets.hub import UnservableError, from_folder, from_hub, is_hub_id
 
@@ -15,6 +15,7 @@ __all__ = [
     "Size",
     "UnknownNameError",
     "UnservableError",
+    "batched",
     "from_folder",
     "from_hub",
     "is_hub_id",

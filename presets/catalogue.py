@@ -50,6 +50,12 @@ def presets() -> Presets:
 
 
 @functools.cache
+def batched() -> frozenset[str]:
+    """Architectures of which the engine of serving/ answers many requests at once; others wait for each other."""
+    return frozenset(load(_FOLDER / "architectures.yaml")["batched"])
+
+
+@functools.cache
 def sizes() -> dict[str, Size]:
     """Every GPU size by its cloud's name."""
     found: dict[str, Size] = {}

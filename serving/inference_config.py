@@ -14,7 +14,8 @@ from typing import Any, Literal
 import pydantic
 
 from artifacts import plain_yaml
-from serving import inference_keys
+from serving import inference_keys, inference_vllm
+from serving.config import Runtime
 
 FILE = "inference_config.yaml"
 
@@ -29,6 +30,7 @@ _DTYPES: Mapping[str, Dtype] = {
 }
 _LENGTH = re.compile(r"([0-9]{1,9})(\.[0-9]{1,3})?([kKmM]?)")
 _UNITS = {"": 1, "k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}
+_NOT_HANDED_ON = "it is not among the options that are handed on to vLLM"
 _SHORTEST = 2
 _LARGEST_TEMPLATE = 65_536
 """It travels in an annotation, and all annotations of a pod together may have four times as much."""
@@ -48,10 +50,12 @@ class InferenceConfig(pydantic.BaseModel):
     """Number type of the weights; `auto` is what the GPU computes in."""
     chat_template: str | None = None
     """A Jinja template in place of the model's own and the adapters'."""
+    vllm: Mapping[str, Any] = pydantic.Field(default_factory=dict)
+    """Arguments that are handed on to vLLM's engine, where it serves."""
 
 
-def parse(text: str) -> tuple[InferenceConfig, tuple[str, ...]]:
-    """The config in an inference_config.yaml's text, and what in it decides nothing here.
+def parse(text: str, runtime: Runtime = "transformers") -> tuple[InferenceConfig, tuple[str, ...]]:
+    """The config in an inference_config.yaml's text, for this runtime, and what in it decides nothing here.
 
     ValueError names each bad key, the value seen and the way out.
     """
@@ -63,19 +67,31 @@ def parse(text: str) -> tuple[InferenceConfig, tuple[str, ...]]:
         if value is not None:  # null is the same as silence
             _judge(key, value, inference_keys.TOP.get(key), warnings, problems)
     for name, (key, value) in _named(options, problems).items():
-        if reader := _READERS.get(name):
-            try:
-                fields |= reader(value, warnings)
-            except ValueError as error:
-                problems.append(f"vllm.{key}: {_shown(value)} {error}")
+        try:
+            taken = _taken(name, value, runtime, warnings)
+        except ValueError as error:
+            problems.append(f"vllm.{key}: {_shown(value)} {error}")
+            continue
+        if taken is not None:
+            fields |= taken | ({"vllm": {**fields.get("vllm", {}), **taken["vllm"]}} if "vllm" in taken else {})
         elif (refused := _find(name, inference_keys.REFUSED)) and not _harmless(value, refused):
             problems.append(f"vllm.{key}: {_shown(value, name)} cannot be honoured: {refused.reason}")
         elif refused is None:
-            _judge(f"vllm.{key}", value, _find(name, inference_keys.IDLE), warnings, problems)
+            idle = _find(name, inference_keys.IDLE)
+            idle = idle and idle._replace(reason=_NOT_HANDED_ON) if runtime == "vllm" else idle
+            _judge(f"vllm.{key}", value, idle, warnings, problems)
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise ValueError(f"{FILE}: {shown}")
     return InferenceConfig.model_validate(fields), tuple(f"{FILE}: {warning}" for warning in warnings)
+
+
+def _taken(name: str, value: object, runtime: Runtime, warnings: list[str]) -> dict[str, Any] | None:
+    """What an option sets; None where it is not honoured. ValueError says what is wrong, after the value."""
+    if reader := _READERS.get(name):
+        return reader(value, warnings)
+    handed = inference_vllm.read(name, value) if runtime == "vllm" else None
+    return None if handed is None else {"vllm": handed}
 
 
 def _read(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -135,7 +151,7 @@ def _harmless(value: object, key: inference_keys.Key) -> bool:
 
 def _meant(key: str) -> str:
     name = key.removeprefix("vllm.").replace("_", "-")
-    known = [*_READERS, *inference_keys.REFUSED, *inference_keys.IDLE]
+    known = [*_READERS, *inference_vllm.OPTIONS, *inference_keys.REFUSED, *inference_keys.IDLE]
     if not key.startswith("vllm.") and name in known:
         return f"it belongs below vllm, as {name}"
     names = known if key.startswith("vllm.") else ["vllm", *inference_keys.TOP]

@@ -13,6 +13,7 @@ from kaito_hera import errors
 from kaito_hera.api import Workspace
 from kaito_hera.settings import Settings
 from serving import inference_config
+from serving.config import Runtime
 from serving.inference_config import InferenceConfig
 from tuning import training_config
 from tuning.training_config import Method, TrainingConfig
@@ -65,8 +66,10 @@ def training(workspace: Workspace, settings: Settings, read: Read) -> Config[Tra
     return Config(found, text, tuple(f"{where}: {warning}" for warning in found.warnings))
 
 
-def inference(workspace: Workspace, model: presets.Preset | None, read: Read) -> Config[InferenceConfig]:
-    """A server's; raises ConfigMapNotFoundError or ConfigInvalidError."""
+def inference(
+    workspace: Workspace, model: presets.Preset | None, read: Read, runtime: Runtime = "transformers"
+) -> Config[InferenceConfig]:
+    """A server's, of this runtime; raises ConfigMapNotFoundError or ConfigInvalidError."""
     namespace, name = workspace.metadata.namespace, workspace.inference.config if workspace.inference else None
     if not name:
         return Config(InferenceConfig())
@@ -76,7 +79,7 @@ def inference(workspace: Workspace, model: presets.Preset | None, read: Read) ->
     where = f"inference.config: ConfigMap {namespace}/{name}"
     text = _text(read, namespace, name, key=inference_config.FILE, where=where)
     try:
-        found, warnings = inference_config.parse(text)
+        found, warnings = inference_config.parse(text, runtime)
     except ValueError as cause:
         raise errors.ConfigInvalidError(f"{where}: {cause}") from cause
     if problem := _against(workspace, model, found):

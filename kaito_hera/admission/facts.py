@@ -4,6 +4,7 @@ from kaito_hera import errors
 from kaito_hera.admission import tables
 from kaito_hera.admission.rule import Case, Rule, matches, matching, quote, quoted
 from kaito_hera.api import annotations
+from kaito_hera.runtimes import wants_vllm
 
 _HUB = "[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
 _ABOUT_HUB = "preflight asks the hub about it"
@@ -31,6 +32,7 @@ def variables() -> dict[str, str]:
         "options": "(has(object.tuning) ? object.tuning.preset : object.?inference.?preset.orValue({}))"
         ".?presetOptions.orValue({})",
         "serves": f"!has(object.tuning) || (object.tuning.?serve.orValue(true) && {said} != 'false')",
+        "vllm": f"object.metadata.?annotations[?'{annotations.RUNTIME}'].orValue('').trim().lowerAscii() == 'vllm'",
         "sizes": f"{listed} + ({size} != '' ? [{size}] : [])",
         "sized": "size(" + listed + ") > 0 ? 'resource.instanceTypes' : 'resource.instanceType'",
     }
@@ -84,12 +86,15 @@ def _fixed(case: Case) -> list[str]:
 
 def _elsewhere(case: Case) -> list[str]:
     row = _known(case)
-    if not (case.workspace.serves and row and row.runtime == "other"):
+    if not (case.workspace.serves and row and row.runtime == "other") or wants_vllm(case.workspace):
         return []
     return [f"{_field(case)}.name: {_model(case)} {_NOT_SERVED}"]
 
 
-_NOT_SERVED = "can be served by other engines only: `kaito-hera presets` says which this one can"
+_NOT_SERVED = (
+    f"is served by vLLM alone: annotate the Workspace with {annotations.RUNTIME}: vllm, if the platform team has its"
+    " image (setting vllmImage)"
+)
 
 
 def _gated(case: Case) -> list[str]:
@@ -135,8 +140,12 @@ RULES = (
     ),
     Rule(
         "V23 preset that cannot be served",
-        (*_BOTH, "tuning.serve", f"metadata.annotations[{annotations.SERVE}]"),
-        f"variables.serves && variables.found != '' && {_row('row', 'runtime')} == 'other'"
+        (
+            *_BOTH,
+            "tuning.serve",
+            *(f"metadata.annotations[{each}]" for each in (annotations.SERVE, annotations.RUNTIME)),
+        ),
+        f"variables.serves && !variables.vllm && variables.found != '' && {_row('row', 'runtime')} == 'other'"
         f" ? [variables.field + '.name: ' + variables.model + ' {_NOT_SERVED}'] : []",
         _elsewhere,
         needs="tables",

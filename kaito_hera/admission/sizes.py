@@ -7,6 +7,7 @@ from kaito_hera import errors
 from kaito_hera.admission import tables
 from kaito_hera.admission.rule import Case, Rule, quote, quoted
 from kaito_hera.api import annotations
+from kaito_hera.runtimes import wants_vllm
 
 _SIZES = ("resource.instanceType", "resource.instanceTypes")
 _PRESET = ("tuning.preset.name", "inference.preset.name")
@@ -58,7 +59,7 @@ def _needs(case: Case, row: tables.Preset) -> list[_Need]:
         gib, holder = (row.lora, row.for_lora) if lora else (row.qlora, row.for_qlora)
         fits = any(float(case.tables.usable(size) or 0) >= float(row.qlora) for size in workspace.resource.sizes)
         found.append(_Need("tune", gib, holder, _QUANTISED if lora and fits else ""))
-    if workspace.serves:
+    if workspace.serves and not wants_vllm(workspace):  # preflight knows how many GPUs it takes
         less = _UNSERVED if workspace.tuning else ""
         found.append(_Need("serve", row.serve, row.for_serve, less, here=row.runtime != "other"))
     return found
@@ -109,7 +110,7 @@ def variables() -> dict[str, str]:
     )
     return {
         "needs": "variables.found == '' || object.resource.?partition.?profile.hasValue() ? []"
-        f" : (has(object.tuning) ? [['tune', {tune}]] : []) + (variables.serves ? {serve} : [])",
+        f" : (has(object.tuning) ? [['tune', {tune}]] : []) + (variables.serves && !variables.vllm ? {serve} : [])",
         "too_small": f"size(variables.sizes) == 0 || !{known} ? []"
         f" : variables.needs.filter(n, variables.sizes.all(s, double({usable}) < double(n[1]))).map(n,"
         f" variables.sized + ': ' + variables.sizes.map(s, s + ' has ' + {usable} + ' GiB').join(', ')"
@@ -136,7 +137,10 @@ def _noted(kind: str) -> str:
     return f"variables.sizes.filter(s, {_data(kind, 's')} != '').map(s, variables.sized + ': ' + {_data(kind, 's')})"
 
 
-_MEMORY = (*_SIZES, *_PRESET, "tuning.method", "tuning.serve", _BYPASS, f"metadata.annotations[{annotations.SERVE}]")
+_MEMORY = (
+    *(*_SIZES, *_PRESET, "tuning.method", "tuning.serve", _BYPASS),
+    *(f"metadata.annotations[{each}]" for each in (annotations.SERVE, annotations.RUNTIME)),
+)
 
 WITH_TABLES = (
     Rule(

@@ -20,6 +20,7 @@ CACHE = "kaito.sh/weights-cache"
 IMAGE_FAMILY = "kaito.sh/node-image-family"
 """Operating system of new nodes."""
 RUNTIME = "kaito.sh/runtime"
+"""`vllm`: the server is vLLM's engine, where the platform team has its image."""
 
 Effect = Literal["honoured", "no effect", "refused"]
 _TRUTH = ("true", "false")
@@ -65,7 +66,12 @@ KNOWN = (
         names="PersistentVolumeClaim",
     ),
     Annotation(IMAGE_FAMILY, "honoured", "operating system of new nodes", ("ubuntu", "azurelinux")),
-    Annotation(RUNTIME, "no effect", "one engine serves /chat and the OpenAI API together"),
+    Annotation(
+        RUNTIME,
+        "honoured",
+        "vllm: vLLM serves, where the platform team has its image; else one engine serves /chat and the OpenAI API",
+        ("transformers", "vllm"),
+    ),
     Annotation("kaito.sh/disable-benchmark", "honoured", "no benchmark is ever run after loading"),
     Annotation("kaito.sh/run-benchmark", "no effect", "no benchmark is run after loading"),
     Annotation(
@@ -108,7 +114,7 @@ OTHERS = ("kaito.sh/upgrade-start-time",)
 EXACT = {ENABLE_LB: "True"}
 """Those that KAITO honours in one spelling alone: what it left without effect must not open a Service to the world."""
 
-EFFECTIVE = (SERVE, ENABLE_LB, BYPASS, IMAGE_FAMILY, TRACKING, API_KEY, CACHE)
+EFFECTIVE = (SERVE, ENABLE_LB, BYPASS, IMAGE_FAMILY, TRACKING, API_KEY, CACHE, RUNTIME)
 """Those that change what is made: steps are told of them, and an edit of one counts as an edit."""
 
 

@@ -140,7 +140,7 @@ ANNOTATIONS = {
     "claim": ("metadata.annotations", _annotation("weights-cache", "models", "my models")),
     "other secret": ("metadata.annotations", _annotation("tracking-secret", "a/b", "wandb")),
     "family": ("metadata.annotations", _annotation("node-image-family", "windows", " AzureLinux ", "ubunt\u212a")),
-    "idle": ("metadata.annotations", _annotation("runtime", "vllm", "")),
+    "runtime": ("metadata.annotations", _annotation("runtime", "vllm", " VLLM", "", "other")),
     "idle run": ("metadata.annotations", _annotation("run-benchmark", "true")),
     "idle class": ("metadata.annotations", _annotation("node-class-name", "x")),
     "mode": ("metadata.annotations", _annotation("performance-mode", "turbo", "throughput", "Balanced")),

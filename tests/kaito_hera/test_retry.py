@@ -85,7 +85,7 @@ def test_a_stalled_workspace_stays_so_when_its_workflow_is_gone():
     ("given", "expected"),
     [
         ({}, ""),
-        ({"kaito.sh/runtime": "vllm"}, ""),
+        ({"kaito.sh/run-benchmark": "true"}, ""),
         ({"kaito.sh/serve": "false"}, "2ed27c1421e6928d"),
         ({"kaito.sh/retry": "false"}, "2f960af79c2cf719"),
     ],

@@ -131,6 +131,15 @@ def test_heads_that_the_trainer_takes_for_plain_are_those_that_are_estimated_so(
     assert {CLASSES[kind] for kind in head.PLAIN} == memory.plain_heads()
 
 
+@pytest.mark.torch
+def test_what_is_answered_many_at_once_is_what_the_engine_batches():
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
+
+    from serving.engine.slot.fits import BATCHED
+
+    assert {CLASSES[kind] for kind in BATCHED} == presets.batched()
+
+
 def test_packed_rows_have_a_mask_and_several_gpus_an_exchange():
     alone = memory.tuning(PHI_4, "lora", tokens=4096, rank=8)
     packed = memory.tuning(PHI_4, "lora", tokens=4096, rank=8, width=4096)

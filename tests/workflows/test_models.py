@@ -95,8 +95,15 @@ def test_a_preset_has_its_own_commit():
 def test_a_model_that_cannot_be_tuned_or_served_is_refused_with_its_name():
     config = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "num_hidden_layers": 2}
     found = from_hub("acme/tiny", COMMIT, config, 1 << 30)
-    models.judged(serve("acme/tiny"), found)
+    models.judged(serve("acme/tiny"), Settings(), found)
     with pytest.raises(errors.PresetNotTunableError, match=r"tuning\.preset\.name: acme/tiny cannot be tuned"):
-        models.judged(tune("acme/tiny"), found.model_copy(update={"tunable": False}))
+        models.judged(tune("acme/tiny"), Settings(), found.model_copy(update={"tunable": False}))
     with pytest.raises(errors.PresetNotServableError, match="acme/tiny cannot be served"):
-        models.judged(serve("acme/tiny"), found.model_copy(update={"runtimes": ("vllm",)}))
+        models.judged(serve("acme/tiny"), Settings(), found.model_copy(update={"runtimes": ("vllm",)}))
+    made = making.inference(annotations={"kaito.sh/runtime": "vllm"})
+    made["inference"]["preset"]["name"] = "acme/tiny"
+    asked = making.parsed(made)
+    with_image = Settings(vllm_image="x/vllm:1")
+    models.judged(asked, with_image, found.model_copy(update={"runtimes": ("vllm",)}))
+    with pytest.raises(errors.PresetNotServableError, match="is not served by vLLM"):
+        models.judged(asked, with_image, found.model_copy(update={"runtimes": ("transformers",)}))

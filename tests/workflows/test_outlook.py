@@ -95,7 +95,7 @@ def test_the_usual_batch_is_that_of_an_empty_config():
 
 def test_every_rule_of_the_admission_policies_speaks():
     """But those about sizes, of which `sizing` knows more."""
-    made = making.tuning(annotations={"kaito.sh/runtime": "vllm", "kaito.sh/use-local-weights": "true"})
+    made = making.tuning(annotations={"kaito.sh/run-benchmark": "x", "kaito.sh/use-local-weights": "true"})
     made["resource"]["labelSelector"] = {"matchLabels": {"kaito.sh/workspace": "x"}}
     made["tuning"]["preset"]["name"] = "gpt-9"
     made["tuning"]["input"]["urls"] = ["https://localhost/x"]

@@ -54,7 +54,7 @@ def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
 
 def demands(run: Run, found: presets.Preset, *, adapter: str = "") -> tuple[loads.Demand, ...]:
     """What a GPU must hold for a model of the hub, now that its numbers are `found`; raises why it cannot be used."""
-    models.judged(run.workspace, found)
+    models.judged(run.workspace, run.settings, found)
     chosen = frames.inference(run, found).honoured
     training = tuning.training(run).honoured if run.workspace.tuning and not adapter else None
     return needs.demands(run.workspace, found, training, chosen)

@@ -4,7 +4,7 @@ from typing import Any
 
 import presets
 from kaito_hera import cluster as clusters
-from kaito_hera import jobs, names, pods
+from kaito_hera import jobs, names, pods, runtimes
 from kaito_hera.api import Workspace
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
@@ -29,7 +29,8 @@ def config_maps(run: Run) -> configs.Read:
 
 def inference(run: Run, found: presets.Preset | None = None) -> configs.Config[InferenceConfig]:
     """What is honoured of the user's inference_config.yaml as it is now; `found` is a model that was looked at."""
-    return configs.inference(run.workspace, found or models.known(run.workspace), config_maps(run))
+    runtime = runtimes.of(run.workspace, run.settings)
+    return configs.inference(run.workspace, found or models.known(run.workspace), config_maps(run), runtime)
 
 
 def require_gpu(settings: Settings) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import presets
 from artifacts.weights import config as weights
-from kaito_hera import errors, pods
+from kaito_hera import errors, findings, pods, runtimes
 from kaito_hera.api import PresetOptions, Workspace
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
@@ -113,13 +113,14 @@ def pass_access(run: Run) -> None:
         pods.token(run.cluster, workspace.metadata.namespace, secret, key=weights.TOKEN_KEY, field=where)
 
 
-def judged(workspace: Workspace, found: presets.Preset) -> None:
+def judged(workspace: Workspace, settings: Settings, found: presets.Preset) -> None:
     """A model of the hub, now that its numbers are known, can be tuned and served as is asked."""
     where = f"{field(workspace)}.name"
     if workspace.tuning and not found.tunable:
         why = "; ".join(found.limits) or f"the layers of a {found.architecture} are not known here"
         raise errors.PresetNotTunableError(f"{where}: {found.name} cannot be tuned: {why}")
-    if workspace.serves and "transformers" not in found.runtimes:
+    findings.settle(runtimes.judged(workspace, settings, found))
+    if workspace.serves and runtimes.of(workspace, settings) not in found.runtimes:
         why = "; ".join(found.limits) or f"the engine does not know a {found.architecture}"
         raise errors.PresetNotServableError(f"{where}: {found.name} cannot be served: {why}; take another model")
 

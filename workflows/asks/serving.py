@@ -2,7 +2,7 @@
 
 import hashlib
 
-from kaito_hera import errors, jobs, names, pods, rollout, volumes
+from kaito_hera import errors, jobs, names, pods, rollout, runtimes, volumes
 from kaito_hera.api import Workspace
 from kaito_hera.api.sources import Volume
 from kaito_hera.rollout import Server
@@ -45,6 +45,7 @@ def expected(
 def _of_preset(
     workspace: Workspace, settings: Settings, chosen: InferenceConfig, *, adapter: str = "", pinned: str = ""
 ) -> Server:
+    runtime = runtimes.of(workspace, settings)
     config = serving.ServingConfig(
         workspace=workspace.key,
         name=chosen.served_model_name or models.served_name(workspace),
@@ -53,6 +54,8 @@ def _of_preset(
         context=chosen.max_model_len,
         dtype=chosen.dtype,
         chat_template=chosen.chat_template,
+        runtime=runtime,
+        vllm=dict(chosen.vllm),
     )
     adapters = _adapters(workspace, adapter)
     return Server(
@@ -66,6 +69,8 @@ def _of_preset(
         scratch=str(serving.SCRATCH),
         volumes=(*(_mount(name, volume) for name, volume in _volumes(workspace)), *_cache(workspace)),
         port=config.port,
+        image=settings.vllm_image if runtime == "vllm" else "",
+        whole=runtime == "vllm",
         mounts=(*models.mounts(workspace), *keys.mounts(workspace)),
         env=(*models.env(workspace, settings), *keys.env(workspace), *_cache_env(workspace)),
         key=keys.first(workspace),

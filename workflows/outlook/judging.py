@@ -4,7 +4,7 @@ import datetime
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from kaito_hera import decide, errors, live, models, refusals, sizing, status
+from kaito_hera import decide, errors, live, models, refusals, runtimes, sizing, status
 from kaito_hera.api import Workspace
 from kaito_hera.findings import Finding
 from kaito_hera.intent import Parts
@@ -36,7 +36,10 @@ def judge(
     found += refusals.data(workspace, settings) if parts is None or parts.tune else []
     model = models.find(workspace)
     training, of_training = _training(workspace, settings, beside.config_map)
-    server, of_server = _read(lambda: configs.inference(workspace, model, beside.config_map), InferenceConfig())
+    runtime = runtimes.of(workspace, settings)
+    server, of_server = _read(
+        lambda: configs.inference(workspace, model, beside.config_map, runtime), InferenceConfig()
+    )
     demands = needs.demands(workspace, model, training, server)
     found += [*of_training, *of_server]
     found += sizing.size_findings(workspace, settings, on, demands, region)

@@ -20,6 +20,7 @@ import torch
 from serving.engine import lora_files
 from serving.engine.lora_files import CONFIG, PREFIX, WEIGHTS
 from serving.engine.protocol import AdapterRefused, RequestRefused
+from serving.inference_vllm import RANKS
 
 KEPT = 32
 """Mixes that stay on the disk and in vLLM though no request uses them; the least recently used go first."""
@@ -156,10 +157,6 @@ def _link(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)
     except OSError:  # another file system
         shutil.copyfile(source, target)
-
-
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM's max_lora_rank can be."""
 
 
 def _next_rank(rank: int) -> int:

@@ -1,0 +1,59 @@
+"""Which engine serves a Workspace's model: ours, or vLLM's where an annotation asks for it and its image is there. Pure.
+
+The operator knows it by the setting `vllmImage`: whoever has not built that image keeps KAITO's manifests working,
+since our engine serves both APIs.
+"""
+
+from typing import Literal
+
+import presets
+from kaito_hera import errors
+from kaito_hera.api import Workspace, annotations
+from kaito_hera.findings import Finding
+from kaito_hera.settings import Settings
+
+Runtime = Literal["transformers", "vllm"]
+FIELD = f"metadata.annotations[{annotations.RUNTIME}]"
+_BUILD = 'let the platform team build it (make images ROLES="... serving-vllm") and name it in the setting vllmImage'
+
+
+def of(workspace: Workspace, settings: Settings) -> Runtime:
+    """Whose engine it is, or would be."""
+    return "vllm" if wants_vllm(workspace) and settings.vllm_image else "transformers"
+
+
+def wants_vllm(workspace: Workspace) -> bool:
+    """Whether the annotation asks for vLLM."""
+    return workspace.annotation(annotations.RUNTIME) == "vllm"
+
+
+def judged(workspace: Workspace, settings: Settings, model: presets.Preset) -> list[Finding]:
+    """What speaks against serving this model by the engine that is asked for."""
+    error, served = errors.PresetNotServableError, workspace.serves and workspace.preset is not None
+    if not served or not wants_vllm(workspace):
+        return []
+    if "vllm" not in model.runtimes:
+        return [Finding(error, FIELD, f"{model.name} is not served by vLLM", "take the annotation out")]
+    if not settings.vllm_image and "transformers" not in model.runtimes:
+        return [Finding(error, FIELD, f"there is no image with vLLM here, and {model.name} needs it", _BUILD)]
+    return []
+
+
+def findings(workspace: Workspace, settings: Settings, model: presets.Preset | None) -> list[Finding]:
+    """All that is said of the annotation, or of its absence where a model is served slowly without it."""
+    found = judged(workspace, settings, model) if model else []
+    if found or not workspace.serves or workspace.preset is None:
+        idle = wants_vllm(workspace) and not found
+        why = "a pod of your own brings its own engine" if workspace.serves else "nothing is served"
+        return [_note(f"has no effect: {why}")] if idle else found
+    if wants_vllm(workspace) and not settings.vllm_image:
+        return [_note("has no effect: there is no image with vLLM here (setting vllmImage); the engine here serves it")]
+    slow = model is not None and not wants_vllm(workspace) and model.architecture not in presets.batched()
+    if model and slow and {"transformers", "vllm"} <= set(model.runtimes):
+        text = f"is missing, and the engine here answers one request of {model.name} at a time"
+        return [_note(text, "write vllm: it answers many, where the platform team has its image (setting vllmImage)")]
+    return []
+
+
+def _note(text: str, remedy: str = "") -> Finding:
+    return Finding(errors.PresetNotServableError, FIELD, text, remedy, fatal=False)
