@@ -2,6 +2,7 @@ import datetime
 
 import pytest
 
+import presets
 from kaito_hera.settings import Azure, Settings
 from presets import memory
 from tests import making
@@ -24,6 +25,19 @@ def test_how_the_base_model_is_stored_is_what_the_config_says(said, stored):
     text = f"training_config:\n  QuantizationConfig:\n    {said}\n" if said else "training_config: {}"
     assert needs.batch(training_config.parse(text, "qlora")).stored == stored
     assert stored is None or stored in memory.BYTES
+
+
+def test_a_volume_for_what_is_trained_is_as_large_as_model_and_rank_ask_for():
+    def gib(model, rank):
+        text = f"training_config: {{LoraConfig: {{r: {rank}}}}}"
+        return needs.scratch_gib(model, training_config.parse(text, "qlora"))
+
+    small, large = presets.preset("phi-3-mini-4k-instruct"), presets.preset("llama-3.3-70b-instruct")
+    assert gib(small, 8) == 2
+    assert gib(small, 128) > 8 * (gib(small, 8) - 1)
+    weights = memory.trained(large, 64)
+    assert 44 * weights < gib(large, 64) * 2**30 < 60 * weights
+    assert gib(None, 8) == 32, "a model that no file describes"
 
 
 def gpus(text, *, size, serve=True):

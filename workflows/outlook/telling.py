@@ -31,7 +31,7 @@ def tell(
         candidates=candidates,
         memory=tuple(_memory(demand) for demand in demands),
         holders=_holders(demands, settings, region),
-        price=_price(workspace, candidates) if settings.node_provider != "byo" else None,
+        price=_price(workspace, settings, candidates) if settings.node_provider != "byo" else None,
         errors=fatal,
         warnings=tuple(finding(one) for one in found if not one.fatal),
     )
@@ -179,7 +179,7 @@ def _holders(demands: tuple[loads.Demand, ...], settings: Settings, region: str 
     return tuple(Holder(size=size.name, usd_per_hour=size.usd(region)) for size in able[:_HOLDERS])
 
 
-def _price(workspace: Workspace, candidates: tuple[Candidate, ...]) -> Price | None:
+def _price(workspace: Workspace, settings: Settings, candidates: tuple[Candidate, ...]) -> Price | None:
     bypassed = sizing.bypassed(workspace)
     able = [one for one in candidates if one.tried and (bypassed or all(fit.fits for fit in one.fits))]
     if not able:
@@ -192,13 +192,13 @@ def _price(workspace: Workspace, candidates: tuple[Candidate, ...]) -> Price | N
         at_most=able[0].at_most,
         lowest=min(known, default=None),
         highest=max(known, default=None),
-        until=_until(workspace),
+        until=_until(workspace, settings),
     )
 
 
-def _until(workspace: Workspace) -> str:
+def _until(workspace: Workspace, settings: Settings) -> str:
     if workspace.tuning and not workspace.serves:
-        return "until the adapter is pushed"
+        return f"until the adapter is {'finished' if _scratch(workspace, settings) else 'pushed'}"
     return "until the Workspace is deleted"
 
 
