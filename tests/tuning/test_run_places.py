@@ -6,8 +6,9 @@ import pytest
 
 from tests.serving import registry as images
 from tests.tuning import servers, words
-from tuning.config import Exit
-from tuning.output import volume
+from tuning.config import INTENT, Exit
+from tuning.eviction import Eviction
+from tuning.output import carry, volume
 
 FEW = {"arguments": {"max_steps": 2, "per_device_train_batch_size": 4}}
 ROWS = "".join(json.dumps({"messages": words.conversation(each, words.B)}) + "\n" for each in words.QUESTIONS)
@@ -24,7 +25,7 @@ def run(tuning, auth, models, monkeypatch, tmp_path):
 
 
 @pytest.mark.torch
-def test_from_a_volume_to_a_volume_and_not_twice(run, config, tmp_path):
+def test_from_a_volume_to_a_volume_and_not_twice_and_later_into_a_registry(run, config, registry, auth, tmp_path):
     (tmp_path / "data" / "part").mkdir()
     (tmp_path / "data" / "part" / "train.jsonl").write_text(ROWS)
     (tmp_path / "data" / "README.txt").write_text("forty questions")
@@ -42,6 +43,13 @@ def test_from_a_volume_to_a_volume_and_not_twice(run, config, tmp_path):
     assert (again.code, again.left.adapter, again.left.loss) == (Exit.DONE, done.left.adapter, None)
     other = run(config("", training=FEW, intent="another", **places))
     assert (other.code, other.left.reason) == (Exit.BAD_DATA, "DataInvalid")
+    carry.push(results, f"{registry.host}/team/later:1", auth, Eviction())
+    notes = registry.manifest("team/later", "1")["annotations"]
+    assert (notes[INTENT], notes["sh.kaito.hera.method"], notes["sh.kaito.hera.loss"]) == (
+        "an-intent",
+        card["method"],
+        str(card["loss"]),
+    )
 
 
 @pytest.mark.torch
