@@ -66,7 +66,9 @@ async def _refusal(request: fastapi.Request, error: Exception) -> fastapi.Respon
     if isinstance(error, RequestValidationError):  # what the models of the bodies refuse, in place of FastAPI's 422
         error = refusals.of_body(error.errors(), error.body)
     if isinstance(error, errors.RequestError):
-        headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
+        headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+        if isinstance(error, errors.TooLate):
+            headers["X-Should-Retry"] = "false"  # OpenAI's clients would have it run into its deadline twice again
         return JSONResponse(_shape(request.url.path, error), error.status, headers)
     assert isinstance(error, HTTPException)
     return await _framework_error(request, error)

@@ -222,7 +222,7 @@ class Client:
 @contextlib.contextmanager
 def server(
     folder, *, tokenizer=None, load=None, limits=None, images=None, adapters="[]", source=None,
-    **engine,
+    config=CONFIG, **engine,
 ):  # fmt: skip
     """The real application on a real port of loopback, with a fake engine behind it."""
     tokenizer = tokenizer or ByteTokenizer()
@@ -233,7 +233,7 @@ def server(
     (folder / "adapters.json").write_text(adapters)
     fatal = []
     service = Service(
-        CONFIG,
+        config,
         load=load or (lambda: Loaded(fake, Chat(tokenizer))),
         adapters_file=folder / "adapters.json",
         source=source,
@@ -243,8 +243,7 @@ def server(
     )
     listener = socket.create_server(("127.0.0.1", 0))
     client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", service, fake, source, fatal)
-    config = uvicorn.Config(create_app(service), log_level="error", ws="none", lifespan="on")
-    running = uvicorn.Server(config)
+    running = uvicorn.Server(uvicorn.Config(create_app(service), log_level="error", ws="none", lifespan="on"))
 
     async def serve():
         client.loop = asyncio.get_running_loop()
