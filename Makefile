@@ -224,6 +224,10 @@ KILLS ?= 50
 chaos-tuning: .venv/.ready ## kill training at any moment: are the adapters the same, bit for bit? (20 minutes)
 	@$(PYTHON) -m tests.bench.chaos --kills $(KILLS)
 
+STORM ?= 60
+chaos-serving: .venv/.ready ## ten times overload, SIGTERM under streams, sudden deaths, changing adapters: are the bars met? (10 minutes)
+	@$(PYTHON) -m tests.bench.serving.chaos --seconds $(STORM)
+
 bench-admission: cluster-binaries ## what the admission policies add to a create
 	@$(PYTHON) -m tests.bench.admission
 

@@ -3,6 +3,8 @@
 The tests of the first two starts share them and stand in the order of their lives.
 """
 
+import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -20,6 +22,7 @@ pytestmark = [
 ]
 
 from serving.config import Adapter, Adapters, Served, parse_termination
+from tests.bench.serving import load, storm
 from tests.serving import modelhub, peer, registry, tiny
 from tests.serving.pod import TOKEN, Pod, sandboxed
 
@@ -70,7 +73,7 @@ def world(tmp_path_factory):
 def pod(world):
     world.write(world.listed(one=0.5))
     with modelhub.running({"acme/tiny-phi": (REVISION, world.base)}) as (_, url):
-        pod = Pod(world.folder / "pod", CONFIG, HF_ENDPOINT=url)
+        pod = Pod(world.folder / "pod", CONFIG, HF_ENDPOINT=url, MAX_WAITING="4")
         try:
             pod.seconds = pod.await_status("/health", 200)
             yield pod
@@ -125,8 +128,34 @@ def test_an_adapter_on_a_volume_adds_up_with_one_of_an_image(pod, world):
     assert served(pod).adapters[1].volume == "persistentVolumeClaim/two"
 
 
-def test_adapters_change_without_a_restart(pod, world):
+@contextlib.contextmanager
+def asked_meanwhile(pod):
+    """The statuses of a client that asks without a pause."""
+    statuses, over = [], threading.Event()
+
+    def ask():
+        while not over.is_set():
+            statuses.append(pod.request("POST", "/chat", {"prompt": PROMPT})[0])
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        asking.join()
+
+
+def test_adapters_change_under_their_clients_without_a_restart(pod, world):
     replica = pod.replica()
+    with asked_meanwhile(pod) as statuses:
+        change(pod, world)
+    assert set(statuses) == {200}
+    assert len(statuses) > 5
+    assert pod.replica() == replica
+
+
+def change(pod, world):
     for wanted in ({"one": 0.25, "two": 1.0}, {"two": 1.0}, {"one": 0.0}, {}):
         world.write(world.listed(**wanted))
         eventually(lambda wanted=wanted: not served(pod).lacks(world.listed(**wanted)))
@@ -136,7 +165,6 @@ def test_adapters_change_without_a_restart(pod, world):
     eventually(lambda: served(pod).adapters and served(pod).adapters[0].state == "failed")
     assert "the registry has no image" in served(pod).adapters[0].reason
     assert pod.request("GET", "/health")[0] == 200
-    assert pod.replica() == replica
     world.write(world.listed(one=0.5))
     eventually(lambda: not served(pod).lacks(world.listed(one=0.5)))
 
@@ -153,21 +181,38 @@ def test_errors_pass_through_haproxy_as_they_are(pod):
     assert (status, answer) == (400, {"detail": "generate_kwargs.top_p is 7.0: it must be above 0 and at most 1"})
 
 
-def test_sigterm_finishes_running_requests_and_ends_with_0(pod):
-    answers = []
-    running = threading.Thread(
-        target=lambda: answers.append(chat(pod, num_return_sequences=8, max_new_tokens=400, eos_token_id=[]))
-    )
-    running.start()
-    eventually(lambda: pod.request("GET", "/v1/models")[1]["engine"]["requests"])
+def test_a_storm_of_clients_gets_answers_or_a_polite_no_and_leaves_nothing_behind(pod):
+    prompts = [load.Asked(f"{PROMPT} {number}", 400) for number in range(99)]
+    blown = storm.Storm(pod.port, prompts)
+    asyncio.run(blown.blow(rate=100, seconds=2))
+    assert {200, 429} <= set(blown.statuses) <= {200, 429, 503}
+    assert not blown.broken
+    assert sum(blown.hung_up.values()) > 20
+    eventually(lambda: storm.gauges(pod) == [0, 0])
+    assert pod.request("GET", "/health")[0] == 200
+
+
+def test_sigterm_finishes_what_runs_and_ends_with_0(pod):
+    answers, streams = [], []
+    stream = {"prompt": PROMPT, "max_tokens": 400, "ignore_eos": True, "stream": True}
+    works = [
+        lambda: answers.append(chat(pod, num_return_sequences=8, max_new_tokens=400, eos_token_id=[])),
+        *[lambda: streams.append(pod.request("POST", "/v1/completions", stream)) for _ in range(4)],
+    ]
+    running = [threading.Thread(target=work) for work in works]
+    for each in running:
+        each.start()
+    eventually(lambda: pod.request("GET", "/v1/models")[1]["engine"]["requests"] == 12)
     began = time.monotonic()
     pod.terminate()
     assert not answers
     pod.await_status("/health", 503, seconds=10)
     refused, reason = pod.request("POST", "/chat", {"prompt": PROMPT})
     assert (refused, reason["detail"]) == (503, "the server is shutting down")
-    running.join(60)
+    for each in running:
+        each.join(60)
     assert len(answers) == 1
+    assert [(status, text[-14:]) for status, text in streams] == [(200, "data: [DONE]\n\n")] * 4
     assert pod.wait(30) == 0
     print(f"\ngone after {time.monotonic() - began:.1f} s")
     assert not pod.termination.exists()

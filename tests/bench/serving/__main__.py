@@ -17,12 +17,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tests.bench.serving import load, models
-from tests.serving import modelhub
-from tests.serving.pod import Pod
+from tests.bench.serving import load, models, ours
 from tests.serving.registry import free_port
 
-REVISION = "0123456789abcdef0123456789abcdef01234567"
 REQUESTS = {1: 8, 8: 48, 32: 96}
 """By the number of clients."""
 HERE = Path(__file__).parent
@@ -48,8 +45,13 @@ def measure(size, folder, pairs):
     model = models.checkpoint(folder / size, size)
     lock, free = [str(HERE / "baseline.py"), str(model), "--lock"], [str(HERE / "baseline.py"), str(model)]
     bare = ["-m", "tests.bench.serving.bare", str(model)]
-    with ours(folder, size, model) as port, other(*lock) as locked, other(*free) as plain, other(*bare) as no_ray:
-        servers = {"ours": port, "locked": locked}
+    with (
+        ours.running(folder / f"pod-{size}", model) as pod,
+        other(*lock) as locked,
+        other(*free) as plain,
+        other(*bare) as no_ray,
+    ):
+        servers = {"ours": pod.port, "locked": locked}
         for server in (*servers.values(), plain, no_ray):
             load.run(server, models.requests(size, 8, seed=999), 8)
         runs = {clients: compare(servers, size, clients, pairs) for clients in REQUESTS}
@@ -57,8 +59,8 @@ def measure(size, folder, pairs):
             load.run(plain, models.requests(size, REQUESTS[32], seed=pair), 32).tokens_per_second
             for pair in range(min(2, pairs))
         ]
-        streams = [load.run(port, models.requests(size, 96, seed=pair), 32, stream=True) for pair in range(2)]
-        both = compare({"ours": port, "bare": no_ray}, size, 32, min(3, pairs))
+        streams = [load.run(pod.port, models.requests(size, 96, seed=pair), 32, stream=True) for pair in range(2)]
+        both = compare({"ours": pod.port, "bare": no_ray}, size, 32, min(3, pairs))
     own = [pair["ours"].tokens_per_second for pair in runs[32]]
     figures = {f"c{clients}": round(show(size, clients, found), 3) for clients, found in runs.items()}
     return figures | {
@@ -97,22 +99,6 @@ def identical(pairs):
     """The share of answers that are the baseline's, word by word."""
     both = [each for pair in pairs for each in zip(pair["ours"].texts, pair["locked"].texts, strict=True)]
     return sum(ours == locked for ours, locked in both) / len(both)
-
-
-@contextlib.contextmanager
-def ours(folder, size, model):
-    """The serving image's process, as in a pod: driver, Ray, HAProxy, replica."""
-    pod_folder = folder / f"pod-{size}"
-    (pod_folder / "config").mkdir(parents=True)
-    (pod_folder / "config" / "adapters.json").write_text("[]")
-    config = {"workspace": "bench/bench", "name": "bench", "model": {"id": "bench/model", "revision": REVISION}}
-    with modelhub.running({"bench/model": (REVISION, model)}) as (_, url):
-        pod = Pod(pod_folder, config, HF_ENDPOINT=url)
-        try:
-            pod.await_status("/health", 200)
-            yield pod.port
-        finally:
-            pod.close()
 
 
 @contextlib.contextmanager

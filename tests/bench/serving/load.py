@@ -62,8 +62,8 @@ async def _run(port, asked, clients, *, stream):
 
 async def _answer(reader, writer, each):
     began = time.perf_counter()
-    _send(writer, "/chat", each.body())
-    status, content = await _head(reader)
+    send(writer, "/chat", each.body())
+    status, content = await head(reader)
     body = b"".join([part async for part in content])
     assert status == 200, body
     each.seconds, each.text = time.perf_counter() - began, json.loads(body)["Result"]
@@ -71,8 +71,8 @@ async def _answer(reader, writer, each):
 
 async def _stream(reader, writer, each):
     began = time.perf_counter()
-    _send(writer, "/v1/completions", each.streamed())
-    status, content = await _head(reader)
+    send(writer, "/v1/completions", each.streamed())
+    status, content = await head(reader)
     parts = []
     async for part in content:
         each.first = each.first or time.perf_counter() - began
@@ -82,13 +82,14 @@ async def _stream(reader, writer, each):
     each.seconds = time.perf_counter() - began
 
 
-def _send(writer, path, body):
+def send(writer, path, body):
+    """Ask."""
     content = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
     writer.write(head.encode() + b"\r\n\r\n" + content)
 
 
-async def _head(reader):
+async def head(reader):
     """The status, and the body part by part as it comes."""
     lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().split("\r\n")
     headers = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
