@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 
@@ -17,6 +18,9 @@ from tests.tuning import servers, words
 from tests.tuning.conftest import ROOT
 from tests.tuning.test_check import WITHOUT
 from tuning.config import Exit, Result, parse_termination
+from tuning.data import heads
+from tuning.data.folder import Folder
+from tuning.training_config import DatasetConfig
 
 ROWS = [{"messages": words.conversation(f"question {number}", f"answer {number}")} for number in range(50)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
@@ -65,13 +69,30 @@ def validate(files, registry, config, auth, hub, tmp_path):
     return go
 
 
+def arrow(rows=ROWS, *, stream=False, **options):
+    made, sink = pyarrow.Table.from_pylist(rows), io.BytesIO()
+    asked = pyarrow.ipc.IpcWriteOptions(**options)
+    with (pyarrow.ipc.new_stream if stream else pyarrow.ipc.new_file)(sink, made.schema, options=asked) as writer:
+        writer.write_table(made, max_chunksize=30)
+    return sink.getvalue()
+
+
 SHOWN = "<|user|>\nquestion 0<|end|>\n<|assistant|>\n⟦answer 0<|end|>⟧"
 
 
 @pytest.mark.parametrize(
     "content",
-    [LINES, parquet(), parquet(compression="zstd", row_group_size=7), json.dumps(ROWS).encode(), LINES * 200],
-    ids=["lines", "parquet", "groups", "array", "long"],
+    [
+        LINES,
+        parquet(),
+        parquet(compression="zstd", row_group_size=7),
+        json.dumps(ROWS).encode(),
+        LINES * 200,
+        arrow(),
+        arrow(compression="zstd"),
+        arrow(stream=True),
+    ],
+    ids=["lines", "parquet", "groups", "array", "long", "arrow", "arrow packed", "arrow stream"],
 )
 def test_the_first_rows_are_shown_as_the_model_reads_them(content, validate):
     done = validate(content)
@@ -92,6 +113,54 @@ def test_a_large_file_is_read_by_its_head(validate, files):
     assert "row 1, learned from between" in done.log
     parts = [part.removeprefix("bytes=").split("-") for part in ranges]
     assert sum(int(last) + 1 - int(first) for first, last in parts) < len(content) / 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_arrow_file_is_read_by_its_first_batch(stream, validate, files):
+    content, ranges = arrow([{"text": os.urandom(20_000).hex()} for _ in range(200)], stream=stream), []
+
+    def send(request):
+        ranges.append(request.headers["Range"])
+        files.send(request, content)
+
+    done = validate(send)
+    assert done.code == Exit.DONE
+    assert "row 1, learned from between" in done.log
+    assert "row 3, learned from between" in done.log
+    parts = [part.removeprefix("bytes=").split("-") for part in ranges]
+    assert sum(int(last) + 1 - int(first) for first, last in parts) < len(content) / 2
+
+
+def test_a_batch_of_everything_is_left_to_the_node(tmp_path):
+    sink = io.BytesIO()
+    rows = pyarrow.table({"text": ["x" * 1000] * 40_000})
+    with pyarrow.ipc.new_file(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    (tmp_path / "a.arrow").write_bytes(sink.getvalue())
+    seen = heads.of_folder(Folder(tmp_path, "tuning.input"), None, DatasetConfig())
+    assert (seen.found, seen.dropped) == ((), ())
+
+
+@pytest.mark.parametrize("how", ["cut", "spoilt"])
+def test_a_broken_arrow_file_is_told(how, validate):
+    content = arrow()
+    place = content.index(b"question 0")
+    content = content[:place] if how == "cut" else content[: place - 120] + b"\xff" * 120 + content[place:]
+    done = validate(content)
+    assert (done.code, done.left.reason) == (Exit.BAD_DATA, "DataInvalid"), done.log
+    assert "this arrow file cannot be read" in done.left.message
+
+
+def test_a_server_that_dies_while_a_file_is_looked_into_is_worth_another_try(validate, files):
+    content = parquet([{"text": os.urandom(20_000).hex()} for _ in range(200)], row_group_size=10)
+    asked = []
+
+    def send(request):
+        asked.append(request.headers["Range"])
+        files.send(request, content, cut_after=1000 if len(asked) > 2 else None)
+
+    done = validate(send)
+    assert (done.code, done.left.retryable) == (Exit.NETWORK, True), done.left
 
 
 def test_columns_of_no_known_shape_are_told(validate):

@@ -9,13 +9,13 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import requests
 
-from tuning.data import folder, formats, remote, rows, shapes
+from tuning.data import apart, folder, formats, remote, rows, shapes
 from tuning.data.fetch import File
 from tuning.data.remote import Remote, Source
 from tuning.errors import DataInvalid
@@ -32,6 +32,10 @@ PARQUET_BYTES = 32 << 20
 SECONDS = 10.0
 """A server that is slower is believed to have good rows."""
 _BLOCK = 512 << 10
+_BINARY = frozenset({"parquet", "arrow"})
+"""What is read piece by piece, from wherever a piece is."""
+_ARROW_FILE = b"ARROW1\0\0"
+"""Before what is a stream, with an index behind it."""
 
 
 class Seen(NamedTuple):
@@ -42,6 +46,8 @@ class Seen(NamedTuple):
     """Of its first rows those that can be used."""
     dropped: tuple[tuple[str, str], ...] = ()
     """The others: where they are, and what is wrong with them."""
+    commits: tuple[tuple[str, str], ...] = ()
+    """Of data sets of the hub: the address and what pins it."""
 
 
 class _NotHereError(Exception):
@@ -54,8 +60,9 @@ def of_source(source: Source, opened: Remote, columns: DatasetConfig) -> Seen:
         head, whole = _head(source, opened)
         kind = formats.sniff(head[: formats.HEAD_BYTES])
         try:
-            read = _parquet(_Ranged(source, opened)) if kind == "parquet" else _text(kind, head, columns, whole=whole)
-            return _seen(kind, source.name, list(read), columns)
+            if kind in _BINARY:
+                return _seen(kind, source.name, _binary(kind, _Ranged(source, opened), columns), columns)
+            return _seen(kind, source.name, list(_text(kind, head, columns, whole=whole)), columns)
         except _NotHereError as why:
             return Seen(f"{kind}; its rows are read on the node, since {why}")
 
@@ -72,9 +79,9 @@ def of_folder(asked: folder.Folder, only: str | None, columns: DatasetConfig) ->
 def _of_file(asked: folder.Folder, file: folder.Candidate, columns: DatasetConfig) -> Seen:
     try:
         with file.path.open("rb") as opened:
-            if file.kind == "parquet":
+            if file.kind in _BINARY:
                 formats.refuse_cut(file.path)
-                return _seen(file.kind, file.name, list(_parquet(opened)), columns)
+                return _seen(file.kind, file.name, _binary(file.kind, opened, columns), columns)
             head = opened.read(BYTES)
         return _seen(file.kind, file.name, list(_text(file.kind, head, columns, whole=len(head) == file.size)), columns)
     except _NotHereError:
@@ -113,8 +120,6 @@ def _head(source: Source, opened: Remote) -> tuple[bytes, bool]:
 
 def _text(kind: formats.Format, head: bytes, columns: DatasetConfig, *, whole: bool) -> Iterator[Any]:
     """The first rows of JSON or CSV that begins so."""
-    if kind == "arrow":
-        raise _NotHereError("Arrow files are read as a whole")
     if formats.is_packed(head):
         head, whole = formats.unpacked(head, BYTES), False
     if not whole and head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
@@ -146,15 +151,59 @@ def _elements(text: str) -> Iterator[Any]:
         yield value
 
 
-def _parquet(file: Any) -> Iterable[Any]:
+def _binary(kind: formats.Format, file: Any, columns: DatasetConfig) -> list[Any]:
+    try:
+        return _parquet(file) if kind == "parquet" else _arrow(file, columns)
+    except requests.RequestException:  # an OSError too, and the server's
+        raise
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise DataInvalid(f"this {kind} file cannot be read: {error}") from error
+
+
+def _parquet(file: Any) -> list[Any]:
     import pyarrow.parquet  # noqa: PLC0415 -- 0.3 s
 
-    try:
-        with pyarrow.parquet.ParquetFile(file, buffer_size=1 << 16, pre_buffer=False) as table:
-            first: list[Any] = next((batch.to_pylist() for batch in table.iter_batches(batch_size=ROWS)), [])
-            return first
-    except (ValueError, OSError, NotImplementedError) as error:
-        raise DataInvalid(f"this parquet file cannot be read: {error}") from error
+    with pyarrow.parquet.ParquetFile(file, buffer_size=1 << 16, pre_buffer=False) as table:
+        first: list[Any] = next((batch.to_pylist() for batch in table.iter_batches(batch_size=ROWS)), [])
+        return first
+
+
+def _arrow(file: Any, columns: DatasetConfig) -> list[Any]:
+    """Of the first record batch, decoded in a process of its own as on the node: it may unpack without end."""
+    import pyarrow.ipc  # noqa: PLC0415
+
+    if file.read(len(_ARROW_FILE)) != _ARROW_FILE:
+        file.seek(0)
+    with tempfile.NamedTemporaryFile(suffix=".arrow") as first:
+        for message in pyarrow.ipc.MessageReader.open_stream(_Bounded(file)):
+            first.write(message.serialize())
+            if message.type == "record batch":
+                break
+        first.flush()
+        as_file = File("", "", Path(first.name), first.tell(), "")
+        try:
+            return [row for _, read in apart.read([as_file], columns) for row in itertools.islice(read, ROWS)]
+        except DataInvalid as error:
+            raise DataInvalid(str(error).partition("): ")[2]) from error
+
+
+class _Bounded(io.RawIOBase):
+    """A file of which no more is read than there may be room for: a batch of Arrow's can be all of it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._left = file, PARQUET_BYTES
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        self._left -= size
+        if self._left < 0:
+            raise _NotHereError(f"the first of them lie in more than {PARQUET_BYTES >> 20} MiB")
+        found: bytes = self._file.read(size)
+        return found
 
 
 class _Ranged(io.RawIOBase):
