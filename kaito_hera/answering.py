@@ -12,14 +12,15 @@ import json
 import socket
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, live, rollout
+from kaito_hera import errors, live, names, rollout
 from kaito_hera.rollout import Server
 from kaito_hera.run import Run
+from kaito_hera.status import Engine
 
 _HOT = "kaito.sh/hot-config-hash"
 _COLD = "kaito.sh/config-hash"
@@ -29,6 +30,16 @@ _CHARACTERS = 2000  # of what a server says of itself
 
 Words = dict[str, errors.KaitoError]
 """What servers said, where trying again cannot help; by who said it when."""
+
+
+class _Heard(NamedTuple):
+    """What was seen of one replica, or of all."""
+
+    lacks: str
+    """What is still waited for; empty when nothing."""
+    refused: Words
+    engine: Engine | None = None
+    """How a replica answers, by its own word."""
 
 
 def await_answering(run: Run, server: Server | None, *, look: float = 2.0, patience: float = 10.0) -> None:
@@ -44,12 +55,13 @@ def await_answering(run: Run, server: Server | None, *, look: float = 2.0, patie
     earlier: frozenset[str] | None = None
     while True:
         page = cluster.page(clusters.POD, workspace.metadata.namespace, labels=labels)
-        waiting, words = _look(run, server, page["items"], patience)
+        waiting, words, engine = _look(run, server, page["items"], patience)
         # What was said before this roll-out is about what it replaces: if it still holds, it will be said again.
         earlier = frozenset(words) if earlier is None else earlier
         if new := words.keys() - earlier:
             raise words[min(new)]
         if not waiting:
+            _note(run, engine)
             return
         if time.monotonic() - began > timeout:
             raise errors.ServerNotReadyError(f"Deployment {workspace.key}: {waiting} after {timeout} s")
@@ -59,7 +71,16 @@ def await_answering(run: Run, server: Server | None, *, look: float = 2.0, patie
         cluster.await_change(clusters.POD, workspace.metadata.namespace, page, labels=labels, seconds=look)
 
 
-def _look(run: Run, server: Server | None, found: list[dict[str, Any]], patience: float) -> tuple[str, Words]:
+def _note(run: Run, engine: Engine | None) -> None:
+    """On the Deployment, for status; what an earlier server said goes."""
+    metadata = run.workspace.metadata
+    said = engine.model_dump_json(by_alias=True) if engine else None
+    run.cluster.patch(
+        clusters.DEPLOYMENT, metadata.name, metadata.namespace, {"metadata": {"annotations": {names.ENGINE: said}}}
+    )
+
+
+def _look(run: Run, server: Server | None, found: list[dict[str, Any]], patience: float) -> _Heard:
     """What is still waited for, and what the replicas say where trying again cannot help."""
     cluster, metadata = run.cluster, run.workspace.metadata
     deployment = cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace)
@@ -67,12 +88,13 @@ def _look(run: Run, server: Server | None, found: list[dict[str, Any]], patience
     unready = _unready(deployment, "answer /health" if server else "are ready")
     if server is None:
         kept = _kept(pods, deployment)
-        return "; ".join(filter(None, (unready, unready and kept))), {}
+        return _Heard("; ".join(filter(None, (unready, unready and kept))), {})
     _refresh(cluster, pods, server)
     # A server that is not ready answers /v1/models all the same, and there it says why.
     asked = _Asked(server, server.key(cluster), patience)
-    unloaded, refusals = _ask(pods, asked, deployment)
-    return "; ".join(filter(None, (unready, unloaded))), _final_words(pods) | refusals
+    heard = _ask(pods, asked, deployment)
+    waiting = "; ".join(filter(None, (unready, heard.lacks)))
+    return _Heard(waiting, _final_words(pods) | heard.refused, heard.engine)
 
 
 def _kept(pods: list[dict[str, Any]], deployment: dict[str, Any] | None) -> str:
@@ -157,16 +179,17 @@ class _Asked:
     patience: float
 
 
-def _ask(pods: list[dict[str, Any]], asked: _Asked, deployment: dict[str, Any] | None) -> tuple[str, Words]:
+def _ask(pods: list[dict[str, Any]], asked: _Asked, deployment: dict[str, Any] | None) -> _Heard:
     """Which adapters a replica does not have yet, and which it refuses for good."""
-    lacking, refused = "", Words()
+    lacking, refused, engine = "", Words(), None
     template = deployment["spec"]["template"] if deployment else {}
     for pod in pods:
-        lacks, refuses = _ask_one(pod, asked)
+        lacks, refuses, said = _ask_one(pod, asked)
+        engine = engine or said
         lacking = lacking or (lacks and f"pod {pod['metadata']['name']}: {lacks}")
         if _cold(pod) == _cold(template):  # one that is to be replaced may have another model
             refused |= {f"{pod['metadata']['uid']} {key}": error for key, error in refuses.items()}
-    return lacking, refused
+    return _Heard(lacking, refused, engine)
 
 
 def _cold(template: dict[str, Any]) -> str:
@@ -174,22 +197,23 @@ def _cold(template: dict[str, Any]) -> str:
     return str(template.get("metadata", {}).get("annotations", {}).get(_COLD, ""))
 
 
-def _ask_one(pod: dict[str, Any], asked: _Asked) -> tuple[str, Words]:
+def _ask_one(pod: dict[str, Any], asked: _Asked) -> _Heard:
     address = pod.get("status", {}).get("podIP", "")
     if not address:
-        return "has no address yet", {}
+        return _Heard("has no address yet", {})
     try:
         status, body = _get(address, asked)
     except (OSError, http.client.HTTPException) as cause:  # its text may quote what was answered
-        return f"does not answer /v1/models: {type(cause).__name__}", {}
+        return _Heard(f"does not answer /v1/models: {type(cause).__name__}", {})
     if status == http.HTTPStatus.UNAUTHORIZED and asked.key:
-        return "does not know the API key yet", {}
+        return _Heard("does not know the API key yet", {})
     try:
         answer = json.loads(body)
-        return asked.server.lacks(answer)[:_CHARACTERS], asked.server.refusals(answer)
+        server = asked.server
+        return _Heard(server.lacks(answer)[:_CHARACTERS], server.refusals(answer), server.tells(answer))
     except (ValueError, RecursionError) as cause:
         said = _nonsense(cause) if status == http.HTTPStatus.OK else f"status {status}"
-        return f"answers nonsense on /v1/models: {said}", {}
+        return _Heard(f"answers nonsense on /v1/models: {said}", {})
 
 
 def _get(address: str, asked: _Asked) -> tuple[int, bytes]:

@@ -13,6 +13,7 @@ from kaito_hera.live import Live, Step
 from kaito_hera.settings import Settings
 from kaito_hera.status import (
     Condition,
+    Engine,
     ModelStatus,
     Satisfied,
     ServedAdapter,
@@ -178,13 +179,21 @@ def _serving(view: View, tuned: str) -> ServingStatus | None:
         return None
     asked = adapters(view.workspace, tuned)
     if not view.is_updating:
-        return ServingStatus(generation=view.workspace.metadata.generation, adapters=asked)
+        return ServingStatus(generation=view.workspace.metadata.generation, adapters=asked, engine=_engine(view))
     if before is None or reached != view.before.satisfied.serve:  # and edited since: with which adapters nobody knows
         return ServingStatus(generation=attempt.generation if attempt else view.before.observed_generation)
     if view.is_meant and "roll-out" in view.steps:
         kept = {adapter.name for adapter in asked}
         return before.model_copy(update={"adapters": tuple(one for one in before.adapters if one.name in kept)})
     return before
+
+
+def _engine(view: View) -> Engine | None:
+    """What the roll-out noted on the Deployment, which anybody may have edited since."""
+    text = (view.deployment or {"metadata": {}})["metadata"].get("annotations", {}).get(names.ENGINE, "")
+    with contextlib.suppress(ValueError):
+        return Engine.model_validate_json(text)
+    return None
 
 
 def adapters(workspace: Workspace, tuned: str) -> tuple[ServedAdapter, ...]:

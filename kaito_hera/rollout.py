@@ -19,6 +19,7 @@ from kaito_hera.api import Workspace, annotations
 from kaito_hera.nodes import gpus
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
+from kaito_hera.status import Engine
 
 ROLE = "serving"
 _FOLDER = "/etc/kaito/serving"
@@ -45,6 +46,8 @@ class Server:
     """What a server that answers this on /v1/models still lacks; empty when nothing. Raises ValueError on nonsense."""
     refusals: Callable[[object], dict[str, errors.KaitoError]]
     """What a server that answers this can never serve; the keys tell what is said again from what was said before."""
+    tells: Callable[[object], Engine | None]
+    """How it answers, by the same; None of a server that does not know yet."""
     image: str = ""
     """Another one than the serving image."""
     whole: bool = False

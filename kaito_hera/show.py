@@ -210,6 +210,8 @@ def _answers(workspace: dict[str, Any], seen: Status) -> list[Line]:
     model = preset["name"] + (f", adapters {', '.join(served)}" if served else "")
     lines = [_line(f"  answers   {address} (/chat, /v1)  model: {model}")]
     asked = (f"{one.name} x {one.strength}" for one in _asked(workspace, seen) if one not in taken)
+    engine = seen.serving.engine if seen.serving else None
+    lines += [_line(f"  note      {note}") for note in (engine.notes if engine else ())]
     lacking = ", ".join(f"another {one}" if one in served else one for one in asked)
     return [*lines, _line(f"  asked     adapters {lacking}: not served yet")] if lacking else lines
 

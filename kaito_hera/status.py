@@ -146,6 +146,17 @@ class ServedAdapter(Model):
     """The image or volume that it came from."""
 
 
+class Engine(Model):
+    """How a server answers, in its own words: text of a pod in the user's namespace."""
+
+    concurrent_requests: Annotated[int, pydantic.Field(ge=1, lt=2**31)]
+    """So many requests are answered at the same time; others wait."""
+    context: Annotated[int, pydantic.Field(ge=1, lt=2**31)]
+    """Most tokens of a prompt and its answer together."""
+    notes: Annotated[tuple[Annotated[str, pydantic.StringConstraints(max_length=1000)], ...], pydantic.Field(max_length=10)] = ()
+    """Why they are no more: what the architecture or the memory does not allow."""
+
+
 class ServingStatus(Model):
     """What the server was rolled out with last. Whether it answers is the condition InferenceReady."""
 
@@ -153,6 +164,8 @@ class ServingStatus(Model):
     """Generation of the Workspace that asked for it."""
     adapters: tuple[ServedAdapter, ...] = ()
     """The adapters that it took and that were not taken out since."""
+    engine: Engine | None = None
+    """How it answers, as one of its replicas said at the end of the roll-out."""
 
 
 class ModelStatus(Model):

@@ -60,7 +60,7 @@ def _job(obj: Object) -> Object:
 def _deployment(obj: Object) -> Object:
     status = obj.get("status", {})
     return {
-        "metadata": _metadata(obj),
+        "metadata": _metadata(obj, names.ENGINE),
         "spec": _pick(obj["spec"], ("replicas",)),
         "status": {
             **_pick(status, ("replicas", "readyReplicas", "updatedReplicas")),

@@ -32,6 +32,8 @@ SCRATCH = Path("/mnt/scratch")
 
 
 Runtime = Literal["transformers", "vllm"]
+ToolCallParser = Literal["hermes", "llama3_json", "mistral", "phi4_mini_json"]
+"""A way of writing calls of tools, by vLLM's name of it; `serving.text.tools` reads them."""
 
 
 class Exit(enum.IntEnum):
@@ -77,6 +79,8 @@ class ServingConfig(Strict):
     """Number type of the weights; `auto` is what the hardware computes in."""
     chat_template: str | None = None
     """A Jinja template in place of the model's own and the adapters'."""
+    tool_call_parser: ToolCallParser | None = None
+    """How the model writes calls of tools; None: in the way that its chat template teaches."""
     runtime: Runtime = "transformers"
     """Whose engine: this image's own, or vLLM's in the image serving-vllm."""
     vllm: dict[str, Any] = pydantic.Field(default_factory=dict)
@@ -143,12 +147,31 @@ class AdapterStatus(Adapter):
     """How often in a row it failed: what is said again is told from what was said before."""
 
 
+class Engine(pydantic.BaseModel):
+    """How a server that has its model answers."""
+
+    kind: str
+    concurrent_requests: int
+    """So many are answered at the same time."""
+    requests: int
+    """So many are there now, those that wait among them."""
+    context: int
+    """Most tokens of a prompt and its answer together."""
+    features: tuple[str, ...]
+    notes: tuple[str, ...]
+    """Why requests are answered one at a time, or the context is not the model's own."""
+    dtype: str
+    device: str
+
+
 class Served(pydantic.BaseModel):
     """The part of `GET /v1/models` that is ours; OpenAI's clients read `data` beside it."""
 
     ready: bool
     adapters: tuple[AdapterStatus, ...]
     """In the order of the adapters file; what is not listed is not served."""
+    engine: Engine | None = None
+    """None while the model is being loaded."""
     listing: str = ""
     """Why the adapters file cannot be used; what it listed before is still served."""
 

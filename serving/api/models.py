@@ -6,7 +6,7 @@ from typing import Any
 import fastapi
 
 from serving.api import documented
-from serving.config import Served
+from serving.config import Engine, Served
 from serving.service import Service
 
 OWNER = "kaito-hera"
@@ -20,12 +20,13 @@ def router(service: Service) -> fastapi.APIRouter:
     async def models() -> dict[str, Any]:
         """`data` as OpenAI's clients read it; `ready`, `adapters` and `engine` beside it."""
         adapters = service.adapters
-        served = Served(ready=not service.unready(), adapters=adapters.statuses(), listing=adapters.refusal)
-        return {
-            "object": "list",
-            "data": list(_entries(service).values()),
-            "engine": _engine(service),
-        } | served.model_dump()
+        served = Served(
+            ready=not service.unready(),
+            adapters=adapters.statuses(),
+            engine=_engine(service),
+            listing=adapters.refusal,
+        )
+        return {"object": "list", "data": list(_entries(service).values())} | served.model_dump()
 
     @routes.get("/v1/models/{name:path}")
     async def model(name: str) -> Mapping[str, Any]:
@@ -57,17 +58,17 @@ def _entries(service: Service) -> dict[str, Mapping[str, Any]]:
     return {config.name: served} | {name: entry for name, entry in entries.items() if name != config.name}
 
 
-def _engine(service: Service) -> dict[str, Any] | None:
+def _engine(service: Service) -> Engine | None:
     if service.loaded is None:
         return None
     info = service.loaded.engine.info
-    return {
-        "kind": info.kind,
-        "concurrent_requests": info.concurrency,
-        "requests": service.admission.inside,
-        "context": info.context,
-        "features": sorted(info.features),
-        "notes": list(info.notes),
-        "dtype": info.dtype,
-        "device": info.device,
-    }
+    return Engine(
+        kind=info.kind,
+        concurrent_requests=info.concurrency,
+        requests=service.admission.inside,
+        context=info.context,
+        features=tuple(sorted(info.features)),
+        notes=info.notes,
+        dtype=info.dtype,
+        device=info.device,
+    )

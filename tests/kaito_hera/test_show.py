@@ -5,6 +5,7 @@ from kaito_hera.observe import observe
 from kaito_hera.settings import Azure, Settings
 from kaito_hera.status import (
     Condition,
+    Engine,
     NodesStatus,
     Refusal,
     ServedAdapter,
@@ -201,6 +202,14 @@ def test_a_server_that_answers_says_how_to_ask_it():
     tuned = answering(("w", "1.0", "x@sha256:1"), tuning=TuningStatus(adapter_image="x@sha256:1"))
     assert shown(making.tuning(), tuned).splitlines()[-1] == f"{MODEL}, adapters w x 1.0"
     assert "answers" not in shown(making.inference(), Status())
+
+
+def test_a_server_that_answers_one_at_a_time_says_so():
+    status = answering()
+    engine = Engine(concurrent_requests=1, context=2048, notes=("one request at a time: mamba2",))
+    noted = status.model_copy(update={"serving": status.serving.model_copy(update={"engine": engine})})
+    lines = shown(making.inference(), noted).splitlines()
+    assert lines[-2:] == [MODEL, "  note      one request at a time: mamba2"]
 
 
 @pytest.mark.parametrize(

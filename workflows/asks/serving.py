@@ -8,6 +8,7 @@ from kaito_hera.api.sources import Volume
 from kaito_hera.rollout import Server
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
+from kaito_hera.status import Engine
 from serving import config as serving
 from serving.inference_config import InferenceConfig
 from workflows.asks import frames, keys, models
@@ -54,6 +55,7 @@ def _of_preset(
         context=chosen.max_model_len,
         dtype=chosen.dtype,
         chat_template=chosen.chat_template,
+        tool_call_parser=chosen.tool_call_parser,
         runtime=runtime,
         vllm=dict(chosen.vllm),
     )
@@ -74,6 +76,7 @@ def _of_preset(
         mounts=(*models.mounts(workspace), *keys.mounts(workspace)),
         env=(*models.env(workspace, settings), *keys.env(workspace), *_cache_env(workspace)),
         key=keys.first(workspace),
+        tells=lambda answer: _engine(serving.Served.model_validate(answer)),
         lacks=lambda answer: serving.Served.model_validate(answer).lacks(adapters),
         refusals=lambda answer: _refusals(workspace, serving.Served.model_validate(answer).refused(adapters)),
     )
@@ -90,6 +93,15 @@ def _refusals(workspace: Workspace, refused: dict[int, serving.AdapterStatus]) -
             " the adapter out"
         )
     return found
+
+
+def _engine(served: serving.Served) -> Engine | None:
+    """Its words are cut, not refused: they are for people."""
+    found = served.engine
+    if found is None:
+        return None
+    notes = tuple(note[:1000] for note in found.notes[:10])
+    return Engine(concurrent_requests=found.concurrent_requests, context=found.context, notes=notes)
 
 
 def _adapters(workspace: Workspace, adapter: str) -> tuple[serving.Adapter, ...]:
