@@ -13,7 +13,7 @@ from typing import Any
 
 import pydantic
 
-from artifacts.weights.config import Found
+from artifacts.weights.config import DataCommit, Found
 from kaito_hera import cluster as clusters
 from kaito_hera import (
     errors,
@@ -62,6 +62,8 @@ class Learned:
     """By digest, if it is there already."""
     model: Found = Found()  # noqa: RUF009 - frozen
     """Empty where it was not asked for."""
+    commits: tuple[str, ...] = ()
+    """Of each address of data, in alphabetical order; none where no data set of the hub was looked at."""
 
 
 def pass_facts(workspace: Workspace, settings: Settings) -> tuple[str, ...]:
@@ -122,14 +124,19 @@ def _pass_tokens(run: Run, tokens: tuple[tuple[str, str, str], ...]) -> None:
 def _learned(workspace: Workspace, answers: list[dict[str, Any]]) -> Learned:
     """Text of pods in the user's namespace, read strictly."""
     models = [answer["model"] for answer in answers if answer.get("model")]
+    commits = [answer["data"] for answer in answers if answer.get("data")]
     try:
         model = Found.model_validate(models[0] if models else {})
+        data = _Commits.validate_python(commits[0] if commits else ())
     except pydantic.ValidationError as cause:
         raise errors.InternalError(
-            f"{workspace.key}: the look at its model has answered what it never does ({cause.errors()[0]['msg']});"
+            f"{workspace.key}: the look at its model or data said what it never does ({cause.errors()[0]['msg']});"
             " operator and images must be of one release"
         ) from cause
-    return Learned(str(answers[0].get("adapter", "")), model)
+    return Learned(str(answers[0].get("adapter", "")), model, data)
+
+
+_Commits = pydantic.TypeAdapter(tuple[DataCommit, ...])
 
 
 def _told(found: list[findings.Finding]) -> tuple[str, ...]:

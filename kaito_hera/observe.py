@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from kaito_hera import api, conditions, errors, held, intent, live, models, names, progress, retry, status
+from kaito_hera import api, commits, conditions, errors, held, intent, live, names, progress, retry, status
 from kaito_hera.api import Workspace
 from kaito_hera.conditions import Verdict, View
 from kaito_hera.live import Live, Step
@@ -14,7 +14,6 @@ from kaito_hera.settings import Settings
 from kaito_hera.status import (
     Condition,
     Engine,
-    ModelStatus,
     Satisfied,
     ServedAdapter,
     ServingStatus,
@@ -46,7 +45,8 @@ def observe(workspace: Workspace, before: Status, seen: Live, settings: Settings
             "satisfied": view.satisfied,
             "nodes": nodes,
             "instance_type": held.instance_type(view, nodes),
-            "model": _model(view),
+            "model": commits.model(view),
+            "data": commits.data(view),
             "tuning": tuning,
             "serving": view.serving,
             "warnings": _warnings(view),
@@ -143,16 +143,6 @@ def _progress(view: View, named: Callable[[Workspace, int], str] = names.job) ->
     """What the current attempt's Job of that name said last."""
     attempt = view.before.workflow.attempt if view.before.workflow else 0
     return progress.last(view.live, named(view.workspace, attempt))
-
-
-def _model(view: View) -> ModelStatus | None:
-    """What preflight found, for as long as the Workspace names the same model; another attempt's word is kept."""
-    preset, known = view.workspace.preset, models.find(view.workspace)
-    source = (preset.options.image or (known and known.image) or preset.name) if preset else ""
-    before = view.before.model if view.before.model and view.before.model.source == source else None
-    meant = view.made_for == view.wanted
-    pinned = view.steps["preflight"].outputs.get("pinned", "") if meant and _succeeded(view.steps, "preflight") else ""
-    return ModelStatus(source=source, revision=pinned) if pinned else before
 
 
 def _tuning(view: View) -> TuningStatus | None:

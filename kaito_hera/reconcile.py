@@ -16,7 +16,7 @@ from kaito_hera.intent import Parts
 from kaito_hera.live import Live, Object
 from kaito_hera.observe import observe
 from kaito_hera.settings import Settings
-from kaito_hera.status import ModelStatus, NodesStatus, Status, WorkflowStatus
+from kaito_hera.status import DataStatus, ModelStatus, NodesStatus, Status, WorkflowStatus
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class Planner(Protocol):
         adapter: str = "",
         nodes: NodesStatus | None = None,
         model: ModelStatus | None = None,
+        data: DataStatus | None = None,
     ) -> dict[str, Any]:
         """The Workflow for these parts; None is a release."""
 
@@ -135,6 +136,7 @@ class Reconciler:
             adapter=adapter,
             nodes=current.nodes,
             model=current.model,
+            data=current.data,
         )
         try:
             self._cluster.create(clusters.WORKFLOW, manifest)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+from collections.abc import Iterable
 
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, intent, lease, nodes, sizing
@@ -25,14 +26,24 @@ class Run:
     """Which kind of node was launched; empty before that, or where there is but one."""
     pinned: str = ""
     """Commit or digest of the model; empty where presets pin it, or before it was looked at."""
+    commits: tuple[str, ...] = ()
+    """Of each address of data, in alphabetical order, the commit of its data set; none before it was looked at."""
 
     @classmethod
-    def open(cls, workspace: Workspace, settings: Settings, candidate: str = "", pinned: str = "") -> "Run":
+    def open(
+        cls,
+        workspace: Workspace,
+        settings: Settings,
+        candidate: str = "",
+        pinned: str = "",
+        *,
+        commits: Iterable[str] = (),
+    ) -> "Run":
         """Connect, and choose the node provider by the settings."""
         cluster = clusters.Cluster.connect()
         key = workspace.metadata.namespace, workspace.metadata.name
         inheriting = claims.Inheriting(provider(cluster, settings), cluster, key)
-        return cls(cluster, workspace, settings, inheriting, candidate, pinned)
+        return cls(cluster, workspace, settings, inheriting, candidate, pinned, tuple(commits))
 
     @property
     def candidates(self) -> tuple[nodes.Want, ...]:

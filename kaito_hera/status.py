@@ -177,6 +177,24 @@ class ModelStatus(Model):
     """Commit on the hub, or digest of the image."""
 
 
+class DataSet(Model):
+    """A data set of the hub as it was found."""
+
+    source: str
+    """Its address, as the Workspace has it."""
+    revision: str
+    """Commit on the hub; refs/convert/parquet@COMMIT where it is the hub's own conversion that is trained on."""
+
+
+class DataStatus(Model):
+    """The data sets of the hub as preflight found them: attempts that follow train on the same."""
+
+    tune: str
+    """Hash of the tuning that they are for: another one looks anew."""
+    sets: tuple[DataSet, ...] = ()
+    """Each with its commit."""
+
+
 class Refusal(Model):
     """A kind of node that could not be had."""
 
@@ -255,6 +273,8 @@ class Status(Model):
     """The step that runs now."""
     model: ModelStatus | None = None
     """Which commit or digest the model is, where no preset pins it."""
+    data: DataStatus | None = None
+    """Which commits of the hub the data is, where whole data sets are named."""
     tuning: TuningStatus | None = None
     """The tuning run."""
     serving: ServingStatus | None = None

@@ -42,7 +42,7 @@ def check(config: TuningConfig, places: Places, *, seconds: float = looks.SECOND
         log.info("%s: %s", name, seen[-1].words)
     see_room(config, places, found.preset if found else None)
     rehearsal.rehearse(config, seen, tokenizer, asked)
-    return Result(model=found)
+    return Result(model=found, data=inputs.commits(config, seen))
 
 
 def see_room(config: TuningConfig, places: Places, model: presets.Preset | None) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 import pydantic
 
 from artifacts.addresses import Ranges
-from artifacts.weights.config import Found, Model
+from artifacts.weights.config import DataCommit, Found, Model
 from tuning.training_config import TrainingConfig
 
 PUSH_AUTH = Path("/etc/kaito/push/config.json")
@@ -83,12 +83,18 @@ class Input(Strict):
     """An image with data files in /data, or at its top."""
     volume: str = ""
     """What messages call the volume that is mounted at DATA."""
+    commits: tuple[DataCommit, ...] = ()
+    """Of each of the addresses, in alphabetical order, the commit that its data set was found at before."""
 
     @pydantic.model_validator(mode="after")
     def _is_one(self) -> Self:
         if bool(self.urls) + bool(self.image) + bool(self.volume) != 1:
             raise ValueError("give exactly one of urls, image and volume")
         return self
+
+    def commit(self, url: str) -> str:
+        """The commit that the data set at this address was found at before; empty where it was not."""
+        return dict(zip(sorted(self.urls), self.commits, strict=False)).get(url, "")
 
 
 class Output(Strict):
@@ -190,6 +196,8 @@ class Result(Strict):
     """What of the run's checkpoints nobody here may delete."""
     model: Found | None = None
     """What a check knows of the model, where it was asked for."""
+    data: tuple[DataCommit, ...] = ()
+    """The commits that a check found data sets at, as `Input.commits`."""
 
 
 class Failure(Strict):

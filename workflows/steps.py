@@ -43,6 +43,8 @@ class Known(Asked):
     adapter: str = ""
     pinned: str = ""
     """Commit or digest of the model that an earlier attempt found."""
+    commits: list[weights.DataCommit] = []
+    """Those of the data's addresses, in alphabetical order; likewise."""
 
 
 class Ordered(Asked):
@@ -71,6 +73,8 @@ class Trained(Placed):
     adapter: str = ""
     pinned: str = ""
     """Commit or digest of the model, where no preset pins it."""
+    commits: list[weights.DataCommit] = []
+    """Of the data's addresses, in alphabetical order, where data sets of the hub are among them."""
 
 
 class Finished(Asked):
@@ -100,6 +104,8 @@ class Checked(Adapter):
     """Kinds of node that do not fit, where others do."""
     pinned: Annotated[weights.Pinned, template.output("pinned", default="")]
     """Commit or digest of the model, where no preset pins it."""
+    commits: Annotated[list[weights.DataCommit], template.output("commits", default="[]")]
+    """Of the data's addresses, in alphabetical order, where data sets of the hub are among them."""
 
 
 class Provisioned(Output):
@@ -122,7 +128,7 @@ def preflight(known: Known) -> Checked:
 
     Answers with the adapter if the registry already holds what is to be tuned.
     """
-    run = Run.open(known.workspace, known.settings, pinned=known.pinned)
+    run = Run.open(known.workspace, known.settings, pinned=known.pinned, commits=known.commits)
     run.still_wanted()
     inherited.await_tuned(run.cluster, run.workspace)
     warnings = checks.pass_facts(run.workspace, run.settings)
@@ -140,6 +146,7 @@ def preflight(known: Known) -> Checked:
         warnings=template.inert((*warnings, *more, *wanted.warnings)),
         left_out=list(left_out),
         pinned=learned.model.pinned if asks.models.floats(run.workspace) else "",
+        commits=list(learned.commits),
     )
 
 
@@ -168,7 +175,7 @@ def train(trained: Trained) -> Adapter:
     """
     if trained.adapter:
         return Adapter(adapter=trained.adapter)
-    run = Run.open(trained.workspace, trained.settings, trained.candidate, trained.pinned)
+    run = Run.open(trained.workspace, trained.settings, trained.candidate, trained.pinned, commits=trained.commits)
     run.still_wanted()
     placement = run.placement(tuple(trained.hostnames))
     inherited.take_over(run.cluster, run.workspace)

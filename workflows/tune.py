@@ -8,7 +8,7 @@ from kaito_hera import scratch
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
-from kaito_hera.status import ModelStatus, NodesStatus
+from kaito_hera.status import DataStatus, ModelStatus, NodesStatus
 from workflows import pins, place, steps, template
 
 
@@ -20,18 +20,19 @@ def tune(
     parts: Parts,
     nodes: NodesStatus | None = None,
     model: ModelStatus | None = None,
+    data: DataStatus | None = None,
 ) -> dict[str, Any]:
     """The Workflow of one attempt. Where nothing is to be served, no node is asked for if the adapter is there.
 
     What is trained onto a volume is pushed after the nodes are given back. Where they are to serve it they wait for
     that, though not long: then the attempt ends before it serves, and the next ones push and serve.
-    `nodes` and `model` are what status says of them.
+    `nodes`, `model` and `data` are what status says of them.
     """
 
     def fill(workflow: Workflow) -> None:
         asked = template.asked(workflow)
         with Steps(name=template.ENTRYPOINT):
-            checked = steps.preflight(arguments=asked | pins.known(workspace, model))
+            checked = steps.preflight(arguments=asked | pins.known(workspace, model, data))
             found = checked.get_parameter("adapter")
             needed = None if workspace.serves else f"'{found}' == ''"
             asked = place.place(asked, settings, parts, choice=place.choice(workspace, checked, nodes), when=needed)

@@ -24,6 +24,12 @@ _UNWANTED = ("*/*", "consolidated*", "*.index.fp16.json", "*.onnx.json")
 Pinned = Annotated[str, pydantic.StringConstraints(pattern=r"^([0-9a-f]{40}|sha256:[0-9a-f]{64})?$")]
 """A commit of the hub or the digest of an image; empty while neither is known."""
 
+CONVERTED = "refs/convert/parquet"
+"""The branch of a data set in which the hub keeps its own conversion."""
+
+DataCommit = Annotated[str, pydantic.StringConstraints(pattern=rf"^(({CONVERTED}@)?[0-9a-f]{{40}})?$")]
+"""Commit of a data set of the hub, or of the hub's conversion of it; empty while it is not known."""
+
 
 class Model(pydantic.BaseModel):
     """A model, and where its files are."""

@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import io
 import json
 import os
@@ -160,6 +161,22 @@ def test_the_server_gets_commit_and_token_but_no_text_of_it(opened, token):
     assert volume["secret"]["secretName"] == "mine"
     assert {"name": "HF_TOKEN_PATH", "value": "/etc/kaito/hub/token"} in spec["containers"][0]["env"]
     assert GOOD not in json.dumps({kind.name: obj for kind, obj in made.items()})
+
+
+@pytest.mark.parametrize(("said", "known"), [([COMMIT], True), ([""], True), (["{{x}}"], False), (7, False)])
+def test_the_commits_of_data_are_read_strictly(opened, cluster, namespace, node, said, known):
+    metadata = {"name": "push", "namespace": namespace}
+    docker = {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": '{"auths": {}}'}}
+    cluster.create(clusters.SECRET, {"metadata": metadata, **docker})
+    run = opened("phi-3-mini-4k-instruct", tune=True)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        following = pool.submit(checks.pass_cluster, run, asks.wanted(run, 1))
+        until(lambda: following.done() or cluster.items(clusters.JOB, namespace), what="a check Job")
+        [job] = cluster.items(clusters.JOB, namespace)
+        node.end(node.start(job), code=0, message=json.dumps({"adapter": "", "data": said}), reason="Completed")
+        refused = pytest.raises(errors.InternalError, match="model or data said what it never does")
+        with contextlib.nullcontext() if known else refused:
+            assert following.result(timeout=20).commits == tuple(said)
 
 
 @pytest.fixture

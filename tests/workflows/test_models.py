@@ -7,12 +7,14 @@ import pytest
 from artifacts.weights.config import Model
 from kaito_hera import errors
 from kaito_hera.intent import Parts
+from kaito_hera.run import Run
 from kaito_hera.settings import Settings
-from kaito_hera.status import ModelStatus
+from kaito_hera.status import DataSet, DataStatus, ModelStatus
 from presets import from_hub
 from tests import making
 from tests.workflows.test_plan import arguments
-from workflows.asks import models, serving
+from workflows import configs
+from workflows.asks import models, serving, tuning
 from workflows.plan import plan
 
 COMMIT, DIGEST = "0123456789abcdef0123456789abcdef01234567", f"sha256:{1:064x}"
@@ -85,6 +87,28 @@ def test_what_preflight_finds_reaches_those_who_load_the_model(workspace):
     for step in {"train", "roll-out"} & given.keys():
         assert given[step]["pinned"] == "{{steps.preflight.outputs.parameters.pinned}}"
     assert "pinned" not in planned(workspace)["preflight"]
+
+
+def test_the_commits_of_data_sets_reach_the_next_attempt_and_the_pod_that_trains():
+    made, urls = making.tuning(), ["https://huggingface.co/datasets/a/b", "https://example.com/c.parquet"]
+    made["tuning"]["input"]["urls"] = urls
+    workspace = making.parsed(made)
+    parts = Parts(nodes=True, tune=True, serve=True)
+    before = DataStatus(tune="x", sets=(DataSet(source=urls[0], revision=COMMIT),))
+    given = arguments(plan(workspace, Settings(), attempt=2, parts=parts, data=before))
+    assert json.loads(given["preflight"]["commits"]) == ["", COMMIT]
+    assert given["train"]["commits"] == "{{steps.preflight.outputs.parameters.commits}}"
+    assert "commits" not in arguments(plan(workspace, Settings(), attempt=1, parts=parts))["preflight"]
+    run = Run(None, workspace, Settings(), None, commits=("", COMMIT))
+    config = tuning.config_of(run, configs.Config(configs.defaults("qlora")))
+    assert [config.input.commit(url) for url in urls] == [COMMIT, ""]
+
+
+def test_files_have_no_commits():
+    made = making.tuning()
+    made["tuning"]["input"]["urls"] = ["https://huggingface.co/datasets/a/b/resolve/main/c.parquet"]
+    given = arguments(plan(making.parsed(made), Settings(), attempt=1, parts=Parts(tune=True)))
+    assert "commits" not in {**given["preflight"], **given["train"]}
 
 
 def test_a_preset_has_its_own_commit():

@@ -49,6 +49,7 @@ def run_step(function, tmp_path, **environment):
         "hostnames": "[]",
         "adapter": "",
         "pinned": "",
+        "commits": "[]",
     }
     inputs.write_text(json.dumps([{"name": name, "value": value} for name, value in arguments.items()]))
     command = [sys.executable, "-m", "hera.workflows.runner", "-e", f"workflows.steps:{function}", str(inputs)]

@@ -14,12 +14,12 @@ import requests
 
 from artifacts import plain_yaml, strangers, web
 from artifacts.weights import hub
+from artifacts.weights.config import CONVERTED
 from tuning.data import remote, splits
 from tuning.data.remote import Remote, Source
 from tuning.errors import ConfigInvalid, DataInvalid, DataNotFound, DataRefused, DataTooLarge, DataUnreachable
 
 HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
-CONVERTED = "refs/convert/parquet"
 KEYS = ("config", "split", "revision")
 _PAGE = re.compile(r"/datasets/(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?)?/?")
 _MOST_PAGES = 40
@@ -40,8 +40,12 @@ class Files(NamedTuple):
     """What stands behind it."""
 
     sources: list[Source]
-    said: str
+    said: str = ""
     """For people: which files of what."""
+    url: str = ""
+    """The data set's address; empty where it is a file's."""
+    commit: str = ""
+    """What it is pinned by, as `artifacts.weights.config.DataCommit`."""
 
 
 def asked(source: Source, endpoint: str) -> Asked | None:
@@ -72,27 +76,32 @@ def files(source: Source, wanted: Asked, opened: Remote, *, limit: int, pinned: 
             f"{source.label}: the hub is not asked here (HF_HUB_OFFLINE); give a file, a volume or an image"
         )
     with remote.explained(source):
-        found = _Repository(opened, wanted, pinned or wanted.revision)
+        found = _Repository(opened, wanted, pinned)
         paths, how = found.split()
         if (size := sum(found.sizes[path] for path in paths)) > limit:
             raise DataTooLarge(f"{how} has {size:,} bytes, more than {limit:,}; name a smaller split or folder")
         base = f"{opened.hub}/datasets/{found.id}/resolve/{found.commit}"
         made = [source._replace(url=f"{base}/{quote(path)}", size=found.sizes[path]) for path in paths]
-        return Files(made, f"{len(made)} files of {how} at commit {found.commit}, {size:,} bytes")
+        said = f"{len(made)} files of {how} at commit {found.commit}, {size:,} bytes"
+        return Files(made, said, source.url, found.pin)
 
 
 class _Repository:
     """The data set's repository at one commit."""
 
-    def __init__(self, opened: Remote, wanted: Asked, revision: str) -> None:
+    def __init__(self, opened: Remote, wanted: Asked, pinned: str) -> None:
         self._opened = opened
         self._wanted = wanted
         self.id, self.commit = wanted.id, ""
-        self.sizes = self._at(revision)
-        self._converted = not splits.readable(self.sizes)
-        if self._converted and revision == "main":
+        self._pinned = pinned
+        branch, _, commit = pinned.rpartition("@")
+        self.sizes = self._at(commit or wanted.revision)
+        self._converted = bool(branch) or not splits.readable(self.sizes)
+        if self._converted and wanted.revision == "main" and not pinned:
             with contextlib.suppress(DataNotFound):
                 self.sizes = self._at(CONVERTED)
+                branch = CONVERTED
+        self.pin = f"{branch}@{self.commit}" if branch else self.commit
 
     def _at(self, revision: str) -> dict[str, int]:
         """The files and their sizes."""
@@ -191,6 +200,11 @@ class _Repository:
     def _refusal(self, answer: requests.Response) -> Exception:
         code = strangers.inert(answer.headers.get("X-Error-Code", ""))[:60]
         if code == "RevisionNotFound":
+            if self._pinned:
+                return DataNotFound(
+                    f"the hub has data set {self._wanted.id}, but no more at {self._pinned}, where it was when"
+                    " this tuning began (status.data); name another by ?revision=, and training begins anew"
+                )
             return DataNotFound(f"the hub has data set {self._wanted.id}, but not revision {self._wanted.revision}")
         if code == "GatedRepo" or answer.status_code == 403:
             return DataNotFound(

@@ -24,7 +24,7 @@ def files(config: TuningConfig, places: Places, on_share: Callable[[float], None
     only, asked = config.training.dataset.dataset_path, config.input
     if asked.urls:
         with _remote(config) as opened:
-            wanted = fetch.picked(_meant(config, opened), only)
+            wanted = fetch.picked(_sources(_meant(config, opened)), only)
             return fetch.download(wanted, places.scratch / "data", opened, on_share=on_share)
     if asked.volume:
         return folder.files(_mounted(config, places), only, on_share=on_share)
@@ -51,6 +51,12 @@ def looks(
     return {f"{pull.FIELD} ({asked.image})": into}
 
 
+def commits(config: TuningConfig, seen: list[Seen]) -> tuple[str, ...]:
+    """What pins the data sets among the addresses, as `Result.data` has it; nothing where there is none."""
+    found = dict(pair for each in seen for pair in each.commits)
+    return tuple(found.get(url, "") for url in sorted(config.input.urls)) if found else ()
+
+
 def _mounted(config: TuningConfig, places: Places) -> folder.Folder:
     return folder.Folder(places.data, f"tuning.input.volumeSource ({config.input.volume})")
 
@@ -59,18 +65,23 @@ def _remote(config: TuningConfig) -> Remote:
     return Remote(addresses.Policy(config.allowed_private_cidrs))
 
 
-def _meant(config: TuningConfig, opened: Remote, *, pace: fetch.Pace = fetch.PACE) -> list[Source]:
-    """The files behind all addresses; those of data sets at the commits that they are at now."""
-    found: list[Source] = []
+def _meant(config: TuningConfig, opened: Remote, *, pace: fetch.Pace = fetch.PACE) -> list[hubset.Files]:
+    """The files behind all addresses; those of data sets at the commits that they are pinned to, or are at now."""
+    found: list[hubset.Files] = []
     for source in fetch.sources(config.input.urls):
         if (asked := hubset.asked(source, opened.hub)) is None:
-            found.append(source)
+            found.append(hubset.Files([source]))
             continue
-        left = fetch.MAX_BYTES - sum(each.size for each in found)
-        meant = fetch.patiently(functools.partial(hubset.files, source, asked, opened, limit=left), pace)
-        log.info("%s: %s", source.label, meant.said)
-        found += meant.sources
+        left = fetch.MAX_BYTES - sum(each.size for each in _sources(found))
+        pinned = config.input.commit(source.url)
+        look = functools.partial(hubset.files, source, asked, opened, limit=left, pinned=pinned)
+        found.append(fetch.patiently(look, pace))
+        log.info("%s: %s", source.label, found[-1].said)
     return found
+
+
+def _sources(meant: list[hubset.Files]) -> list[Source]:
+    return [source for each in meant for source in each.sources]
 
 
 def _peeks(config: TuningConfig) -> dict[str, Look]:
@@ -86,15 +97,17 @@ def _peek(config: TuningConfig, source: Source) -> Seen:
     with _remote(config) as opened:  # it is not for several threads
         if (asked := hubset.asked(source, opened.hub)) is None:
             return heads.of_source(source, opened, config.training.dataset)
-        meant = hubset.files(source, asked, opened, limit=fetch.MAX_BYTES)
+        pinned = config.input.commit(source.url)
+        meant = hubset.files(source, asked, opened, limit=fetch.MAX_BYTES, pinned=pinned)
         seen = heads.of_source(meant.sources[0], opened, config.training.dataset)
-        return seen._replace(words=f"{meant.said}: {seen.words}")
+        return seen._replace(words=f"{meant.said}: {seen.words}", commits=((meant.url, meant.commit),))
 
 
 def _peek_together(config: TuningConfig, only: str) -> Seen:
     with _remote(config) as opened:
-        wanted = fetch.picked(_meant(config, opened, pace=fetch.Pace(patience=0.0)), only)
-        return heads.of_source(wanted[0], opened, config.training.dataset)
+        meant = _meant(config, opened, pace=fetch.Pace(patience=0.0))
+        seen = heads.of_source(fetch.picked(_sources(meant), only)[0], opened, config.training.dataset)
+        return seen._replace(commits=tuple((each.url, each.commit) for each in meant if each.commit))
 
 
 def _look(mounted: folder.Folder, config: TuningConfig) -> Seen:

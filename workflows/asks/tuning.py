@@ -45,7 +45,10 @@ def config_of(run: Run, found: configs.Config[TrainingConfig]) -> tuning.TuningC
         method=asked.method,
         training=found.honoured,
         input=tuning.Input(
-            urls=asked.input.urls, image=asked.input.image or "", volume=_label(asked.input.volume_source)
+            urls=asked.input.urls,
+            image=asked.input.image or "",
+            volume=_label(asked.input.volume_source),
+            commits=run.commits,
         ),
         output=tuning.Output(image=asked.output.image or "", volume=_label(asked.output.volume_source)),
         intent=_mark(intent.of(workspace).tune, found.text if asked.config else ""),

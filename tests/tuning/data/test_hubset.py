@@ -172,6 +172,51 @@ def test_what_is_not_read_here_is_taken_from_the_hubs_conversion(hub):
     assert paths(f"{PAGE}?split=test") == [f"{PARQUET}/default/partial-test/0000.parquet"]
 
 
+def test_what_was_found_once_is_found_again_whatever_came_since(hub):
+    hub.put("org/name", ["a.csv"])
+    first = resolved(PAGE)
+    assert (first.url, first.commit) == (PAGE, COMMIT)
+    hub.put("org/name", ["a.csv", "b.csv"], commit=OLD)
+    assert resolved(PAGE).commit == OLD
+    assert resolved(PAGE, pinned=COMMIT) == first
+    del hub.sets["org/name"][COMMIT]
+    with pytest.raises(DataNotFound, match=f"no more at {COMMIT}, where it was .*name another by .revision="):
+        resolved(PAGE, pinned=COMMIT)
+
+
+def test_a_conversion_is_found_again_as_one(hub):
+    hub.put("org/name", ["name.py"])
+    hub.put("org/name", ["default/partial-test/0000.parquet"], revision=hubset.CONVERTED, commit=PARQUET)
+    first = resolved(f"{PAGE}?config=default&split=test")
+    assert first.commit == f"{hubset.CONVERTED}@{PARQUET}"
+    hub.put("org/name", ["default/test/0000.parquet"], revision=hubset.CONVERTED, commit=OLD)
+    assert resolved(f"{PAGE}?config=default&split=test").commit == f"{hubset.CONVERTED}@{OLD}"
+    assert resolved(f"{PAGE}?config=default&split=test", pinned=first.commit) == first
+
+
+@pytest.mark.parametrize("only", [None, "old.jsonl"])
+def test_a_run_and_a_check_keep_to_the_commits_that_were_found_before(hub, files, tmp_path, only):
+    hub.put("org/name", ["old.jsonl"], commit=OLD)
+    hub.put("org/name", ["new.jsonl"])
+    files.files["/old.jsonl"] = ROWS
+    urls = [PAGE, f"{files.url}/old.jsonl"]
+    config = conftest.tuning_config("r/i:t", urls, training={"dataset": {"dataset_path": only}})
+    found = {**config.input.model_dump(), "commits": ["", OLD]}
+    pinned = type(config).model_validate({**config.model_dump(), "input": found})
+    assert [pinned.input.commit(url) for url in urls] == [OLD, ""], "in alphabetical order"
+    fetched = inputs.files(pinned, Places(scratch=tmp_path), lambda _share: None)
+    assert [file.name for file in fetched] == ["old.jsonl", "old.jsonl"]
+    seen = [look() for look in inputs.looks(pinned, Places(scratch=tmp_path), seconds=9).values()]
+    assert inputs.commits(pinned, seen) == ("", OLD)
+
+
+def test_files_have_no_commits(files, tmp_path):
+    files.files["/more.jsonl"] = ROWS
+    config = conftest.tuning_config("r/i:t", [f"{files.url}/more.jsonl"])
+    (look,) = inputs.looks(config, Places(scratch=tmp_path), seconds=9).values()
+    assert inputs.commits(config, [look()]) == ()
+
+
 @pytest.mark.parametrize(
     ("listed", "query", "error", "words"),
     [
