@@ -9,13 +9,13 @@ import difflib
 import re
 import reprlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pydantic
 
 from artifacts import plain_yaml
 from serving import inference_keys, inference_vllm
-from serving.config import Runtime
+from serving.config import Runtime, ToolCallParser
 
 FILE = "inference_config.yaml"
 
@@ -50,6 +50,8 @@ class InferenceConfig(pydantic.BaseModel):
     """Number type of the weights; `auto` is what the GPU computes in."""
     chat_template: str | None = None
     """A Jinja template in place of the model's own and the adapters'."""
+    tool_call_parser: ToolCallParser | None = None
+    """How the model writes calls of tools; None: in the way that its chat template teaches."""
     vllm: Mapping[str, Any] = pydantic.Field(default_factory=dict)
     """Arguments that are handed on to vLLM's engine, where it serves."""
 
@@ -206,6 +208,14 @@ def _chat_template(value: object, warnings: list[str]) -> dict[str, Any]:
     raise ValueError("is a path, but there is no such file where the server runs; write the template itself")
 
 
+def _parser(value: object, warnings: list[str]) -> dict[str, Any]:
+    if value in (known := get_args(ToolCallParser)):
+        return {"tool_call_parser": value}
+    told = f"is none of {', '.join(known)}, calls of tools are read in the way that the chat template teaches"
+    warnings.append(f"vllm.tool-call-parser: {_shown(value)} {told}")
+    return {}
+
+
 def _unescaped(template: str) -> str:
     try:
         return codecs.decode(template, "unicode_escape") if template.isascii() and "\\" in template else template
@@ -218,6 +228,7 @@ _READERS: Mapping[str, Callable[[object, list[str]], dict[str, Any]]] = {
     "served-model-name": _model_name,
     "dtype": _dtype,
     "chat-template": _chat_template,
+    "tool-call-parser": _parser,
 }
 """Options that are honoured: our field and value; ValueError says what is wrong, after the value."""
 

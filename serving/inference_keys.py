@@ -142,7 +142,7 @@ _LOADING = (
 _API = (
     *_keys(
         "calls of tools are read in the way that the chat template teaches",
-        "enable-auto-tool-choice tool-call-parser tool-parser-plugin tool-server exclude-tools-when-tool-choice-none",
+        "enable-auto-tool-choice tool-parser-plugin tool-server exclude-tools-when-tool-choice-none",
         (False,),
     ),
     *_keys("what a model thinks is part of its answer", "reasoning-parser reasoning-parser-plugin enable-reasoning"),

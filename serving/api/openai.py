@@ -140,7 +140,7 @@ async def _chat(service: Service, body: ChatBody, seconds: float | None) -> Answ
     form = openai_forms.of_schema("tools", forced) if forced else body.form()
     grammar = await _grammar(service, form)
     template = service.mix(body.model, body.adapter_strength).template
-    kind = _kind(offered, template)
+    kind = _kind(offered, template, service.config.tool_call_parser)
     turns = [turn.message(at) for at, turn in enumerate(body.messages)]
     size = sum(len(turn["content"]) for turn in turns)
     try:
@@ -197,11 +197,11 @@ def _each(request: Request, count: int, grammar: Grammar | None) -> Iterator[Req
         yield dataclasses.replace(numbered(request, number), grammar=forked)
 
 
-def _kind(offered: Tools, template: str | None) -> tools.Kind | None:
-    """How this template's models write calls; refused where nobody knows."""
+def _kind(offered: Tools, template: str | None, named: str | None) -> tools.Kind | None:
+    """How this template's models write calls, if that is not `named`; refused where nobody knows."""
     if not offered:
         return None
-    kind = tools.of_template(template or "")
+    kind = tools.of_template(template or "", named)
     if kind is None:
         known = ", ".join(each.name for each in tools.KINDS)
         told = f"this model's chat template shows the model no tools, or in none of the ways known here ({known})"

@@ -49,15 +49,19 @@ def deployed(run):
 
 
 def test_what_the_engine_can_do_reaches_the_server(opened, written):
-    written("vllm: {max-model-len: 1024, served-model-name: house, dtype: half, chat-template: '{{ messages }}'}")
+    written(
+        "vllm: {max-model-len: 1024, served-model-name: house, dtype: half, chat-template: '{{ messages }}', "
+        "tool-call-parser: hermes}"
+    )
     _, config = deployed(opened())
     assert (config["context"], config["name"], config["dtype"]) == (1024, "house", "float16")
     assert config["chat_template"] == "{{ messages }}"
+    assert config["tool_call_parser"] == "hermes"
 
 
 def test_without_one_the_server_s_config_is_what_it_always_was(opened):
     _, config = deployed(opened(config=""))
-    assert not config.keys() & {"context", "dtype", "chat_template"}
+    assert not config.keys() & {"context", "dtype", "chat_template", "tool_call_parser"}
     assert config["name"] == PRESET["name"]
 
 

@@ -30,9 +30,10 @@ KAITO = {
             "  tool-call-parser: phi4_mini_json\n"
             '  chat-template: "/workspace/chat_templates/tool-chat-phi4-mini.jinja"\n'
         ),
-        {"max_model_len": 4096},
-        ("tool-call-parser", "chat-template"),
+        {"max_model_len": 4096, "tool_call_parser": "phi4_mini_json"},
+        ("chat-template",),
     ),
+    "a parser that is not here": ("vllm: {tool_call_parser: deepseek_v3}\n", {}, ("tool-call-parser",)),
     "v0.6 multi-node": (
         "vllm:\n  gpu-memory-utilization: 0.95\n  max-model-len: 163840\n",
         {"max_model_len": 163840},
@@ -111,7 +112,10 @@ def test_a_template_is_taken_with_its_escapes_in_one_line_or_many():
         ("vllm: {quantization: fp8}", "vllm.quantization: 'fp8' cannot be honoured: weights are served as"),
         ("vllm: {port: 8000}", "vllm.port: 8000 cannot be honoured: the Service leads to port 5000"),
         ("vllm: {model: other}", "vllm.model: 'other' cannot be honoured"),
-        ("vllm: {api-key: k}", "a ConfigMap keeps no secret; take it out, put the key as API_KEY into a Secret and name"),
+        (
+            "vllm: {api-key: k}",
+            "a ConfigMap keeps no secret; take it out, put the key as API_KEY into a Secret and name",
+        ),
         ("vllm: {task: embed}", "vllm.task: 'embed' cannot be honoured: only text generation is served"),
         ("vllm: {ssl-keyfile: /k}", "vllm.ssl-keyfile: '/k' cannot be honoured: this server speaks plain HTTP"),
         ("vllm: {lora-modules: a=/b}", "cannot be honoured: adapters come from inference.adapters"),

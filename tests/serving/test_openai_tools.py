@@ -169,6 +169,15 @@ def test_a_template_that_shows_no_tools_is_refused(tmp_path):
         assert client.post(CHAT, messages=HELLO, tools=TOOLS, tool_choice="none").status_code == 200
 
 
+def test_calls_are_read_in_the_way_that_the_config_names_whatever_the_template_teaches(tmp_path):
+    config = fakes.CONFIG.model_copy(update={"tool_call_parser": "phi4_mini_json"})
+    with fakes.server(tmp_path, config=config, tokenizer=fakes.ByteTokenizer(TEMPLATE)) as client:
+        client.engine.answer = f"<|tool_call|>[{CALL}]<|/tool_call|>"
+        assert chat(client)["message"]["tool_calls"][0]["function"]["name"] == "weather"
+        client.engine.answer = f"<tool_call>{CALL}</tool_call>"
+        assert "tool_calls" not in chat(client)["message"]
+
+
 def test_a_template_that_looks_for_tools_in_the_systems_message_finds_them(tmp_path):
     with fakes.server(tmp_path, tokenizer=fakes.ByteTokenizer(PHI)) as client:
         client.engine.answer = f"<|tool_call|>[{CALL}]<|/tool_call|>"

@@ -2,11 +2,13 @@
 
 import itertools
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.config import ToolCallParser
 from serving.text import tools
 from serving.text.tools import Call
 
@@ -82,6 +84,12 @@ def test_text_is_told_as_soon_as_it_cannot_be_a_mark():
     assert parser.push("a <tool") == ["a "]
     assert parser.push("box") == ["<toolbox"]
     assert parser.push(f"<tool_call>{ONE}") == [WEATHER]
+
+
+def test_a_config_can_name_each_way():
+    assert set(KINDS) == set(get_args(ToolCallParser))
+    assert {tools.of_template("{{ tools }} somehow", name).name for name in KINDS} == set(KINDS)
+    assert tools.of_template("{{ messages }}", "hermes") is None
 
 
 def test_a_forced_answer_is_a_list_of_calls():

@@ -30,9 +30,10 @@ KINDS = (
 )
 
 
-def of_template(template: str) -> Kind | None:
-    """How the models of this template write calls; None if it is told no tools, or in a way that nobody reads here."""
-    return next((kind for kind in KINDS if "tools" in template and kind.knows(template)), None)
+def of_template(template: str, named: str | None = None) -> Kind | None:
+    """How the models of this template write calls, or as `named`; None if it shows no tools, or none in a known way."""
+    kinds = (kind for kind in KINDS if (kind.knows(template) if named is None else kind.name == named))
+    return next(kinds, None) if "tools" in template else None
 
 
 def forced() -> Parser:
