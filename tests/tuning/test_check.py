@@ -162,12 +162,15 @@ def test_a_volume_that_says_nothing_is_called_by_its_field(config):
 
 def test_a_volume_without_room_for_the_adapter_is_told(config, small, tmp_path):
     asked = {"preset": "phi-3-mini-4k-instruct", "output": {"volume": "team/out"}}
-    with pytest.raises(VolumeRefused, match=r"team/out has 0\.00 GB free, of 0\.06 GB for an adapter of rank 8;"):
+    with pytest.raises(VolumeRefused, match=r"team/out has 0\.00 GB free, of 0\.03 GB for an adapter of rank 8;"):
         check_.see_room(config("", **asked), Places(results=small), None)
     with pytest.raises(
-        VolumeRefused, match=r"of 0\.60 GB .* and its checkpoints; .* or say tuning.checkpoint.destination: None"
+        VolumeRefused, match=r"of 0\.57 GB .* and its checkpoints; .* or say tuning.checkpoint.destination: None"
     ):
         check_.see_room(config("", checkpoint_seconds=300, **asked), Places(results=small), None)
+    best = {"arguments": {"load_best_model_at_end": True, "eval_strategy": "steps"}}
+    with pytest.raises(VolumeRefused, match=r"of 0\.75 GB .* and its checkpoints"):
+        check_.see_room(config("", checkpoint_seconds=300, training=best, **asked), Places(results=small), None)
     check_.see_room(config("", **asked), Places(results=tmp_path), None)
     unknown = asked | {"preset": "nobody/knows"}
     check_.see_room(config("", **unknown), Places(results=small), None)

@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from tests.tuning.training import test_loop as steps
+from tuning import check
 from tuning.errors import Evicted
 from tuning.eviction import Eviction
 from tuning.output import checkpoints
@@ -126,3 +127,14 @@ def test_a_look_that_ends_training_ends_it_in_the_next_attempt(tmp_path):
     found, same_again = cut.train()
     assert (found.ended_early, found.losses) == (True, wanted.losses)
     assert same(same_again, learned)
+
+
+@pytest.mark.parametrize("asked", [{}, {"load_best_model_at_end": False}, {"optim": "sgd"}], ids=str)
+def test_a_checkpoint_weighs_what_preflight_counts_for_it(tmp_path, asked):
+    cut = Attempts(tmp_path / "cut", max_steps=3, **asked)
+    with pytest.raises(Evicted):
+        cut.train("in", 2)
+    weights = sum(each.numel() for each in steps.tiny_model().parameters() if each.requires_grad)
+    there = sum(path.stat().st_size for path in cut.kept.newest().path.iterdir())
+    counted = weights * check.checkpoint_bytes(cut.settings.arguments)
+    assert counted <= there < counted + 100_000, "states of random numbers, and words"
