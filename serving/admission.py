@@ -59,12 +59,26 @@ class Admission:
         """Answers that run or wait."""
         return len(self._places)
 
+    def check(self, concurrency: int, prompts: Sequence[int] = (0,)) -> None:
+        """Refuse what `enter` would refuse now."""
+        if self.draining:
+            raise errors.NotReady("the server is shutting down; send the request again", retry_after=1)
+        waiting = self.limits.waiting
+        most = concurrency + (max(LEAST_WAITING, 4 * concurrency) if waiting is None else waiting)
+        if len(prompts) > most:
+            raise errors.BadRequest(f"the request asks for {len(prompts)} answers; at most {most} are made at a time")
+        if self.inside + len(prompts) > most:
+            raise self._busy(f"{self.inside} requests are running or waiting, no more are taken")
+        tokens = sum(place.tokens for place in self._places if place.waits)
+        if tokens and tokens + sum(prompts) > self.limits.waiting_tokens:
+            raise self._busy(f"prompts with {tokens} tokens are waiting, no more are taken")
+
     @contextlib.contextmanager
     def enter(
         self, concurrency: int, prompts: Sequence[int] = (0,), *, seconds: float | None = None
     ) -> Iterator[list[Place]]:
         """Hold a place for each prompt, given by its tokens; raises TooBusy, NotReady or BadRequest."""
-        self._refuse(concurrency, prompts)
+        self.check(concurrency, prompts)
         now = time.monotonic()
         deadline = now + min(seconds or math.inf, self.limits.request_seconds)
         wait_until = now + self.limits.wait_seconds
@@ -86,19 +100,6 @@ class Admission:
                     self._left.clear()
                     await self._left.wait()
         return not self._places
-
-    def _refuse(self, concurrency: int, prompts: Sequence[int]) -> None:
-        if self.draining:
-            raise errors.NotReady("the server is shutting down; send the request again", retry_after=1)
-        waiting = self.limits.waiting
-        most = concurrency + (max(LEAST_WAITING, 4 * concurrency) if waiting is None else waiting)
-        if len(prompts) > most:
-            raise errors.BadRequest(f"the request asks for {len(prompts)} answers; at most {most} are made at a time")
-        if self.inside + len(prompts) > most:
-            raise self._busy(f"{self.inside} requests are running or waiting, no more are taken")
-        tokens = sum(place.tokens for place in self._places if place.waits)
-        if tokens and tokens + sum(prompts) > self.limits.waiting_tokens:
-            raise self._busy(f"prompts with {tokens} tokens are waiting, no more are taken")
 
     def _busy(self, why: str) -> errors.TooBusy:
         seconds = min(60, math.ceil(self._seconds))

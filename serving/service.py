@@ -137,6 +137,12 @@ class Service:
             raise errors.NotReady(reason, retry_after=5)
         return loaded
 
+    def door(self) -> Loaded:
+        """The same for who wants answers; raises TooBusy where none could be taken, before anybody reads a prompt."""
+        loaded = self.require()
+        self.admission.check(loaded.engine.info.concurrency)
+        return loaded
+
     def mix(self, model: str | None, strength: float | None = None) -> Mix:
         """The adapters that a model's name stands for; raises ModelNotFound.
 

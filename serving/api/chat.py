@@ -87,7 +87,7 @@ def router(service: Service) -> fastapi.APIRouter:
     async def chat(body: Body, request: fastapi.Request) -> dict[str, str]:
         options = body.generate_kwargs or Options()
         _check(options, service.limits.choices)
-        loaded = service.require()
+        loaded = service.door()
         mix = service.mix(None)
         size = len(body.prompt or "") + sum(len(turn.content) for turn in body.messages or ())
         with service.adapters.lease(mix.strengths):

@@ -133,7 +133,7 @@ class Answer:
 
 
 async def _chat(service: Service, body: ChatBody, seconds: float | None) -> Answer:
-    loaded, count = service.require(), _count(service, body)
+    loaded, count = service.door(), _count(service, body)
     offered = openai_tools.offered(body.tools or [], body.tool_choice)
     several = body.parallel_tool_calls is not False
     forced = openai_tools.forced_schema(offered, body.tool_choice, several=several)
@@ -162,7 +162,7 @@ async def _chat(service: Service, body: ChatBody, seconds: float | None) -> Answ
 
 
 async def _complete(service: Service, body: CompletionBody, seconds: float | None) -> Answer:
-    loaded, count = service.require(), _count(service, body)
+    loaded, count = service.door(), _count(service, body)
     grammar = await _grammar(service, body.form())
     texts = TokenTexts(loaded.chat.tokenizer.backend) if body.logprobs is not None else None
     requests, choices = list[Request](), list[Choice]()

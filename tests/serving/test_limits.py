@@ -171,11 +171,15 @@ def test_full_queues_are_counted_and_health_answers(tmp_path):
             each.start()
         client.eventually(lambda: client.service.admission.inside == 2)
         assert client.post("/chat", prompt="p").status_code == 429
+        too_long = "p" * 2000
+        assert client.post("/chat", prompt=too_long).status_code == 429  # without a look at it
+        assert client.post(CHAT, messages=[{"role": "user", "content": too_long}]).status_code == 429
         assert client.get("/health").status_code == 200
-        assert 'vllm:admission_rejections_total{engine="0",model_name="tiny"} 1.0' in client.get("/metrics").text
+        assert 'vllm:admission_rejections_total{engine="0",model_name="tiny"} 3.0' in client.get("/metrics").text
         client.engine.gate.set()
         for each in inside:
             each.join()
+        assert client.post("/chat", prompt=too_long).status_code == 400
 
 
 def test_the_environment_sets_the_limits():
