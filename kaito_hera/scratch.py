@@ -81,13 +81,13 @@ def ensure(run: Run, gib: int) -> None:
     for other in cluster.items(clusters.CLAIM, namespace, labels=ours):
         if other["metadata"]["name"] != name(run.workspace):
             cluster.delete(clusters.CLAIM, other["metadata"]["name"], namespace)
-    found = cluster.get(clusters.CLAIM, name(run.workspace), namespace)
-    pods.refuse_foreign(found, run.workspace, "PersistentVolumeClaim")
+    found = _found(run)
     if found is None:
         with contextlib.suppress(clusters.ConflictError):
             cluster.create(clusters.CLAIM, claim(run.workspace, run.settings, gib))
-    elif found["metadata"].get("deletionTimestamp"):
-        raise errors.ClaimNotFoundError(f"{_named(run)} is being deleted; it is made anew once it is gone")
+    elif lost := _lost(found):
+        drop(run)
+        raise errors.ClaimNotFoundError(f"{FIELD}: {_named(run)} {lost}; it is made anew once it is gone")
 
 
 @contextlib.contextmanager
@@ -138,12 +138,25 @@ def drop(run: Run) -> None:
     cluster.delete(clusters.CLAIM, name(run.workspace), metadata.namespace)
 
 
-def _pass_claim(run: Run) -> None:
+def _found(run: Run) -> dict[str, Any] | None:
     found = run.cluster.get(clusters.CLAIM, name(run.workspace), run.workspace.metadata.namespace)
     pods.refuse_foreign(found, run.workspace, "PersistentVolumeClaim")
-    if found is None or found["metadata"].get("deletionTimestamp") or found.get("status", {}).get("phase") == "Lost":
-        state = "is missing" if found is None else "is being deleted, or without its volume (Lost)"
-        raise errors.AdapterGoneError(f"{_named(run)}, with the finished adapter, {state}: it is trained anew")
+    return found
+
+
+def _lost(found: dict[str, Any] | None) -> str:
+    """Why no pod can use the claim any more; empty where one can."""
+    if found is None:
+        return "is missing"
+    if found["metadata"].get("deletionTimestamp"):
+        return "is being deleted"
+    return "has lost its volume" if found.get("status", {}).get("phase") == "Lost" else ""
+
+
+def _pass_claim(run: Run) -> None:
+    if lost := _lost(_found(run)):
+        drop(run)  # pods that have ended would keep it for ever
+        raise errors.AdapterGoneError(f"{_named(run)}, with the finished adapter, {lost}: it is trained anew")
 
 
 def _pass_secrets(run: Run) -> None:

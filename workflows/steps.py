@@ -180,8 +180,9 @@ def train(trained: Trained) -> Adapter:
     placement = run.placement(tuple(trained.hostnames))
     inherited.take_over(run.cluster, run.workspace)
     task = asks.tuning.task(run, trained.attempt, placement)
-    kept = asks.tuning.keep(run)
+    kept = scratch.is_used(run.workspace, run.settings)
     if not jobs.exists(run, task):
+        asks.tuning.keep(run)
         rollout.make_room(run, placement)
     with scratch.in_own_words(run) if kept else contextlib.nullcontext():
         made = jobs.run(run, task, read=tuning.Progress.parse)["adapter"]

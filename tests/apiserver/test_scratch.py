@@ -204,6 +204,17 @@ def test_a_claim_that_is_gone_is_told_so_that_training_begins_anew(world, failin
     assert "is missing: it is trained anew" in said["message"]
 
 
+def test_a_claim_that_somebody_deletes_is_not_kept_by_the_pods_that_have_ended(world, failing, cluster, namespace):
+    _, job = world.train()
+    cluster.delete(clusters.CLAIM, scratch.name(world.run.workspace), namespace)
+    said = failing(world.push)
+    assert (said["reason"], "is being deleted" in said["message"]) == ("AdapterGone", True)
+    left = world.job(job["metadata"]["name"])
+    assert left is None or "deletionTimestamp" in left["metadata"]
+    with pytest.raises(errors.ClaimNotFoundError, match="is being deleted; it is made anew once it is gone"):
+        scratch.ensure(world.run, 2)
+
+
 def test_a_secret_that_went_since_is_told_with_its_field(world, failing, cluster, namespace):
     world.train()
     cluster.delete(clusters.SECRET, "push", namespace)

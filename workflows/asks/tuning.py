@@ -92,12 +92,10 @@ def task_of(run: Run, attempt: int, asked: tuning.TuningConfig, placement: nodes
     )
 
 
-def keep(run: Run) -> bool:
+def keep(run: Run) -> None:
     """Have a volume for what is trained, where there is to be one."""
     if scratch.is_used(run.workspace, run.settings):
         scratch.ensure(run, scratch_gib(run, training(run).honoured))
-        return True
-    return False
 
 
 def scratch_gib(run: Run, training: TrainingConfig) -> int:
