@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from serving import errors
+from serving.engine import placement
 
 
 def load_model(folder: Path, *, threads: int, require_gpu: bool = False, wanted: str = "auto") -> Any:
@@ -26,14 +27,33 @@ def load_model(folder: Path, *, threads: int, require_gpu: bool = False, wanted:
     transformers.logging.disable_progress_bar()
     dtype = number_type(_stored_type(folder)) if wanted == "auto" else getattr(torch, wanted)
     try:
+        places = _places(folder, dtype)
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True, device_map=places
         )
-        return run_once(model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).eval())
+        if places is None:
+            model = model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return run_once(model.eval())
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise errors.ModelDoesNotFit(f"the weights in {dtype} do not fit: {error}; take a larger GPU") from error
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise errors.BadModel(f"the checkpoint cannot be served: {str(error).partition(chr(10))[0]}") from error
+
+
+def _places(folder: Path, dtype: torch.dtype) -> dict[str, str] | None:
+    """A GPU for each layer, where there are several and one does not hold the model."""
+    gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    if len(gpus) < 2:
+        return None
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    size = placement.size_of(model)
+    if (getattr(config, "quantization_config", None) or {}).get("quant_method") == "bitsandbytes":
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if not placement.needs_several(size, [torch.cuda.mem_get_info(gpu)[0] for gpu in gpus]):
+        return None
+    return placement.divided(model, [f"cuda:{gpu}" for gpu in gpus])
 
 
 def run_once(model: Any) -> Any:

@@ -23,9 +23,28 @@ class Gate:
     """What all layers look at during one forward pass."""
 
     def __init__(self) -> None:
-        self.values: torch.Tensor | None = None
-        """[tokens, columns], or [1, columns] for all tokens alike; None: the bare base."""
+        self._values: torch.Tensor | None = None
+        self._copies: dict[torch.device, torch.Tensor] = {}
         self.columns = slice(0)
+
+    @property
+    def values(self) -> torch.Tensor | None:
+        """[tokens, columns], or [1, columns] for all tokens alike; None: the bare base."""
+        return self._values
+
+    @values.setter
+    def values(self, values: torch.Tensor | None) -> None:
+        self._values = values
+        self._copies.clear()
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """The same beside a layer, which may be on another GPU."""
+        assert self._values is not None
+        if self._values.device == device:
+            return self._values
+        if device not in self._copies:
+            self._copies[device] = self._values.to(device)
+        return self._copies[device]
 
 
 class LoraLinear(nn.Module):
@@ -57,7 +76,7 @@ class LoraLinear(nn.Module):
         if isinstance(self.base, PackedLinear):
             down, up = self._packed(gate.columns)
             return times_plus(times(hidden, down) * gate.values, up, output)
-        low = nn.functional.linear(hidden.to(self.down.dtype), self.down[gate.columns]) * gate.values
+        low = nn.functional.linear(hidden.to(self.down.dtype), self.down[gate.columns]) * gate.on(hidden.device)
         if output.dtype == low.dtype:
             output.view(-1, output.shape[-1]).addmm_(low.view(-1, low.shape[-1]), self.up[gate.columns])
             return output

@@ -38,6 +38,8 @@ class Fit(NamedTuple):
 
 def fit(model: Any) -> Fit:
     """Raises Unfit."""
+    if len(devices := {each.device for each in model.parameters()}) > 1:
+        raise Unfit(f"its layers are on {len(devices)} GPUs, since one does not hold them")
     text = model.config.get_text_config()
     if text.model_type not in BATCHED or text is not model.config:
         raise Unfit(f"{model.config.model_type} is not among the architectures that are batched")
