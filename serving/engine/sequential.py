@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from serving.engine import generation, lora, lora_files
+from serving.engine.outbox import Outbox
 from serving.engine.protocol import (
     Delta,
     EngineDown,
@@ -33,17 +34,11 @@ log = logging.getLogger("serving.engine")
 
 @dataclass
 class Job:
-    """Something for the model's thread, and the way back to the event loop that waits for it."""
+    """Something for the model's thread, and the way back to who waits for it."""
 
     work: Callable[["Job"], None]
-    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-    answers: "asyncio.Queue[Delta | Exception]" = field(default_factory=asyncio.Queue)
+    outbox: Outbox = field(default_factory=Outbox)
     cancelled: threading.Event = field(default_factory=threading.Event)
-
-    def answer(self, item: Delta | Exception) -> None:
-        """Hand something to the waiting coroutine, from any thread."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.answers.put_nowait, item)
 
 
 class SequentialEngine:
@@ -71,11 +66,9 @@ class SequentialEngine:
         self._submit(job)
         try:
             while True:
-                answer = await job.answers.get()
-                if isinstance(answer, Exception):
-                    raise answer
-                yield answer
-                if answer.finish is not None:
+                delta = await job.outbox.next()
+                yield delta
+                if delta.finish is not None:
                     return
         finally:
             job.cancelled.set()
@@ -107,7 +100,7 @@ class SequentialEngine:
         self._jobs.put(None)
         if job := self._current:
             job.cancelled.set()
-            job.answer(EngineDown(self._fatal))
+            job.outbox.tell(EngineDown(self._fatal))
         await asyncio.to_thread(self._thread.join, 10)
 
     def _submit(self, job: Job) -> None:
@@ -118,13 +111,11 @@ class SequentialEngine:
     async def _between_requests(self, change: Callable[[], None]) -> None:
         def work(job: Job) -> None:
             change()
-            job.answer(Delta((), "stop"))
+            job.outbox.tell(Delta((), "stop"))
 
         job = Job(work)
         self._submit(job)
-        answer = await job.answers.get()
-        if isinstance(answer, Exception):
-            raise answer
+        await job.outbox.next()
 
     def _run(self) -> None:
         torch.set_num_threads(self._threads)  # each thread that computes has its own count
@@ -145,12 +136,12 @@ class SequentialEngine:
         except Exception as error:  # noqa: BLE001 (whatever it is, the thread must live)
             told = generation.explained(error)
             self._fatal = self._fatal or (str(told) if isinstance(told, EngineDown) else "")
-            job.answer(told)
+            job.outbox.tell(told)
 
     def _fail_waiting(self, job: Job | None) -> None:
         while True:
             if job is not None:
-                job.answer(EngineDown(self._fatal))
+                job.outbox.tell(EngineDown(self._fatal))
             try:
                 job = self._jobs.get_nowait()
             except queue.Empty:
@@ -168,6 +159,6 @@ class SequentialEngine:
         def tell(delta: Delta) -> None:
             self._last_sign = time.monotonic()
             self._generated_tokens += len(delta.tokens)
-            job.answer(delta)
+            job.outbox.tell(delta)
 
         return tell

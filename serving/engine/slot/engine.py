@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from serving.engine import generation, lora, lora_files
+from serving.engine.outbox import Outbox
 from serving.engine.packed import pack
 from serving.engine.protocol import (
     Delta,
@@ -34,7 +35,7 @@ from serving.engine.slot import fits, probe
 from serving.engine.slot.kv import Pool
 from serving.engine.slot.runner import Runner
 from serving.engine.slot.scheduler import Scheduler
-from serving.engine.slot.sequence import Outbox, Sequence
+from serving.engine.slot.sequence import Sequence
 from serving.engine.slot.settings import Reader
 
 log = logging.getLogger("serving.engine")
@@ -97,11 +98,9 @@ class SlotEngine:
         self._submit(sequence)
         try:
             while True:
-                answer = await sequence.outbox.get()
-                if isinstance(answer, Exception):
-                    raise answer
-                yield answer
-                if answer.finish is not None:
+                delta = await sequence.outbox.next()
+                yield delta
+                if delta.finish is not None:
                     return
         finally:
             sequence.cancelled = True
@@ -156,9 +155,7 @@ class SlotEngine:
     async def _between_steps(self, work: Callable[[], None], ready: Callable[[], bool]) -> None:
         change = Change(work, ready)
         self._submit(change)
-        answer = await change.outbox.get()
-        if isinstance(answer, Exception):
-            raise answer
+        await change.outbox.next()
 
     def _busy(self) -> bool:
         return self._scheduler.busy or bool(self._alone)
@@ -198,11 +195,10 @@ class SlotEngine:
             change = self._changes.popleft()
             try:
                 change.work()
-                change.outbox.put(Delta((), "stop"))
+                change.outbox.tell(Delta((), "stop"))
             except Exception as error:  # noqa: BLE001 (the one who asked is told)
-                change.outbox.put(error)
+                change.outbox.tell(error)
             self._scheduler.changed = True
-            Outbox.wake([change.outbox])
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Do something with the model; what goes wrong ends the requests that run, the third time the engine."""
@@ -233,19 +229,14 @@ class SlotEngine:
             self._last_sign = time.monotonic()
             return sequence.cancelled or bool(self._fatal)
 
-        def tell(delta: Delta) -> None:
-            sequence.outbox.put(delta)
-            Outbox.wake([sequence.outbox])
-
         try:
             self._adapters.select(sequence.strengths)
-            generation.alone(self._model, sequence.request, sign, tell)
+            generation.alone(self._model, sequence.request, sign, sequence.outbox.tell)
         except Exception as error:  # noqa: BLE001 (its own)
-            sequence.outbox.put(generation.explained(error))
+            sequence.outbox.tell(generation.explained(error))
         finally:
             self._alone.popleft()
             self._scheduler.changed = True
-            Outbox.wake([sequence.outbox])
 
     def _fail_all(self) -> None:
         down = EngineDown(self._fatal)
@@ -255,5 +246,4 @@ class SlotEngine:
             left.append(self._inbox.get())
         for item in left:
             if item is not None:
-                item.outbox.put(down)
-                Outbox.wake([item.outbox])
+                item.outbox.tell(down)

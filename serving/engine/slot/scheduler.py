@@ -11,11 +11,12 @@ from collections.abc import Mapping
 import torch
 
 from serving.engine import generation
+from serving.engine.outbox import Outbox
 from serving.engine.protocol import Delta, Stats
 from serving.engine.slot.kv import Pool
 from serving.engine.slot.runner import Runner, Work
 from serving.engine.slot.sampler import Chosen, Sampler
-from serving.engine.slot.sequence import Outbox, Sequence
+from serving.engine.slot.sequence import Sequence
 
 MOST_CHUNKS = 4
 """So many times the chunk in one step, where more requests wait than run."""

@@ -1,63 +1,15 @@
-"""One request on its way through the engine, and the way back to the coroutine that waits for it."""
+"""One request on its way through the engine."""
 
-import asyncio
-import contextlib
 import itertools
-from collections import deque
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
+from serving.engine.outbox import Outbox
 from serving.engine.protocol import Delta, Finish, Logprob, Request
 from serving.engine.slot.kv import Row
 from serving.engine.slot.settings import Settings
 
 _numbers = itertools.count()
-
-
-class Outbox:
-    """What the engine's thread has to say to one coroutine; what the coroutine was too slow for is told at once."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._said: deque[Delta | Exception] = deque()
-        self.news = asyncio.Event()
-
-    def put(self, item: Delta | Exception) -> None:
-        """From the engine's thread; nobody looks before `wake`."""
-        self._said.append(item)
-
-    async def get(self) -> Delta | Exception:
-        """What was said since the last time, tokens as one delta."""
-        while not self._said:
-            self.news.clear()
-            await self.news.wait()
-        first = self._said.popleft()
-        if not self._said or isinstance(first, Exception):
-            return first
-        deltas = [first]
-        while self._said and not isinstance(self._said[0], Exception):
-            deltas.append(self._said.popleft())  # type: ignore[arg-type]  # just looked at
-        return _merged(deltas)
-
-    @staticmethod
-    def wake(outboxes: Iterable["Outbox"]) -> None:
-        """Let the coroutines look, with one call for each event loop."""
-        loops: dict[asyncio.AbstractEventLoop, list[asyncio.Event]] = {}
-        for outbox in outboxes:
-            loops.setdefault(outbox.loop, []).append(outbox.news)
-        for loop, events in loops.items():
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_set, events)
-
-
-def _set(events: list[asyncio.Event]) -> None:
-    for event in events:
-        event.set()
-
-
-def _merged(deltas: list[Delta]) -> Delta:
-    tokens = tuple(token for delta in deltas for token in delta.tokens)
-    return Delta(tokens, deltas[-1].finish, tuple(each for delta in deltas for each in delta.logprobs))
 
 
 @dataclass(eq=False, slots=True)
