@@ -54,11 +54,14 @@ def claim(workspace: Workspace, settings: Settings, gib: int) -> dict[str, Any]:
     }
 
 
-def pass_class(run: Run) -> None:
-    """Raise ClaimInvalidError unless the StorageClass, where one is set, is there and its volumes outlive nodes."""
-    asked = run.settings.tuning_scratch
-    if not is_used(run.workspace, run.settings):
-        return
+def look(run: Run) -> None:
+    """Raise unless the StorageClass, where one is set, is there, its volumes outlive nodes, and no claim is going."""
+    if is_used(run.workspace, run.settings):
+        _pass_class(run, run.settings.tuning_scratch)
+        _pass_usable(run)
+
+
+def _pass_class(run: Run, asked: str) -> None:
     try:
         found = run.cluster.get(clusters.STORAGE_CLASS, asked)
     except errors.ForbiddenError:  # by an older role: then the claim's pod will tell
@@ -81,13 +84,9 @@ def ensure(run: Run, gib: int) -> None:
     for other in cluster.items(clusters.CLAIM, namespace, labels=ours):
         if other["metadata"]["name"] != name(run.workspace):
             cluster.delete(clusters.CLAIM, other["metadata"]["name"], namespace)
-    found = _found(run)
-    if found is None:
+    if not _pass_usable(run):
         with contextlib.suppress(clusters.ConflictError):
             cluster.create(clusters.CLAIM, claim(run.workspace, run.settings, gib))
-    elif lost := _lost(found):
-        drop(run)
-        raise errors.ClaimNotFoundError(f"{FIELD}: {_named(run)} {lost}; it is made anew once it is gone")
 
 
 @contextlib.contextmanager
@@ -144,6 +143,15 @@ def _found(run: Run) -> dict[str, Any] | None:
     return found
 
 
+def _pass_usable(run: Run) -> bool:
+    """Whether the claim is there; raises ClaimNotFoundError while one is there that is of no use."""
+    found = _found(run)
+    if found and (lost := _lost(found)):
+        drop(run)  # pods that have ended would keep it for ever
+        raise errors.ClaimNotFoundError(f"{FIELD}: {_named(run)} {lost}; it is made anew once it is gone")
+    return found is not None
+
+
 def _lost(found: dict[str, Any] | None) -> str:
     """Why no pod can use the claim any more; empty where one can."""
     if found is None:
@@ -155,7 +163,7 @@ def _lost(found: dict[str, Any] | None) -> str:
 
 def _pass_claim(run: Run) -> None:
     if lost := _lost(_found(run)):
-        drop(run)  # pods that have ended would keep it for ever
+        drop(run)
         raise errors.AdapterGoneError(f"{_named(run)}, with the finished adapter, {lost}: it is trained anew")
 
 

@@ -40,7 +40,8 @@ class Checkpoint(Model):
     """Time between two checkpoints; default 300. They take a twentieth of the time at most.
 
     With output.image they are written to the pod's disk so often, and copied into the registry every 15 minutes at
-    most. An edit counts from the next attempt on.
+    most, unless the operator keeps them on a volume (its setting tuningScratch). An edit counts from the next attempt
+    on.
     """
     destination: Literal["Output", "None"] | None = None
     """Output, the default: beside the adapter until that is there. None: none are kept.

@@ -212,7 +212,7 @@ def test_a_claim_that_somebody_deletes_is_not_kept_by_the_pods_that_have_ended(w
     left = world.job(job["metadata"]["name"])
     assert left is None or "deletionTimestamp" in left["metadata"]
     with pytest.raises(errors.ClaimNotFoundError, match="is being deleted; it is made anew once it is gone"):
-        scratch.ensure(world.run, 2)
+        scratch.look(world.run)  # before nodes are bought
 
 
 def test_a_secret_that_went_since_is_told_with_its_field(world, failing, cluster, namespace):

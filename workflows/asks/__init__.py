@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import presets
-from kaito_hera import checks, errors, jobs, loads, ownpod, rollout, scratch, volumes
+from kaito_hera import checks, errors, jobs, loads, ownpod, rollout, runtimes, scratch, volumes
 from kaito_hera import cluster as clusters
 from kaito_hera.run import Run
 from workflows import needs, trackers
@@ -23,7 +23,7 @@ def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
         models.pass_access,
         keys.pass_secret,
         frames.inference,
-        *([tuning.training, scratch.pass_class] if tunes else []),
+        *([tuning.training, scratch.look] if tunes else []),
     ]
     named = frames.pull_secrets(workspace, data=tunes)
     mounted = volumes.named(workspace, tuned=bool(adapter))
