@@ -12,6 +12,7 @@ from kaito_hera.api import Workspace
 from kaito_hera.run import Run
 from tests import making
 from tests.apiserver.conftest import until
+from tests.apiserver.test_migration_rights import as_steps, connected  # noqa: F401
 from tests.apiserver.test_preflight import QUOTA, preflight, secret  # noqa: F401
 from tests.apiserver.test_volumes import mounts
 from workflows import steps
@@ -213,6 +214,19 @@ def test_a_claim_that_somebody_deletes_is_not_kept_by_the_pods_that_have_ended(w
     assert left is None or "deletionTimestamp" in left["metadata"]
     with pytest.raises(errors.ClaimNotFoundError, match="is being deleted; it is made anew once it is gone"):
         scratch.look(world.run)  # before nodes are bought
+
+
+def test_the_steps_rights_are_enough_for_all_of_it(world, as_steps):  # noqa: F811
+    world.train()
+    run = Run(as_steps, world.run.workspace, world.run.settings, world.run.provider)
+    scratch.look(run)
+    assert not scratch.serves_meanwhile(run)
+    scratch.drop(run)
+    assert world.claim() is None
+    other = run.workspace.model_copy(update={"tuning": run.workspace.tuning.model_copy(update={"method": "lora"})})
+    again = Run(as_steps, other, run.settings, run.provider)
+    scratch.ensure(again, 2)
+    assert as_steps.get(clusters.CLAIM, scratch.name(other), other.metadata.namespace) is not None
 
 
 def test_a_secret_that_went_since_is_told_with_its_field(world, failing, cluster, namespace):
