@@ -156,7 +156,7 @@ _TRAINING = dict(
         *_idle("the optimiser takes its own defaults", "optim_args optim_target_modules adafactor", (False,)),
         *_idle(
             "what is trained on follows the row's shape and DatasetConfig.loss",
-            "packing packing_strategy padding_free assistant_only_loss completion_only_loss dataset_text_field "
+            "padding_free assistant_only_loss completion_only_loss dataset_text_field "
             "dataset_kwargs dataset_num_proc dataset_batch_size num_of_sequences chars_per_token eos_token pad_token "
             "chat_template_path model_init_kwargs pad_to_multiple_of loss_type truncation_mode shuffle_dataset "
             "use_liger activation_offloading",

@@ -143,6 +143,11 @@ def test_numbers_that_yaml_takes_for_text():
             "training_config: {TrainingArguments: {lr_scheduler_type: cosin}}",
             "TrainingArguments.lr_scheduler_type: 'cosin' cannot be used",
         ),
+        (
+            "training_config: {TrainingArguments: {packing: true, packing_strategy: wrapped}}",
+            "packing_strategy: 'wrapped' cannot be used; Value error, it cuts rows in two",
+        ),
+        ("training_config: {DatasetConfig: {packing: true}}", "it belongs into TrainingArguments"),
         ("training_config: {DatasetConfig: {train_test_split: 0}}", "DatasetConfig.train_test_split: 0 cannot be used"),
         (
             "training_config: {QuantizationConfig: {load_in_4bit: 'true'}}",

@@ -1,7 +1,7 @@
 """Rows of token ids as tensors, and in which order rows come where they cannot be packed. Knows no model."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tuning.data.masks import IGNORED, Encoded
@@ -55,6 +55,20 @@ class Batches:
             mask[index, :end] = 1
         told = {"position_ids": positions} if packed else {"attention_mask": mask}
         return {"input_ids": ids, "labels": labels, **told}
+
+
+Item = Encoded | list[Encoded]
+"""What a step counts as one row: a row, or several that were put together."""
+
+
+def rows(items: Iterable[Item]) -> list[Encoded]:
+    """All rows of them."""
+    return [row for item in items for row in (item if isinstance(item, list) else [item])]
+
+
+def tokens(item: Item) -> int:
+    """Of all its rows."""
+    return sum(len(row.ids) for row in rows([item]))
 
 
 def supervised(row: Encoded) -> int:

@@ -19,7 +19,7 @@ from tuning.data.masks import Encoded
 from tuning.eviction import Eviction
 from tuning.output.checkpoints import Checkpoints
 from tuning.report import log
-from tuning.training import adapter, head, ladder, model, packing, stops
+from tuning.training import adapter, batches, head, ladder, model, packing, stops
 from tuning.training.batches import Batches, ByLength, supervised
 from tuning.training.world import World
 from tuning.training_config import TrainingConfig
@@ -47,7 +47,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
     """transformers' Trainer, with steps, evaluation and checkpoints of its own."""
 
     def __init__(self, setup: Setup, **more: Any) -> None:
-        super().__init__(data_collator=lambda rows: {"rows": rows}, **more)
+        super().__init__(data_collator=lambda items: {"rows": batches.rows(items)}, **more)
         self.setup = setup
         self.resolved = setup.resolved
         self.best: dict[str, Any] | None = None
@@ -133,8 +133,10 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
 
     def _longest(self) -> list[Encoded]:
         """The most that a process can get of one step."""
-        longest = sorted(self.train_dataset, key=lambda row: -len(row.ids))
-        return longest[: self.setup.world.share(self._train_batch_size)]
+        fullest = sorted(self.train_dataset, key=lambda item: -batches.tokens(item))[: self._train_batch_size]
+        found = sorted(batches.rows(fullest), key=lambda row: -len(row.ids))
+        found[0] = max(batches.rows(self.train_dataset), key=lambda row: len(row.ids))  # it cannot be divided
+        return found[: self.setup.world.share(len(found))]
 
     def _laid_out(self, rows: Sequence[Encoded], limit: int) -> list[packing.Micro]:
         if not rows:
@@ -162,7 +164,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.resolved.packing or not self.setup.settings.dataset.shuffle_dataset:
             return super()._get_train_sampler(train_dataset)
-        return ByLength([len(row.ids) for row in self.train_dataset], self._train_batch_size, self.args.data_seed)
+        lengths = [batches.tokens(item) for item in self.train_dataset]
+        return ByLength(lengths, self._train_batch_size, self.args.data_seed)
 
     # -- evaluation
 

@@ -5,6 +5,7 @@ hardly a token is computed for nothing. Padded: one row a line, rows of like len
 learns from the same rows with the same weight; only what is computed at once differs.
 """
 
+import bisect
 import heapq
 import math
 from collections.abc import Iterable, Sequence
@@ -57,6 +58,29 @@ def _within(limit: int, parts: int, lengths: Sequence[int], hidden: int, multipl
         if found[-1].tokens > limit:
             return []
     return found
+
+
+def together(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Rows in groups of at most so many tokens; the longest first, each where it leaves least room (best fit)."""
+    groups: list[list[int]] = []
+    with_room: dict[int, list[int]] = {}
+    rooms: list[int] = []  # in order, of groups that have some
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        at = bisect.bisect_left(rooms, lengths[row])
+        if at == len(rooms):
+            group, room = len(groups), most
+            groups.append([])
+        else:
+            room = rooms[at]
+            group = with_room[room].pop()
+            if not with_room[room]:
+                del rooms[at]
+        groups[group].append(row)
+        left = room - lengths[row]
+        if not with_room.setdefault(left, []):
+            bisect.insort(rooms, left)
+        with_room[left].append(group)
+    return groups
 
 
 def padded(lengths: Sequence[int], limit: int, *, multiple: int = 1) -> list[Micro]:

@@ -4,7 +4,7 @@ Knows neither data files nor where anything goes. How it computes is settled her
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,9 @@ from tuning.errors import NodeTrouble, TuningError, explain
 from tuning.eviction import Eviction
 from tuning.output.checkpoints import Checkpoint, Checkpoints
 from tuning.report import Report, log
-from tuning.training import adapter, ladder
-from tuning.training.batches import Batches
+from tuning.training import adapter, ladder, packing
+from tuning.training.batches import Batches, Item
+from tuning.training.batches import tokens as tokens_of
 from tuning.training.world import World
 from tuning.training_config import TrainingArguments, TrainingConfig
 
@@ -85,14 +86,15 @@ def train(
 
     from tuning.training import follower, loop  # noqa: PLC0415
 
-    resolved = _settled(model, rows, settings, needed) if start is None else _kept(model, start, report)
+    items = _items(rows, settings.arguments)
+    resolved = _settled(model, items, settings, needed) if start is None else _kept(model, start, report)
     log.info("%s", resolved.told())
     follows = follower.Follower(batches, report, eviction, checkpoints, world)
     trainer = loop.Trainer(
         loop.Setup(settings, batches, resolved, eviction, checkpoints, report.curve, world),
         model=model,
-        args=arguments(model, settings, scratch, evaluations(settings, rows, held_out)),
-        train_dataset=rows,
+        args=arguments(model, settings, scratch, evaluations(settings, items, held_out)),
+        train_dataset=items,
         eval_dataset=held_out or None,
         callbacks=[follows],
     )
@@ -104,7 +106,20 @@ def train(
     return Trained(follows.losses, eval_loss, trainer.resolved, follows.first, trainer.ended_early)
 
 
-def _settled(model: Any, rows: list[Encoded], settings: TrainingConfig, needed: Needed) -> ladder.Resolved:
+def _items(rows: list[Encoded], asked: TrainingArguments) -> Sequence[Item]:
+    """What a step counts as its rows."""
+    if not asked.packing:
+        return rows
+    found = packing.together([len(row.ids) for row in rows], asked.max_length)
+    steps = [math.ceil(count / rows_a_step(asked)) for count in (len(found), len(rows))]
+    log.info(
+        "packing: %d rows are put together into %d of at most %d tokens; an epoch has %d steps in place of %d",
+        len(rows), len(found), asked.max_length, *steps,
+    )  # fmt: skip
+    return [[rows[row] for row in each] for each in found]
+
+
+def _settled(model: Any, items: Sequence[Item], settings: TrainingConfig, needed: Needed) -> ladder.Resolved:
     """How a run begins to compute."""
     from tuning.training import head, probe  # noqa: PLC0415
 
@@ -118,7 +133,7 @@ def _settled(model: Any, rows: list[Encoded], settings: TrainingConfig, needed: 
         why_padded = "" if probe.keeps_rows_apart(model) else "this model does not keep rows in one line apart"
     if why_padded:
         log.warning("rows are not packed, which is slower: %s", why_padded)
-    tokens = min(asked.per_device_train_batch_size * asked.max_length, rows_a_step(asked) * max(map(_length, rows)))
+    tokens = min(asked.per_device_train_batch_size * asked.max_length, rows_a_step(asked) * max(map(tokens_of, items)))
     gib = needed(tokens, not why_whole)
     return ladder.Resolved(
         precision=_precision(model),
@@ -145,10 +160,6 @@ def _kept(model: Any, start: Start, report: Report) -> ladder.Resolved:
 def rows_a_step(asked: TrainingArguments) -> int:
     """Of all GPUs together: they divide them, so that a step is the same whatever it runs on."""
     return asked.per_device_train_batch_size * asked.gradient_accumulation_steps
-
-
-def _length(row: Encoded) -> int:
-    return len(row.ids)
 
 
 def _precision(model: Any) -> str:
@@ -199,7 +210,7 @@ def settled_on(trainer: Any) -> float | None:
     return best
 
 
-def evaluations(settings: TrainingConfig, rows: list[Encoded], held_out: list[Encoded]) -> dict[str, Any]:
+def evaluations(settings: TrainingConfig, items: Sequence[Item], held_out: list[Encoded]) -> dict[str, Any]:
     """When the rows held out are looked at while training runs; after an epoch is after so many steps.
 
     A checkpoint comes after the evaluation of the same step, which is so for steps alone.
@@ -210,7 +221,7 @@ def evaluations(settings: TrainingConfig, rows: list[Encoded], held_out: list[En
     if not held_out:
         log.warning("TrainingArguments.eval_strategy: no rows are held out; lower DatasetConfig.train_test_split")
         return {}
-    an_epoch = math.ceil(len(rows) / rows_a_step(asked))
+    an_epoch = math.ceil(len(items) / rows_a_step(asked))
     return {"eval_strategy": "steps", "eval_steps": asked.eval_steps if asked.eval_strategy == "steps" else an_epoch}
 
 

@@ -18,6 +18,22 @@ def rows(micros):
     return sorted(row for micro in micros for line in micro.lines for row in line)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_that_are_put_together_fill_lines_and_are_never_cut(seed):
+    lengths = dolly(random.Random(seed).randint(1, 900), seed)
+    groups = packing.together(lengths, 2048)
+    assert sorted(row for group in groups for row in group) == list(range(len(lengths)))
+    full = [sum(lengths[row] for row in group) for group in groups]
+    assert max(full) <= 2048
+    assert len(groups) <= 1.1 * sum(lengths) / 2048 + 1
+
+
+def test_a_row_goes_where_it_leaves_least_room():
+    assert packing.together([60, 30, 70, 40, 10], 100) == [[2, 1], [0, 3], [4]]
+    assert packing.together([60, 70, 25, 15], 100) == [[1, 2], [0, 3]]
+    assert packing.together([], 100) == []
+
+
 @pytest.mark.parametrize("limit", [64, 700, 4096])
 @pytest.mark.parametrize("multiple", [1, 8])
 @pytest.mark.parametrize("seed", range(20))

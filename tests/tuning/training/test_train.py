@@ -29,10 +29,10 @@ class Evicting(Batches):
         return super().tensors(*what, **more)
 
 
-def trained(batches, folder, *, max_steps=2, held_out=()):
+def trained(batches, folder, *, max_steps=2, held_out=(), **more):
     from tests.tuning import tiny
 
-    arguments = {"max_steps": max_steps, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+    arguments = {"max_steps": max_steps, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, **more}
     return train.train(
         tiny.model(300, hidden=16, layers=1),
         ROWS,
@@ -43,6 +43,19 @@ def trained(batches, folder, *, max_steps=2, held_out=()):
         eviction=batches.eviction,
         scratch=folder,
     )
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("batch", "steps"), [(1, 2), (2, 1)])
+def test_rows_that_are_put_together_count_as_one(tmp_path, caplog, batch, steps):
+    caplog.set_level("INFO")
+    batches = Evicting(1000)
+    one = {"max_steps": -1, "num_train_epochs": 1}
+    done = trained(batches, tmp_path, packing=True, per_device_train_batch_size=batch, **one)
+    assert (len(done.losses), batches.tokens) == (steps, 32)
+    assert f"8 rows are put together into 2 of at most 16 tokens; an epoch has {steps} steps in place of" in caplog.text
+    apart = trained(Evicting(1000), tmp_path, per_device_train_batch_size=4 * batch, **one)
+    assert done.losses == pytest.approx(apart.losses, rel=1e-4), "the same rows in a step, all of them alike"
 
 
 @pytest.mark.torch
