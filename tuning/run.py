@@ -71,7 +71,8 @@ class Run:
         kept = destination.kept(self.config, self.places, self._identity(data.training), self.eviction)
         start = train.start(kept) if kept else None
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
-        todo = work.Work(self.config, folder, pad, data.training, data.held_out, start)
+        computes = work.computes(self.config, start)
+        todo = work.Work(self.config, folder, pad, data.training, data.held_out, start, computes)
 
         with contextlib.ExitStack() as patient:
             adapted, trained = self._train(names, todo, kept, patient)

@@ -56,8 +56,8 @@ def require_kernels(has: Kernels, gpu: str, capability: Capability) -> None:
         )
 
 
-def precision(wanted: str, device: str) -> Any:
-    """The dtype to compute in: what is wanted where the device has it, else the nearest that it has."""
+def precision(wanted: str, device: str) -> str:
+    """The dtype to compute in, by its name: what is wanted where the device has it, else the nearest that it has."""
     import torch  # noqa: PLC0415
 
     if device != "cpu":
@@ -73,7 +73,7 @@ def precision(wanted: str, device: str) -> Any:
     chosen = wanted if wanted in has else best
     if wanted not in {"auto", chosen}:
         log.warning("this %s has no %s, computing in %s", device, wanted, chosen)
-    return getattr(torch, chosen)
+    return chosen
 
 
 def tokenizer(folder: Path, template: str | None) -> Any:
@@ -89,15 +89,12 @@ def tokenizer(folder: Path, template: str | None) -> Any:
     return loaded
 
 
-def load(folder: Path, config: TuningConfig, device: str, before: str | None = None) -> Any:
-    """The frozen base model on the device, quantised if the method says so.
-
-    `before`: the number format that an earlier attempt computed in, and that this one keeps if it can.
-    """
+def load(folder: Path, config: TuningConfig, device: str, computes: str) -> Any:
+    """The frozen base model on the device, in this number format, quantised if the method says so."""
+    import torch  # noqa: PLC0415
     import transformers  # noqa: PLC0415
 
-    settings = config.training.model
-    compute = precision(before or config.training.quantization.bnb_4bit_compute_dtype or settings.torch_dtype, device)
+    compute = getattr(torch, computes)
     with explained(config.model.id):
         model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
             folder,

@@ -88,6 +88,7 @@ def train(
 
     items = _items(rows, settings.arguments)
     resolved = _settled(model, items, settings, needed) if start is None else _kept(model, start, report)
+    resolved = world.told_of(resolved)  # a GPU with less room, or another rounding, might settle on something else
     log.info("%s", resolved.told())
     follows = follower.Follower(batches, report, eviction, checkpoints, world)
     trainer = loop.Trainer(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from tuning.config import TuningConfig
 from tuning.data.masks import Encoded
+from tuning.errors import NodeTrouble
 from tuning.eviction import Eviction
 from tuning.output.checkpoints import Checkpoints
 from tuning.report import Report, log
@@ -25,13 +26,20 @@ class Work(NamedTuple):
     held_out: list[Encoded]
     start: train.Start | None
     """Where an earlier attempt was cut off."""
+    computes: str
+    """The number format, of process 0's GPU."""
 
     def load(self) -> Any:
         """The model with a fresh adapter, the same in every process."""
         import transformers  # noqa: PLC0415
 
         began, at = time.monotonic(), device()
-        base = model.load(self.folder, self.config, at, self.start and self.start.resolved.precision)
+        if (has := model.precision(self.computes, at)) != self.computes:
+            raise NodeTrouble(
+                f"GPUs of this node differ: the first computes in {self.computes}, another in {has}; take nodes whose"
+                " GPUs are alike"
+            )
+        base = model.load(self.folder, self.config, at, self.computes)
         transformers.set_seed(self.config.training.arguments.seed)  # the adapter starts at random
         adapted = model.attach(base, self.config.training.lora)
         log.info("loaded %s on %s in %s, %.1f s", self.config.model.id, at, base.dtype, time.monotonic() - began)
@@ -65,6 +73,12 @@ class Work(NamedTuple):
             ),
             world=world,
         )
+
+
+def computes(config: TuningConfig, start: train.Start | None) -> str:
+    """The number format: as an earlier attempt computed, else as asked, where this process's GPU has it."""
+    asked = config.training.quantization.bnb_4bit_compute_dtype or config.training.model.torch_dtype
+    return model.precision(start.resolved.precision if start else asked, device())
 
 
 def device() -> str:

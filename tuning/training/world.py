@@ -50,6 +50,16 @@ class World(NamedTuple):
         torch.distributed.broadcast(found, src=0)
         return [bool(word) for word in found]
 
+    def told_of(self, here: _T) -> _T:
+        """What process 0 has; each has to listen."""
+        if self.size == 1:
+            return here
+        import torch  # noqa: PLC0415
+
+        found = [here]
+        torch.distributed.broadcast_object_list(found, src=0)
+        return found[0]
+
     def added(self, here: Any) -> Any:
         """The sum of a tensor over all processes."""
         if self.size > 1:

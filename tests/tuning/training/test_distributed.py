@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from tests.tuning.conftest import ROOT
+from tests.tuning.conftest import ROOT, tuning_config
 from tests.tuning.worlds import STEPS, TRAINING, World
 from tuning import errors
 from tuning.config import Exit
@@ -102,28 +102,49 @@ def test_one_that_is_killed_ends_the_run_with_its_reason_and_nothing_is_left(tmp
     assert not any(Path(f"/proc/{pid}").exists() for pid in there)
 
 
-def several(folder, *holds):
-    """Losses, tokens at once and loss held out of so many processes, and what they have learned; 0 holds anything."""
-    import torch
-
+def together(module, folder, *each):
+    """What so many processes say, with these words of its own for each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tests.tuning.training.one_of_several", folder]
+    command = [sys.executable, "-m", f"tests.tuning.training.{module}", folder]
     running = [
         subprocess.Popen(
-            [*map(str, (*command, rank, len(holds), port, holds[rank]))],
+            [*map(str, (*command, rank, len(each), port, *words))],
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             text=True,
         )
-        for rank in range(len(holds))
+        for rank, words in enumerate(each)
     ]
-    said = [json.loads(each.communicate(timeout=200)[0].splitlines()[-1]) for each in running]
+    return [json.loads(one.communicate(timeout=200)[0].splitlines()[-1]) for one in running]
+
+
+def several(folder, *holds):
+    """Losses, tokens at once and loss held out of so many processes, and what they have learned; 0 holds anything."""
+    import torch
+
+    said = together("one_of_several", folder, *((each,) for each in holds))
     learned = [torch.load(folder / f"learned-{rank}.pt") for rank in range(len(holds))]
     assert all(torch.equal(each, learned[0]) for each in learned)
     return said, learned[0]
+
+
+def test_all_compute_as_the_first_process_settled_on(tmp_path):
+    first, other = together("of_two_minds", tmp_path, (), ())
+    assert first == other
+    assert (first["packing"], first["checkpointing"]) == (True, False)
+
+
+def test_gpus_that_differ_are_told(tmp_path):
+    from tuning.training import work
+
+    todo = work.Work(tuning_config("r.example/a:1", ["https://example.com/a"]), tmp_path, 0, [], [], None, "float16")
+    with pytest.raises(
+        errors.NodeTrouble, match=r"GPUs of this node differ: the first computes in float16, another in"
+    ):
+        todo.load()
 
 
 @pytest.fixture(scope="module")
