@@ -19,7 +19,6 @@ from tuning.output import checkpoints, destination, volume
 from tuning.places import Places
 from tuning.report import log
 from tuning.training import hub
-from tuning.training_config import TrainingArguments
 
 
 def check(config: TuningConfig, places: Places, *, seconds: float = looks.SECONDS) -> Result:
@@ -55,9 +54,7 @@ def see_room(config: TuningConfig, places: Places, model: presets.Preset | None)
     if model is None or checkpoints.place(places.results, config.intent).exists():  # they are counted as used by now
         return
     rank = config.training.rank
-    trained = memory.tuning(model, config.method, tokens=1, rank=rank).parts["adapter"] * 2**30 / _BYTES_ON_GPU
-    kept_meanwhile = _CHECKPOINTS * checkpoint_bytes(config.training.arguments) if config.checkpoint_seconds else 0
-    needed = trained * (_BYTES_OF_ADAPTER + kept_meanwhile)
+    needed = memory.trained(model, rank) * config.training.written_bytes(kept=config.checkpoint_seconds > 0)
     free = shutil.disk_usage(places.results).free
     if needed > free:
         kept, less = "", ""
@@ -67,21 +64,6 @@ def see_room(config: TuningConfig, places: Places, model: presets.Preset | None)
             f"{volume.FIELD}: {config.output.volume} has {free / 1e9:.2f} GB free, of {needed / 1e9:.2f} GB for an"
             f" adapter of rank {rank}{kept}; make the claim larger or lower LoraConfig.r{less}"
         )
-
-
-def checkpoint_bytes(asked: TrainingArguments) -> float:
-    """Of one, for each trained weight: itself, what the optimizer keeps of it, and itself when it was best."""
-    return 4 + _OPTIMIZER_BYTES.get(asked.optim, 8) + (4 if asked.load_best_model_at_end else 0)
-
-
-_BYTES_ON_GPU = 16.0
-"""Of a trained weight, by `presets.memory`: itself, its gradient and two moments."""
-_BYTES_OF_ADAPTER = 2
-"""It is written in 16 bits."""
-_OPTIMIZER_BYTES = {"sgd": 0, "adamw_8bit": 2.5, "adamw_bnb_8bit": 2.5, "paged_adamw_8bit": 2.5}
-"""Two moments of 32 bits if nothing is said here; of 8 bits with their scales, for each 256 of them and each tensor."""
-_CHECKPOINTS = 3
-"""Two are kept, and one is written."""
 
 
 def _late(config: TuningConfig, late: str) -> TuningError:

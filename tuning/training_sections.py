@@ -219,3 +219,21 @@ class TrainingConfig(Section):
         if self.quantization.load_in_8bit:
             return "8 bits"
         return None if self.quantization.bnb_4bit_use_double_quant else "4 bits"
+
+    @property
+    def checkpoint_bytes(self) -> float:
+        """Of each trained weight in a checkpoint: itself, what the optimizer keeps of it, itself when it was best."""
+        asked = self.arguments
+        return 4 + _OPTIMIZER_BYTES.get(asked.optim, 8) + (4 if asked.load_best_model_at_end else 0)
+
+    def written_bytes(self, *, kept: bool) -> float:
+        """Of each trained weight that a volume needs room for: in the adapter, in checkpoints where they are kept."""
+        return _ADAPTER_BYTES + (_CHECKPOINTS * self.checkpoint_bytes if kept else 0)
+
+
+_ADAPTER_BYTES = 2
+"""Of a weight: it is written in 16 bits."""
+_OPTIMIZER_BYTES = {"sgd": 0, "adamw_8bit": 2.5, "adamw_bnb_8bit": 2.5, "paged_adamw_8bit": 2.5}
+"""Two moments of 32 bits if nothing is said here; of 8 bits with their scales, for each 256 of them and each tensor."""
+_CHECKPOINTS = 3
+"""Two are kept, and one is written."""

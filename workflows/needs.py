@@ -42,17 +42,16 @@ def batch(training: TrainingConfig, where: str = "tuning.config") -> loads.Batch
 
 
 def scratch_gib(model: presets.Preset | None, training: TrainingConfig) -> int:
-    """GiB of a volume for checkpoints and adapter, with a fifth to spare; of a model that no file describes, enough.
-
-    Bytes of each trained weight: three checkpoints of 12, and the adapter while it comes and as it lies there.
-    """
+    """GiB of a volume for checkpoints and adapter, with a fifth to spare; of a model that no file describes, enough."""
     if model is None:
         return _UNKNOWN_GIB
-    return 1 + math.ceil(1.2 * memory.trained(model, training.rank) * (3 * 12 + 2 * 4) / 2**30)
+    return 1 + math.ceil(1.2 * memory.trained(model, training.rank) * training.written_bytes(kept=True) / 2**30)
 
 
-def as_loaded(model: presets.Preset, config: InferenceConfig) -> presets.Preset:
+def as_loaded(model: presets.Preset, config: InferenceConfig, runtime: Runtime = "transformers") -> presets.Preset:
     """The model with the numbers that memory follows from in the number type that is asked for."""
+    if runtime == "vllm":  # it computes on weights as they are stored
+        model = model.model_copy(update={"transformers_gib": None})
     if config.dtype != "float32" or model.quantisation:
         return model
     shape = model.shape

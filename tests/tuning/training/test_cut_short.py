@@ -6,7 +6,6 @@ import signal
 import pytest
 
 from tests.tuning.training import test_loop as steps
-from tuning import check
 from tuning.errors import Evicted
 from tuning.eviction import Eviction
 from tuning.output import checkpoints
@@ -136,5 +135,5 @@ def test_a_checkpoint_weighs_what_preflight_counts_for_it(tmp_path, asked):
         cut.train("in", 2)
     weights = sum(each.numel() for each in steps.tiny_model().parameters() if each.requires_grad)
     there = sum(path.stat().st_size for path in cut.kept.newest().path.iterdir())
-    counted = weights * check.checkpoint_bytes(cut.settings.arguments)
+    counted = weights * cut.settings.checkpoint_bytes
     assert counted <= there < counted + 100_000, "states of random numbers, and words"
