@@ -48,10 +48,8 @@ def scratch_gib(model: presets.Preset | None, training: TrainingConfig) -> int:
     return 1 + math.ceil(1.2 * memory.trained(model, training.rank) * training.written_bytes(kept=True) / 2**30)
 
 
-def as_loaded(model: presets.Preset, config: InferenceConfig, runtime: Runtime = "transformers") -> presets.Preset:
+def as_loaded(model: presets.Preset, config: InferenceConfig) -> presets.Preset:
     """The model with the numbers that memory follows from in the number type that is asked for."""
-    if runtime == "vllm":  # it computes on weights as they are stored
-        model = model.model_copy(update={"transformers_gib": None})
     if config.dtype != "float32" or model.quantisation:
         return model
     shape = model.shape
