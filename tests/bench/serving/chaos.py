@@ -21,6 +21,7 @@ from serving.config import parse_termination
 from tests.bench.serving import load, models, ours, storm, swaps
 
 OVERLOAD = 10
+MADE = "vllm:generation_tokens_total"
 WARM_UP = 20.0
 FLAT_MB = 16
 """The last ten seconds' mean over that of the ten seconds after the warm-up, of the replica and of all processes."""
@@ -60,13 +61,14 @@ def main():
 def overload(table, folder, model, seconds):
     """Ten times the rate that 32 patient clients get answered at."""
     with ours.running(folder / "pod", model) as pod:
-        before, rate = answer(pod), capacity(pod)
+        before, (tokens, rate) = answer(pod), capacity(pod)
         blown = storm.Storm(pod.port, models.requests("s", 999, seed=1))
         with storm.Watch(pod) as watch:
-            began = time.monotonic()
+            [made], began = storm.gauges(pod, MADE), time.monotonic()
             asyncio.run(blown.blow(OVERLOAD * rate, WARM_UP + seconds))
             lasted = time.monotonic() - began
-            quiet = idle(pod)
+            quiet, throughput = idle(pod), (storm.gauges(pod, MADE)[0] - made) / lasted
+        health = sorted(watch.health)
         figures = {
             "answered_per_second": round(rate, 1),
             "offered": round(blown.came / (WARM_UP + seconds) / rate, 1),
@@ -74,8 +76,11 @@ def overload(table, folder, model, seconds):
             "statuses": dict(blown.statuses),
             "hung_up": dict(blown.hung_up),
             "broken": dict(blown.broken),
-            "slowest_health_ms": round(1000 * watch.slowest_health),
-            "probes": watch.probes,
+            "tokens_per_second": round(tokens),
+            "tokens_per_second_in_storm": round(throughput),
+            "slowest_health_ms": round(health[-1]),
+            "p99_health_ms": round(health[int(0.99 * len(health))]),
+            "probes": len(health),
             "unhealthy": dict(watch.unhealthy),
             "seconds_to_idle": quiet,
             "last_ended_after": round(lasted - WARM_UP - seconds, 1),
@@ -97,11 +102,11 @@ def _judge(table, seen):
 
 
 def capacity(pod):
-    """Requests a second."""
+    """Tokens and requests a second of 32 patient clients."""
     for seed in (2, 3):
         asked = models.requests("s", 128, seed=seed)
         told = load.run(pod.port, asked, 32)
-    return told.tokens_per_second / statistics.mean(each.count for each in asked)
+    return told.tokens_per_second, told.tokens_per_second / statistics.mean(each.count for each in asked)
 
 
 def answer(pod):

@@ -88,11 +88,11 @@ class Storm:
         return False
 
 
-def gauges(pod):
-    """How many requests run, and how many wait."""
+def gauges(pod, *names):
+    """Samples of /metrics; how many requests run and how many wait, if none are named."""
+    wanted = "|".join(names or ("vllm:num_requests_running", "vllm:num_requests_waiting"))
     _, text = pod.request("GET", "/metrics")
-    found = re.findall(r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", text, re.MULTILINE)
-    return [float(each) for each in found]
+    return [float(each) for each in re.findall(rf"^(?:{wanted})\{{.*\}} (\S+)$", text, re.MULTILINE)]
 
 
 class Watch:
@@ -100,7 +100,8 @@ class Watch:
 
     def __init__(self, pod):
         self._pod, self._over = pod, threading.Event()
-        self.slowest_health, self.unhealthy, self.probes = 0.0, Counter(), 0
+        self.health, self.unhealthy = [], Counter()
+        """Milliseconds of each answer; what was none."""
         self.memory = []
         """(seconds, MB of the replica, MB of all)."""
 
@@ -123,8 +124,7 @@ class Watch:
                     pass
             except (OSError, urllib.error.URLError) as error:
                 self.unhealthy[str(error)] += 1
-            self.probes += 1
-            self.slowest_health = max(self.slowest_health, time.monotonic() - began)
+            self.health.append(1000 * (time.monotonic() - began))
 
     def _weigh(self):
         replica, began = self._pod.replica(), time.monotonic()
