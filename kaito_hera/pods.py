@@ -48,6 +48,8 @@ class Frame:
     spec: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Placement, restart policy and the like."""
     annotations: dict[str, str] = dataclasses.field(default_factory=dict)
+    pull_secrets: tuple[str, ...] = ()
+    """Further ones, for images that the kubelet mounts."""
 
 
 def template(workspace: Workspace, settings: Settings, frame: Frame) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def template(workspace: Workspace, settings: Settings, frame: Frame) -> dict[str
         "spec": {
             "containers": [_container(settings, frame, mounts)],
             "volumes": [{"name": mount.name, **mount.source} for mount in mounts],
-            "imagePullSecrets": [{"name": _pull_secret(workspace)}] if settings.pull_secret else [],
+            "imagePullSecrets": [{"name": name} for name in _pull_secrets(workspace, settings, frame)],
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": {
@@ -72,6 +74,10 @@ def template(workspace: Workspace, settings: Settings, frame: Frame) -> dict[str
             **frame.spec,
         },
     }
+
+
+def _pull_secrets(workspace: Workspace, settings: Settings, frame: Frame) -> tuple[str, ...]:
+    return (*([_pull_secret(workspace)] if settings.pull_secret else []), *frame.pull_secrets)
 
 
 def _container(settings: Settings, frame: Frame, mounts: list[Mount]) -> dict[str, Any]:

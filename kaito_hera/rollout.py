@@ -58,6 +58,8 @@ class Server:
     """Further files."""
     env: tuple[dict[str, Any], ...] = ()
     """Further environment variables."""
+    mounted: tuple[pods.Mount, ...] = ()
+    """The model's image, where the kubelet pulls it."""
     key: Callable[[clusters.Cluster], str] = lambda _: ""
     """What it wants to be asked with, as the cluster has it now; empty where everybody may ask."""
 
@@ -172,6 +174,7 @@ def pod_template(
         # The server drains for a minute, then Ray takes some seconds to end.
         spec={**placement.pod_fields(), "terminationGracePeriodSeconds": 80},
         annotations={"kaito.sh/config-hash": digest},
+        pull_secrets=(registry_name(workspace),) if server.mounted else (),
     )
     return pods.template(workspace, settings, frame)
 
@@ -181,6 +184,7 @@ def _mounts(workspace: Workspace, server: Server) -> tuple[pods.Mount, ...]:
         pods.Mount(_FOLDER, "config", {"configMap": {"name": config_name(workspace)}}),
         pods.secret_file("registry", registry_name(workspace), server.registry_auth, optional=True),
         *server.mounts,
+        *server.mounted,
         pods.scratch(server.scratch),
         pods.Mount("/dev/shm", "shm", _shared_memory(server), read_only=False),  # noqa: S108
         *server.volumes,

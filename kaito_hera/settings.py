@@ -82,6 +82,12 @@ class Settings(pydantic.BaseModel):
     """Private ranges that data sets may be fetched from."""
     hf_endpoint: Annotated[str, pydantic.StringConstraints(pattern=r"^(https?://[^\s/]+(/[^\s]*)?)?$")] = ""
     """Address of the Hugging Face hub that pods ask for models, for example a mirror's; default: the public one."""
+    image_volumes: Literal["never", "where-possible"] = "never"
+    """Whether the kubelet mounts a server's model out of an image, instead of the server fetching it.
+
+    It keeps images on the node for pods to come, and has its own registries, mirrors and certificates. where-possible:
+    where API server, nodes and Pod Security have image volumes.
+    """
     hf_offline: bool = False
     """The hub is never asked: models come from images only (presetOptions.image)."""
     argo_url: str = ""

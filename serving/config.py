@@ -27,6 +27,9 @@ API_KEY_FILE = Path("/etc/kaito/api-key/API_KEY")
 CACHE = Path("/mnt/cache")
 """Where the claim is mounted that keeps weights, if there is one."""
 
+MODEL = Path("/mnt/model")
+"""Where the model's image is mounted, if the kubelet pulls it."""
+
 SCRATCH = Path("/mnt/scratch")
 """A writable volume for weights and adapters."""
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import pydantic
 
+from artifacts.weights.config import Model
 from serving import deaths, errors, haproxy, settings, weights
 from serving.config import ADAPTERS_FILE, Exit, Failure, ServingConfig
 from serving.link import Door, Link
@@ -133,7 +134,7 @@ def _serve(config_file: Path, surroundings: settings.Settings) -> Exit:
         os.environ.update(_environment(run, surroundings, config.port))
         _without_pandas(run)
         imported = _in_background(importlib.import_module, "serving.replica")
-        model = weights.fetch(config.model, surroundings.scratch, surroundings.registry_auth, surroundings.cache)
+        model = _weights(config.model, surroundings)
         replica = imported.result()
         launch = replica.Launch(
             config=config,
@@ -152,6 +153,13 @@ def _serve(config_file: Path, surroundings: settings.Settings) -> Exit:
             log.info("Ray is up after %.1f s", time.monotonic() - began)
             _follow(door, stopping, run / haproxy.ALIVE)
     return Exit.DONE
+
+
+def _weights(model: Model, surroundings: settings.Settings) -> Path:
+    """The model's files: mounted, or fetched."""
+    if surroundings.model_folder:
+        return weights.mounted(model, surroundings.model_folder)
+    return weights.fetch(model, surroundings.scratch, surroundings.registry_auth, surroundings.cache)
 
 
 def _read_config(file: Path) -> ServingConfig:

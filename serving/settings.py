@@ -50,6 +50,8 @@ class Settings:
     """SCRATCH: weights and adapters."""
     cache: Path | None
     """CACHE: a volume that keeps weights for pods to come, if there is one."""
+    model_folder: Path | None
+    """MODEL_FOLDER: the model's image, where it is mounted; nothing is fetched then."""
     registry_auth: Path
     """REGISTRY_AUTH: the merged `.dockerconfigjson`."""
     termination_log: Path
@@ -71,7 +73,8 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings in `environment`."""
     return Settings(
         scratch=Path(environment.get("SCRATCH") or SCRATCH),
-        cache=Path(environment["CACHE"]) if environment.get("CACHE") else None,
+        cache=_path(environment, "CACHE"),
+        model_folder=_path(environment, "MODEL_FOLDER"),
         registry_auth=Path(environment.get("REGISTRY_AUTH") or REGISTRY_AUTH),
         termination_log=Path(environment.get("TERMINATION_LOG") or "/dev/termination-log"),
         run_folder=Path(environment.get("RUN_FOLDER") or "/tmp"),  # noqa: S108 (the one writable place of the pod)
@@ -130,6 +133,10 @@ def _number(environment: Mapping[str, str], name: str, default: float) -> float:
     if number <= 0:
         raise errors.BadConfig(f"the environment variable {name} is {text!r}; it must be a number above 0")
     return number
+
+
+def _path(environment: Mapping[str, str], name: str) -> Path | None:
+    return Path(environment[name]) if environment.get(name) else None
 
 
 def _key_file(environment: Mapping[str, str]) -> Path | None:

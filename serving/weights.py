@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from artifacts.weights import hub, image, shared
+from artifacts.weights import hub, image, layers, shared
 from artifacts.weights.config import Model
-from artifacts.weights.errors import WeightsError
+from artifacts.weights.errors import WeightsError, of_image
 from serving import errors
 
 log = logging.getLogger("serving.weights")
@@ -32,6 +32,15 @@ def fetch(model: Model, scratch: Path, registry_auth: Path, cache: Path | None =
     size, seconds = _bytes(folder) / 1e6, time.monotonic() - began
     log.info("weights of %s: %.0f MB in %.1f s, %.0f MB/s", model.id, size, seconds, size / seconds)
     return folder
+
+
+def mounted(model: Model, folder: Path) -> Path:
+    """The folder with the model's files in its image, which the kubelet has mounted; raises ModelFiles."""
+    try:
+        with of_image(f"{model.field}.presetOptions.image", ""):
+            return layers.find(folder, model.image)
+    except WeightsError as error:
+        raise errors.ModelFiles(error) from error
 
 
 def _fetch(model: Model, place: Path, registry_auth: Path) -> Path:

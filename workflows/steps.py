@@ -206,8 +206,9 @@ def roll_out(trained: Trained) -> None:
     """Serve the model with its adapters, or the user's own pod; return when every replica answers."""
     run = Run.open(trained.workspace, trained.settings, trained.candidate, trained.pinned)
     run.still_wanted()
-    server = asks.serving.server(run, trained.adapter)
-    rollout.apply(run, server, run.placement(tuple(trained.hostnames)))
+    placement = run.placement(tuple(trained.hostnames))
+    server = asks.images.mounted(run, asks.serving.server(run, trained.adapter), placement)
+    rollout.apply(run, server, placement)
     answering.await_answering(run, server)
     if trained.fresh:
         ordering.tidy(run)

@@ -43,16 +43,8 @@ class Files:
 
     def model(self) -> Path:
         """The folder that has a model's files; raises Unusable with what is there instead."""
-        for place in PLACES:
-            folder = self._folder / place
-            if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
-                return folder
-        where = ", ".join(f"/{place}" for place in PLACES)
         seen = f"; it has weights in other formats, which are not loaded: {', '.join(sorted(self._others)[:3])}"
-        raise errors.Unusable(
-            f"{self._what} has no config.json with .safetensors beside it in any of {where}"
-            f"{seen if self._others else ''}"
-        )
+        return find(self._folder, self._what, seen if self._others else "")
 
     def _cap(self, path: str) -> int | None:
         place, _, name = path.rpartition("/")
@@ -61,6 +53,16 @@ class Files:
         if place in PLACES and name.endswith(_OTHER):
             self._others.add(path)
         return None
+
+
+def find(folder: Path, what: str, but: str = "") -> Path:
+    """Where in an image's files a model is; raises Unusable, which ends with what it has `but` that."""
+    for place in PLACES:
+        found = folder / place
+        if (found / "config.json").is_file() and any(found.glob("*.safetensors")):
+            return found
+    where = ", ".join(f"/{place}" for place in PLACES)
+    raise errors.Unusable(f"{what} has no config.json with .safetensors beside it in any of {where}{but}")
 
 
 def limit(layers: Iterable[Layer]) -> int:

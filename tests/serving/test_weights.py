@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from serving import weights
+from serving import config, errors, settings, weights
 from tests.serving import modelhub
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -105,3 +105,21 @@ def test_the_log_tells_how_much_has_come_while_it_comes(tmp_path, caplog):
         while "fetching: 3 MB so far, " not in caplog.text and time.monotonic() < until:
             time.sleep(0.05)
     assert "fetching: 3 MB so far, " in caplog.text
+
+
+@pytest.mark.parametrize("place", ["models", "workspace/weights", ""])
+def test_a_mounted_image_is_served_from_where_its_model_is(tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text(name)
+    model = config.Model(id="acme/own", revision="main", image="team.azurecr.io/own@sha256:1")
+    assert weights.mounted(model, tmp_path) == folder
+    (folder / "config.json").unlink()
+    with pytest.raises(errors.Fatal, match=r"presetOptions.image: team.azurecr.io/own@sha256:1 has no"):
+        weights.mounted(model, tmp_path)
+
+
+def test_where_it_is_mounted_is_said_by_the_environment():
+    assert settings.read({}).model_folder is None
+    assert settings.read({"MODEL_FOLDER": "/mnt/model"}).model_folder == config.MODEL

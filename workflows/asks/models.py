@@ -58,6 +58,11 @@ def model(workspace: Workspace, pinned: str = "") -> weights.Model:
     )
 
 
+def image(workspace: Workspace, pinned: str = "") -> str:
+    """The image with its files, where they come out of one."""
+    return model(workspace, pinned).image if workspace.preset else ""
+
+
 def floats(workspace: Workspace) -> bool:
     """Whether a look is needed to know which commit or digest it is: one and the same is kept from then on."""
     if workspace.preset is None:
