@@ -15,6 +15,9 @@ MARGIN = memory.MARGIN
 """What a need is multiplied with before it is held against a GPU."""
 CONTEXT = 2048
 """Tokens that a server's memory is judged by where no config says: as many as KAITO's estimator takes."""
+_EXCHANGE = 0.5
+"""GiB that each of vLLM's GPUs takes to talk to the others, an assumption."""
+_IN_LAYERS = "its layers go onto {gpus} GPUs, and requests are answered one at a time"
 _UNSERVED = "set tuning.serve to false: the adapter is pushed, nothing is served"
 
 
@@ -50,6 +53,8 @@ class Server:
     """Tokens of the longest request, by which memory is judged; 0: not said."""
     bfloat16: str = ""
     """What asks for bfloat16, for people; empty where nothing does."""
+    vllm: bool = False
+    """Whether vLLM serves: it divides each layer, and answers many requests however it does."""
 
 
 class Less(NamedTuple):
@@ -86,6 +91,10 @@ class Demand:
     less: tuple[Less, ...] = ()
     several: float = 0.0
     """GiB that each of several GPUs of a node holds beside that, where all of them are worked with."""
+    spread: float = 0.0
+    """GiB of it that several GPUs divide among each other, where one does not hold it."""
+    divided: str = ""
+    """What follows for people where it is divided."""
 
     @property
     def gib(self) -> float:
@@ -99,11 +108,17 @@ class Demand:
 
     def gib_of(self, gpus: int, way: int = 0) -> float:
         """With the margin, of one of so many GPUs; -1 is the way that takes least."""
-        return (self.ways[way].need.gib + (self.several if gpus > 1 else 0.0)) * MARGIN
+        shared = self.spread * (1 - 1 / gpus) if gpus > 1 else 0.0
+        return (self.ways[way].need.gib - shared + (self.several if gpus > 1 else 0.0)) * MARGIN
+
+    def taken(self, gib: float, gpus: int) -> int:
+        """How many of a node's GPUs of so many GiB it is for: one, where that holds what they could divide."""
+        return 1 if self.spread and self.gib_of(1) <= gib else gpus
 
     def way(self, gib: float, gpus: int = 1) -> int | None:
         """The first of the ways that so many GiB hold, on each of so many GPUs; None where none is."""
-        return next((at for at in range(len(self.ways)) if self.gib_of(gpus, at) <= gib), None)
+        taken = self.taken(gib, max(gpus, 1))
+        return next((at for at in range(len(self.ways)) if self.gib_of(taken, at) <= gib), None)
 
 
 def demands(
@@ -170,5 +185,14 @@ def serve(model: presets.Preset, server: Server = Server()) -> Demand:
     if not server.context and model.context_limit > usual:
         note = f"without max-model-len, requests of up to {model.context_limit:,} are taken as far as memory goes"
     need = memory.serving(model, context=tokens)
-    basis = f"cache for {tokens:,} tokens"
-    return Demand("serve", basis, need, note=note, bfloat16=server.bfloat16, less=less)
+    return Demand(
+        "serve",
+        f"cache for {tokens:,} tokens",
+        need,
+        note=note,
+        bfloat16=server.bfloat16,
+        less=less,
+        spread=need.parts["weights"] + need.parts["cache"],
+        several=_EXCHANGE if server.vllm else memory.uneven(model),
+        divided="" if server.vllm else _IN_LAYERS,
+    )

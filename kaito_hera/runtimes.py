@@ -1,4 +1,4 @@
-"""Which engine serves a Workspace's model: ours, or vLLM's where an annotation asks for it and its image is there. Pure.
+"""Which engine serves a Workspace's model: ours, or vLLM's where an annotation wants it and its image is there. Pure.
 
 The operator knows it by the setting `vllmImage`: whoever has not built that image keeps KAITO's manifests working,
 since our engine serves both APIs.

@@ -40,7 +40,7 @@ class Candidate:
     usable_gib: float
     """What of it a process gets."""
     gpus: int = 1
-    """That tuning works with, each with the whole model: a node's, or as many as `resource.partition` asks for."""
+    """That are worked with, a node's or as many as `resource.partition` asks for; to tune, each has the whole model."""
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ class Candidate:
         return "/".join(part for part in (self.size.name, self.capacity) if part)
 
     def way(self, demand: Demand) -> int | None:
-        """In which of its ways one GPU of it is enough, also as one of several; None where in none."""
+        """In which of its ways its GPUs are enough; None where in none."""
         return demand.way(self.usable_gib, self.gpus)
 
 
@@ -115,7 +115,7 @@ def size_findings(
 def memory_findings(
     workspace: Workspace, settings: Settings, needs: tuple[Demand, ...], region: str | None = None
 ) -> list[Finding]:
-    """Sizes of which one GPU does not hold what it must; warnings where less is done at once, or the user says so."""
+    """Sizes that do not hold what they must; warnings where less is done at once, slowly, or the user says so."""
     found: dict[tuple[str, str], Finding] = {}
     for candidate in candidates(workspace):
         for demand in needs:
@@ -137,20 +137,28 @@ class Lack(NamedTuple):
 
     said: str
     fatal: bool
-    """False: less is done at once."""
+    """False: less is done at once, or more slowly."""
 
 
 def tight(workspace: Workspace, demand: Demand, gib: float, gpus: int = 1) -> Lack | None:
     """What of a demand so many GiB on each of so many GPUs do not hold; None where they hold it as asked for."""
     way = demand.way(gib, gpus)
     if way == 0:
-        return None
+        return _divided(workspace, demand, gib, gpus)
     at = -1 if way is None else 0
     said = f"to {demand.verb} {workspace.preset_name} ({demand.ways[at].basis}) needs {demand.gib_of(gpus, at):.1f} GiB"
     if way is None:
         return Lack(said + (" at the least" if demand.fewer else ""), fatal=True)
     less = f"{demand.ways[way].basis}: {demand.gib_of(gpus, way):.1f} GiB"
     return Lack(f"{said}; so less is computed at once ({less}), and what is learned is the same", fatal=False)
+
+
+def _divided(workspace: Workspace, demand: Demand, gib: float, gpus: int) -> Lack | None:
+    """What follows where several GPUs hold what one does not; None where that is as good."""
+    if not demand.divided or demand.taken(gib, gpus) == 1:
+        return None
+    said = f"to {demand.verb} {workspace.preset_name} ({demand.basis}) needs {demand.gib:.1f} GiB"
+    return Lack(f"{said}; so {demand.divided.format(gpus=gpus)}", fatal=False)
 
 
 def number_findings(
@@ -201,20 +209,36 @@ def _needs(compute: Capability, has: Kernels) -> str:
 def able(
     needs: tuple[Demand, ...], *, region: str | None = None, cloud: str = "azure", has: Kernels = kernels.PINNED
 ) -> list[presets.Size]:
-    """The sizes of a cloud that meet all that is asked of one GPU, with a margin, and that the images can use.
+    """The sizes of a cloud that meet all that is asked, with a margin, and that the images can use.
 
-    Where none does, those on which less is computed at once.
+    Those of which one GPU serves, or else those whose GPUs do together; where none does, those on which less is
+    computed at once.
     """
     bfloat16 = any(demand.bfloat16 and demand.verb == "serve" for demand in needs)
     lowest = BFLOAT16_CAPABILITY if bfloat16 else NO_CUDA
     sold = memory.cheapest(0.0, region=region, has=has, cloud=cloud)
     ways = [(size, _ways(size, needs)) for size in sold if size.compute >= lowest]
     held = [(size, found) for size, found in ways if None not in found]
-    return [size for size, found in held if not any(found)] or [size for size, _ in held]
+    good = [size for size, found in held if not any(found)]
+    alone = [
+        size for size in good if all(demand.taken(_usable(size), size.gpus) == 1 for demand in needs if demand.spread)
+    ]
+    return alone or good or [size for size, _ in held]
+
+
+def holders(
+    demand: Demand, *, region: str | None = None, cloud: str = "azure", on: datetime.date | None = None
+) -> list[presets.Size]:
+    """The sizes of which one GPU holds it as it is asked for; where none does, those whose GPUs do together."""
+    alone = memory.cheapest(demand.need.gib, region=region, cloud=cloud, on=on)
+    if alone or not demand.spread:
+        return alone
+    sold = memory.cheapest(0.0, region=region, cloud=cloud, on=on)
+    return [size for size in sold if demand.way(_usable(size), size.gpus) is not None]
 
 
 def smaller(model: presets.Preset) -> str:
-    """The largest of the smaller models of the same family that some size holds on one GPU; empty where there is none.
+    """The largest of the smaller models of the same family that some size holds; empty where there is none.
 
     Of those for the same use first, which names end with. Sizes that will be retired do not count.
     """
@@ -224,14 +248,18 @@ def smaller(model: presets.Preset) -> str:
         for other in kin
         if other.weights_gib < model.weights_gib and other.tunable >= model.tunable and other.upstream != "deprecated"
         if "transformers" in other.runtimes
-        if memory.cheapest(loads.serve(other).need.gib, on=datetime.date.max)
+        if holders(loads.serve(other), on=datetime.date.max)
     ]
     ending = model.name.rpartition("-")[2]
     return max(held, key=lambda other: (other.name.endswith(ending), other.weights_gib)).name if held else ""
 
 
 def _ways(size: presets.Size, needs: tuple[Demand, ...]) -> list[int | None]:
-    return [demand.way(size.gib_per_gpu * size.usable, size.gpus) for demand in needs]
+    return [demand.way(_usable(size), size.gpus) for demand in needs]
+
+
+def _usable(size: presets.Size) -> float:
+    return size.gib_per_gpu * size.usable
 
 
 def price(size: presets.Size, region: str | None = None) -> str:
@@ -290,8 +318,10 @@ def _roomier(
         model = models.find(workspace)
         other = smaller(model) if model else ""
         such = f", such as {other}" if other else ""
+        divides = "nodes" if demand.spread else "GPUs"
+        held = "with all GPUs of a node" if demand.spread else "on one GPU"
         advice.append(
-            f"no size here holds it on one GPU, and it is not divided among several: take a smaller model{such}"
+            f"no size here holds it {held}, and it is not divided among {divides}: take a smaller model{such}"
         )
     return "; or ".join(advice)
 

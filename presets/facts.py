@@ -97,7 +97,7 @@ class Preset(Facts):
     quantisation: str | None = None
     """As stored on the hub; None for 16 bits."""
     runtimes: tuple[Runtime, ...]
-    """What can serve it: `transformers` is the engine of serving/, on one GPU."""
+    """What can serve it: `transformers` is the engine of serving/, `vllm` vLLM's."""
     tunable: bool
     lora_targets: tuple[str, ...] = ()
     """Last names of its linear layers; empty where not known."""

@@ -1,7 +1,8 @@
 """How much GPU memory a model needs to be served and to be tuned, part by part, and which sizes have it.
 
-Pure arithmetic in GiB that errs on the safe side. A server uses one GPU of one node; a trainer uses all of them, each
-with the whole model, so that one has to hold it as well. `nodes_for` alone is about a runtime that spreads a model over
+Pure arithmetic in GiB that errs on the safe side. A server uses one GPU of a node where that holds the model, else all
+of them, each with a part of it; a trainer uses all of them, each with the whole model, so that one has to hold it.
+`nodes_for` alone is about a runtime that spreads a model over
 several, as KAITO's vLLM does.
 """
 
@@ -52,6 +53,16 @@ def serving(model: Preset, *, context: int = 2048) -> Need:
     """
     weights = model.transformers_gib or model.weights_gib
     return Need({"weights": _LOADING * weights, "cache": cache_bytes(model, context) / _GIB, "runtime": 1.75})
+
+
+def uneven(model: Preset) -> float:
+    """GiB by which the fullest of several GPUs may exceed its share of a model whose layers are laid onto them.
+
+    A layer is not cut, and neither are the embedding and the head.
+    """
+    shape = model.shape or guess(model.weights_gib)
+    weights = _LOADING * (model.transformers_gib or model.weights_gib)
+    return max(weights / shape.layers, 2.0 * (shape.vocabulary or 262_144) * shape.hidden / _GIB)
 
 
 def cache_bytes(model: Preset, context: int) -> float:
@@ -175,7 +186,7 @@ def _adapter(s: Shape, rank: int) -> int:
 
 
 def fits(needed_gib: float, size: Size) -> bool:
-    """Whether `needed_gib` and a margin fit one GPU of `size`: neither server nor trainer spreads over several yet."""
+    """Whether `needed_gib` and a margin fit one GPU of `size`."""
     return needed_gib * MARGIN <= size.gib_per_gpu * size.usable
 
 

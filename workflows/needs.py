@@ -6,6 +6,7 @@ import presets
 from kaito_hera import loads
 from kaito_hera.api import Workspace
 from presets import memory
+from serving.config import Runtime
 from serving.inference_config import InferenceConfig
 from tuning.training_config import TrainingConfig
 
@@ -13,7 +14,11 @@ _UNKNOWN_GIB = 32
 
 
 def demands(
-    workspace: Workspace, model: presets.Preset | None, training: TrainingConfig | None, server: InferenceConfig
+    workspace: Workspace,
+    model: presets.Preset | None,
+    training: TrainingConfig | None,
+    server: InferenceConfig,
+    runtime: Runtime = "transformers",
 ) -> tuple[loads.Demand, ...]:
     """What is asked of one GPU; nothing of a model whose numbers are not known (yet)."""
     if model is None:
@@ -21,7 +26,12 @@ def demands(
     config = workspace.tuning.config if workspace.tuning else None
     rows = batch(training, "tuning.config" if config else "the operator's training_config") if training else None
     asked = "inference.config asks for it (vllm.dtype: bfloat16)" if server.dtype == "bfloat16" else ""
-    return loads.demands(workspace, as_loaded(model, server), rows, loads.Server(server.max_model_len or 0, asked))
+    return loads.demands(workspace, as_loaded(model, server, runtime), rows, served(server, runtime, asked))
+
+
+def served(server: InferenceConfig, runtime: Runtime, asked: str = "") -> loads.Server:
+    """What an inference_config makes of a server; `asked` is what asks for bfloat16."""
+    return loads.Server(server.max_model_len or 0, asked, vllm=runtime == "vllm")
 
 
 def batch(training: TrainingConfig, where: str = "tuning.config") -> loads.Batch:
@@ -48,8 +58,10 @@ def scratch_gib(model: presets.Preset | None, training: TrainingConfig) -> int:
     return 1 + math.ceil(1.2 * memory.trained(model, training.rank) * training.written_bytes(kept=True) / 2**30)
 
 
-def as_loaded(model: presets.Preset, config: InferenceConfig) -> presets.Preset:
+def as_loaded(model: presets.Preset, config: InferenceConfig, runtime: Runtime = "transformers") -> presets.Preset:
     """The model with the numbers that memory follows from in the number type that is asked for."""
+    if runtime == "vllm":  # it computes on weights as they are stored
+        model = model.model_copy(update={"transformers_gib": None})
     if config.dtype != "float32" or model.quantisation:
         return model
     shape = model.shape

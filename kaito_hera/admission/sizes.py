@@ -15,7 +15,7 @@ _BYPASS = f"metadata.annotations[{annotations.BYPASS}]"
 _BYPASSED = f"('{annotations.BYPASS}' in object.metadata.?annotations.orValue({{}}))"
 
 _UNKNOWN = "is no GPU size that kaito-hera knows (`kaito-hera sizes` lists them); on nodes that you bring leave it out"
-_HELD_BY_NONE = "no size holds it on one GPU: take a smaller model"
+_HELD_BY_NONE = "no size holds it: take a smaller model"
 _UNSERVED = "set tuning.serve to false"
 _QUANTISED = "set tuning.method to qlora"
 _NEARLY = 1.3
@@ -77,8 +77,18 @@ def _too_small(case: Case) -> list[str]:
         f"{_field(case)}: {has} of usable memory per GPU, to {need.verb} {case.workspace.preset_name} needs {need.gib}"
         f" GiB; {_advice(need, row.smaller, 0.0 if _bypassed(case) else most)}"
         for need in _needs(case, row)
-        if most < float(need.gib)
+        if most < float(need.gib) and not (need.verb == "serve" and _together(case, row))
     ]
+
+
+def _together(case: Case, row: tables.Preset) -> bool:
+    """Whether all GPUs of a node of some size serve what one does not hold."""
+    partition = case.workspace.resource.partition
+    for size in case.workspace.resource.sizes:
+        gpus = float(partition.count or 1) if partition else float(case.tables.gpus(size) or 1)
+        if gpus > 1 and float(row.each) + float(row.spread) / gpus <= float(case.tables.usable(size)):
+            return True
+    return False
 
 
 def _advice(need: _Need, smaller: str, most: float) -> str:
@@ -98,6 +108,12 @@ def variables() -> dict[str, str]:
     tune = ", ".join(f"{lora} ? {_column(f'{part}lora')} : {_column(f'{part}qlora')}" for part in ("", "for_"))
     serve = f"[['serve', {_column('serve')}, {_column('for_serve')}]]"
     usable = _data("size", "s")
+    count, own = "object.resource.?partition.?count.orValue(1)", _data("gpus", "s")
+    gpus = f"object.resource.?partition.hasValue() ? double({count}) : {own} == '' ? 1.0 : double({own})"
+    together = (
+        f"variables.sizes.exists(s, [{gpus}].exists(g, g > 1.0"
+        f" && double({_column('each')}) + double({_column('spread')}) / g <= double({usable})))"
+    )
     known = f"variables.sizes.all(s, !({usable} in ['', '0.0']))"
     smaller = _column("smaller")
     here = f"(n[0] == 'tune' || {_column('runtime')} != 'other')"
@@ -112,7 +128,8 @@ def variables() -> dict[str, str]:
         "needs": "variables.found == '' || object.resource.?partition.?profile.hasValue() ? []"
         f" : (has(object.tuning) ? [['tune', {tune}]] : []) + (variables.serves && !variables.vllm ? {serve} : [])",
         "too_small": f"size(variables.sizes) == 0 || !{known} ? []"
-        f" : variables.needs.filter(n, variables.sizes.all(s, double({usable}) < double(n[1]))).map(n,"
+        f" : variables.needs.filter(n, variables.sizes.all(s, double({usable}) < double(n[1]))"
+        f" && !(n[0] == 'serve' && {together})).map(n,"
         f" variables.sized + ': ' + variables.sizes.map(s, s + ' has ' + {usable} + ' GiB').join(', ')"
         " + ' of usable memory per GPU, to ' + n[0] + ' ' + variables.model + ' needs ' + n[1] + ' GiB; '"
         f" + {advice})",

@@ -31,6 +31,9 @@ class Preset:
     """tunable or fixed."""
     upstream: str
     serve: str
+    """Of one GPU that serves alone; `each` and a GPU's share of `spread` where all of a node serve."""
+    each: str
+    spread: str
     lora: str
     qlora: str
     for_serve: str
@@ -56,6 +59,10 @@ class Tables:
     def usable(self, name: str) -> str:
         """GiB of one GPU of a size that a process gets, 0.0 where not known; empty where the size is not."""
         return self._said(_usable, name)
+
+    def gpus(self, name: str) -> str:
+        """How many GPUs a size has, where that is more than one; else empty."""
+        return self._said(_gpus, name)
 
     def kernels(self, name: str) -> str:
         """Why the images cannot use the GPUs of a size; empty where they can."""
@@ -90,7 +97,7 @@ def data() -> dict[str, str]:
         rows |= {key("preset", alias): row for alias in (model.hub_id, name)}
     for name in presets.sizes():
         rows[key("size", name)] = _usable(name)
-        notes = {"kernels": _kernels(name), "last": _last_day(name)}
+        notes = {"kernels": _kernels(name), "last": _last_day(name), "gpus": _gpus(name)}
         rows |= {key(kind, name): note for kind, note in notes.items() if note}
     return dict(sorted(rows.items()))
 
@@ -108,9 +115,11 @@ def column(name: str) -> int:
 @functools.cache
 def _preset(name: str) -> Preset:
     model = presets.presets()[name]
-    serve = loads.serve(model).gib
+    served = loads.serve(model)
+    serve = served.gib
     lora, qlora = (loads.tune(model, method, _FLOOR).gib if model.tunable else 0.0 for method in ("lora", "qlora"))
-    holders = [_holder(gib) for gib in (serve, lora, qlora)]
+    divided = sizing.holders(served, on=_NEVER)
+    holders = [divided[0].name if divided else _NONE, *(_holder(gib) for gib in (lora, qlora))]
     needed = any(gib and holder == _NONE for gib, holder in zip((serve, lora, qlora), holders, strict=True))
     return Preset(
         access=model.access,
@@ -118,6 +127,8 @@ def _preset(name: str) -> Preset:
         tuning="tunable" if model.tunable else "fixed",
         upstream=model.upstream,
         serve=_gib(serve),
+        each=f"{served.gib_of(2) - served.spread * loads.MARGIN / 2:.3f}",
+        spread=f"{served.spread * loads.MARGIN:.3f}",
         lora=_gib(lora),
         qlora=_gib(qlora),
         for_serve=holders[0],
@@ -136,6 +147,12 @@ def _holder(gib: float) -> str:
 def _usable(name: str) -> str:
     size = presets.sizes()[name]
     return _gib(size.gib_per_gpu * size.usable)
+
+
+@functools.cache
+def _gpus(name: str) -> str:
+    gpus = presets.sizes()[name].gpus
+    return str(gpus) if gpus > 1 else ""
 
 
 _THEN = ", so preflight refuses it unless the setting kernels has it or gpuCapabilityCheck is warn"

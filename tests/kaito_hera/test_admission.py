@@ -65,7 +65,7 @@ def test_warnings_are_what_stops_nothing():
         ("falcon-40b", "Standard_NC24ads_A100_v4", {"kaito.sh/bypass-resource-checks": ""}, False),
         ("llama-3.3-70b-instruct", "Standard_NC24ads_A100_v4", {}, False),
         ("falcon-40b", "Standard_NC4as_T4_v3", {}, False),
-        ("mistral-large-3-675b-instruct", "Standard_ND96isr_H200_v5", {}, False),
+        ("ministral-3-14b-instruct", "Standard_NC4as_T4_v3", {}, False),
     ],
 )
 def test_who_may_know_better_is_told_how_to_say_so(preset, size, annotated, offered):
@@ -74,6 +74,24 @@ def test_who_may_know_better_is_told_how_to_say_so(preset, size, annotated, offe
     (said,) = [one for one in admission.problems(making.parsed(made), Settings()) if one.rule.name.startswith("V13")]
     assert ("annotate the Workspace with kaito.sh/bypass-resource-checks" in said.message) is offered
     assert said.message.partition("GiB; ")[2]
+
+
+@pytest.mark.parametrize(
+    ("size", "partition", "served"),
+    [
+        ("Standard_NC24ads_A100_v4", None, False),
+        ("Standard_NC48ads_A100_v4", None, False),
+        ("Standard_NC96ads_A100_v4", None, True),
+        ("Standard_NC96ads_A100_v4", {"mode": "accelerator", "count": 2}, False),
+        ("Standard_NC96ads_A100_v4", {"mode": "accelerator", "count": 3}, True),
+    ],
+)
+def test_all_gpus_of_a_node_serve_what_one_does_not_hold(size, partition, served):
+    made = making.inference()
+    made["resource"] |= {"instanceType": size} | ({"partition": partition} if partition else {})
+    made["inference"]["preset"] = {"name": "llama-3.3-70b-instruct", "presetOptions": {"modelAccessSecret": "hf"}}
+    told = [one for one in admission.problems(making.parsed(made), Settings()) if one.rule.name.startswith("V13")]
+    assert bool(told) is not served
 
 
 POD = {"spec": {"containers": [{"name": "own", "image": "ACR_REPO_HERE.azurecr.io/IMAGE_NAME_HERE:0.0.1"}]}}

@@ -45,3 +45,32 @@ def test_our_engine_is_told_nothing_of_it(settings, runtime):
     assert not {"runtime", "vllm"} & config.keys()
     [shm] = [volume for volume in pod["volumes"] if volume["name"] == "shm"]
     assert shm["emptyDir"]["sizeLimit"] == "256Mi"
+
+
+def gpus(preset, size, partition=None, runtime="", settings=WITH):
+    """What the server's pod asks for on such nodes."""
+    made = making.inference(annotations={"kaito.sh/runtime": runtime} if runtime else {})
+    made["resource"] |= {"instanceType": size} | ({"partition": partition} if partition else {})
+    made["inference"]["preset"]["name"] = preset
+    workspace = making.parsed(made)
+    want = nodes.wanted(workspace)
+    server = serving.expected(workspace, settings, want=want)
+    pod = rollout.pod_template(workspace, settings, server, ByoProvider(None).placement(want))["spec"]
+    return pod["containers"][0]["resources"]["limits"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "size", "partition", "asked"),
+    [
+        ("phi-4", "Standard_NC96ads_A100_v4", None, {"nvidia.com/gpu": "1"}),
+        ("llama-3.3-70b-instruct", "Standard_NC96ads_A100_v4", None, {"nvidia.com/gpu": "4"}),
+        ("gpt-oss-120b", "Standard_NC96ads_A100_v4", {"mode": "accelerator", "count": 3}, {"nvidia.com/gpu": "3"}),
+        ("phi-4", "Standard_NC64as_T4_v3", None, {"nvidia.com/gpu": "4"}),
+        ("phi-4", "Standard_NC24ads_A100_v4", None, {"nvidia.com/gpu": "1"}),
+        ("phi-4", "", None, {"nvidia.com/gpu": "1"}),
+        ("phi-4", "", {"mode": "mig", "profile": "1g.10gb"}, {"nvidia.com/mig-1g.10gb": "1"}),
+        ("acme/unknown", "Standard_NC96ads_A100_v4", None, {"nvidia.com/gpu": "4"}),
+    ],
+)  # fmt: skip
+def test_a_server_of_ours_takes_all_gpus_where_one_does_not_hold_its_model(preset, size, partition, asked):
+    assert gpus(preset, size, partition) == asked

@@ -64,8 +64,8 @@ def test_what_is_known_not_to_work_is_said(kaito_hera):
 
 
 def test_a_model_that_no_gpu_holds_says_so(kaito_hera):
-    shown = kaito_hera("presets", "gpt-oss-120b")
-    assert "no size that is known holds it on one GPU; a smaller one of its family is gpt-oss-20b" in shown
+    shown = kaito_hera("presets", "llama-3.3-70b-instruct")
+    assert "no size that is known holds it; a smaller one of its family is llama-3.1-8b-instruct" in shown
 
 
 def test_sizes_that_hold_a_model_are_those_that_presets_would_serve_it_on(kaito_hera):
@@ -114,7 +114,7 @@ def test_a_name_that_cannot_be_is_a_usage_error(kaito_hera, arguments, words):
 
 def test_where_nothing_holds_the_model_the_exit_code_says_so(kaito_hera, capsys):
     with pytest.raises(SystemExit) as end:
-        kaito_hera("sizes", "--fits", "gpt-oss-120b")
+        kaito_hera("sizes", "--fits", "llama-3.3-70b-instruct", "--for", "lora")
     assert end.value.code == 10
     assert "no size that is known has that" in capsys.readouterr().out
 
@@ -129,5 +129,14 @@ def test_the_needs_are_those_that_plan_holds_against_a_gpu():
         told = models.describe(model, None)
         assert {need.name for need in told.needs} == set(models.demands(model))
         for need in told.needs:
-            able = memory.cheapest(models.demands(model)[need.name].need.gib)
-            assert [holder.size for holder in need.sizes] == [size.name for size in able]
+            demand = models.demands(model)[need.name]
+            able = memory.cheapest(demand.need.gib)
+            if able or need.use == "tune":
+                assert [holder.size for holder in need.sizes] == [size.name for size in able]
+            assert all(demand.way(size.gib_per_gpu * size.usable, size.gpus) is not None for size in able)
+
+
+def test_a_share_is_of_each_gpu_where_all_of_a_node_hold_the_model(kaito_hera):
+    told = sizes.Sizes.model_validate_json(kaito_hera("sizes", "--fits", "llama-3.3-70b-instruct", "-o", "json"))
+    assert told.sizes
+    assert all(0 < size.share <= 1 and size.gpus > 1 for size in told.sizes)

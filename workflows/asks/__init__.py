@@ -36,7 +36,7 @@ def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
         objects.append((clusters.JOB, jobs.manifest(workspace, tuning.task_of(run, attempt, config, run.placement()))))
         objects += tuning.kept(run, attempt, config.training)
     if workspace.serves:
-        server = serving.expected(workspace, settings, chosen.honoured, pinned=run.pinned)
+        server = serving.expected(workspace, settings, chosen.honoured, pinned=run.pinned, want=run.want)
         objects += rollout.objects(workspace, settings, server, run.placement()).items()
     looks = [tuning.check_task(run, attempt, config)] if config else []
     unseen = config is None and workspace.preset is not None and models.model(workspace).ask
@@ -44,7 +44,13 @@ def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:
         looks.append(serving.check_task(run, attempt, adapter))
     return checks.Wanted(
         objects=tuple(objects),
-        demands=needs.demands(workspace, models.known(workspace), config.training if config else None, chosen.honoured),
+        demands=needs.demands(
+            workspace,
+            models.known(workspace),
+            config.training if config else None,
+            chosen.honoured,
+            runtimes.of(workspace, settings),
+        ),
         pull_secrets=named,
         tokens=trackers.tokens(workspace, training.honoured) if training else (),
         checks=tuple(looks),
@@ -57,4 +63,4 @@ def demands(run: Run, found: presets.Preset, *, adapter: str = "") -> tuple[load
     models.judged(run.workspace, run.settings, found)
     chosen = frames.inference(run, found).honoured
     training = tuning.training(run).honoured if run.workspace.tuning and not adapter else None
-    return needs.demands(run.workspace, found, training, chosen)
+    return needs.demands(run.workspace, found, training, chosen, runtimes.of(run.workspace, run.settings))

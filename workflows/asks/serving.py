@@ -11,7 +11,7 @@ from kaito_hera.settings import Settings
 from kaito_hera.status import Engine
 from serving import config as serving
 from serving.inference_config import InferenceConfig
-from workflows.asks import frames, keys, models
+from workflows.asks import frames, gpus, keys, models
 
 
 def server(run: Run, adapter: str) -> Server | None:
@@ -26,7 +26,7 @@ def server(run: Run, adapter: str) -> Server | None:
             " served in its place; please report this; deleting and applying the Workspace finds what was pushed"
         )
     chosen = frames.inference(run).honoured
-    return expected(workspace, run.settings, chosen, adapter=adapter, pinned=run.pinned)
+    return expected(workspace, run.settings, chosen, adapter=adapter, pinned=run.pinned, want=run.want)
 
 
 def expected(
@@ -36,15 +36,24 @@ def expected(
     *,
     adapter: str = "",
     pinned: str = "",
+    want: gpus.Want | None = None,
 ) -> Server | None:
-    """The same while nothing is tuned yet: good enough to ask whether it may be made."""
+    """The same while nothing is tuned yet: good enough to ask whether it may be made, on the nodes that are wanted."""
     if workspace.preset is None:
         return None
-    return _of_preset(workspace, settings, chosen or InferenceConfig(), adapter=adapter, pinned=pinned)
+    chosen = chosen or InferenceConfig()
+    whole = gpus.all_of_them(workspace, settings, chosen, want)
+    return _of_preset(workspace, settings, chosen, adapter=adapter, pinned=pinned, whole=whole)
 
 
 def _of_preset(
-    workspace: Workspace, settings: Settings, chosen: InferenceConfig, *, adapter: str = "", pinned: str = ""
+    workspace: Workspace,
+    settings: Settings,
+    chosen: InferenceConfig,
+    *,
+    adapter: str = "",
+    pinned: str = "",
+    whole: bool = False,
 ) -> Server:
     runtime = runtimes.of(workspace, settings)
     config = serving.ServingConfig(
@@ -72,7 +81,7 @@ def _of_preset(
         volumes=(*(_mount(name, volume) for name, volume in _volumes(workspace)), *_cache(workspace)),
         port=config.port,
         image=settings.vllm_image if runtime == "vllm" else "",
-        whole=runtime == "vllm",
+        whole=whole,
         mounts=(*models.mounts(workspace), *keys.mounts(workspace)),
         env=(*models.env(workspace, settings), *keys.env(workspace), *_cache_env(workspace)),
         key=keys.first(workspace),

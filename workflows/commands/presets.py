@@ -7,7 +7,6 @@ from typing import Any
 import presets
 from kaito_hera import loads, sizing
 from kaito_hera.paper import Paper
-from presets import memory
 from workflows.commands import printing
 from workflows.outlook import Part, Use
 from workflows.outlook.documents import UnreadableError
@@ -21,7 +20,7 @@ _SYSTEM = {
 
 
 class Holder(Part):
-    """A GPU size of which one GPU is enough."""
+    """A GPU size of which one GPU is enough, or where there is none, all of a node."""
 
     size: str
     usd_per_hour: float | None
@@ -134,8 +133,7 @@ def _need(name: str, demand: loads.Demand, region: str | None) -> Need:
         gib=round(demand.gib, 3),
         parts={part: round(gib, 3) for part, gib in demand.need.parts.items() if gib},
         sizes=tuple(
-            Holder(size=size.name, usd_per_hour=size.usd(region))
-            for size in memory.cheapest(demand.need.gib, region=region)
+            Holder(size=size.name, usd_per_hour=size.usd(region)) for size in sizing.holders(demand, region=region)
         ),
     )
 
@@ -188,7 +186,7 @@ def _holders(need: Need, model: str, paper: Paper) -> list[str]:
     if not shown:
         other = sizing.smaller(presets.preset(model))
         such = f"; a smaller one of its family is {other}" if other else ""
-        return [*lines, f"    no size that is known holds it on one GPU{such}"]
+        return [*lines, f"    no size that is known holds it{such}"]
     if more := len(need.sizes) - len(shown):
         shown.append(f"{more} more (kaito-hera sizes --fits {model} --for {need.name})")
     return lines + paper.wrap(f"fits on {', '.join(shown)}", first="    ", indent="    ")

@@ -8,7 +8,6 @@ from typing import Any
 import presets
 from kaito_hera import loads, sizing
 from kaito_hera.paper import Paper
-from presets import memory
 from workflows.commands import presets as models
 from workflows.commands import printing
 from workflows.outlook import Part
@@ -57,7 +56,8 @@ class Sizes(Part):
 def add_to(commands: Any) -> None:
     """The command and its arguments."""
     command = commands.add_parser("sizes", help="the GPU sizes that are known; those that hold a model")
-    command.add_argument("--fits", metavar="PRESET", help="those of which one GPU holds this model")
+    fits = "those of which one GPU, or else all of a node, hold this model"
+    command.add_argument("--fits", metavar="PRESET", help=fits)
     command.add_argument("--for", dest="use", choices=["serve", "qlora", "lora"], default="serve", help=_FOR)
     command.add_argument("--cloud", choices=["azure", "aws", "arc"], help="with --fits azure, else all")
     printing.add_arguments(command)
@@ -67,17 +67,18 @@ def add_to(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print them; exits with 2 for a name that nobody knows, with 10 where nothing holds the model."""
     found, cloud, region = list(presets.sizes().values()), arguments.cloud, arguments.region
-    gib = None
+    demand = None
     if arguments.fits:
-        gib = _gib(arguments.fits, arguments.use)
-        found = memory.cheapest(gib / loads.MARGIN, region=region, cloud=cloud or "azure")
-    sizes = tuple(describe(size, region, gib) for size in found if cloud in {None, size.cloud})
+        demand = _demand(arguments.fits, arguments.use)
+        found = sizing.holders(demand, region=region, cloud=cloud or "azure")
+    gib = demand.gib if demand else None
+    sizes = tuple(describe(size, region, demand) for size in found if cloud in {None, size.cloud})
     printing.show(Sizes(sizes=sizes), _lines(sizes, arguments, gib, Paper.of(sys.stdout)), arguments.output)
     if gib and not sizes:
         sys.exit(NEVER)
 
 
-def _gib(name: str, use: str) -> float:
+def _demand(name: str, use: str) -> loads.Demand:
     try:
         demands = models.demands(presets.preset(name))
     except presets.UnknownNameError as cause:
@@ -85,12 +86,13 @@ def _gib(name: str, use: str) -> float:
     if use not in demands:
         able = ", ".join(demands) or "nothing"
         raise UnreadableError(f"--for {use}: {name} is not made for it here, it is for {able}")
-    return demands[use].gib
+    return demands[use]
 
 
-def describe(size: presets.Size, region: str | None, gib: float | None = None) -> Size:
+def describe(size: presets.Size, region: str | None, demand: loads.Demand | None = None) -> Size:
     """The facts and what follows from them."""
     usable = size.gib_per_gpu * size.usable
+    gib = demand.gib_of(demand.taken(usable, size.gpus) if demand.spread else 1) if demand else None
     own = ("name", "cloud", "gpu", "gpus", "capability", "quota_family", "priced_on", "retired_on", "instead", "note")
     return Size(
         **{name: getattr(size, name) for name in own},

@@ -40,7 +40,7 @@ def judge(
     server, of_server = _read(
         lambda: configs.inference(workspace, model, beside.config_map, runtime), InferenceConfig()
     )
-    demands = needs.demands(workspace, model, training, server)
+    demands = needs.demands(workspace, model, training, server, runtime)
     found += [*of_training, *of_server]
     found += sizing.size_findings(workspace, settings, on, demands, region)
     found += [*fitting.findings(workspace, settings, demands, region), *_unsold(workspace, region)]

@@ -158,7 +158,8 @@ def meaning(workspace: Workspace) -> str:
 
 def _fit(one: sizing.Candidate, demand: loads.Demand) -> Fit:
     way = one.way(demand)
-    share = demand.gib_of(one.gpus, -1 if way is None else way) / one.usable_gib if one.usable_gib else 0.0
+    gpus = demand.taken(one.usable_gib, one.gpus)
+    share = demand.gib_of(gpus, -1 if way is None else way) / one.usable_gib if one.usable_gib else 0.0
     return Fit(use=demand.verb, share=round(share, 3), fits=way is not None)
 
 

@@ -1,0 +1,27 @@
+"""How many of a node's GPUs a server gets: one, or all of them where one does not hold its model. Pure."""
+
+from kaito_hera import loads, nodes, runtimes
+from kaito_hera.api import Workspace
+from kaito_hera.settings import Settings
+from serving.inference_config import InferenceConfig
+from workflows import needs
+from workflows.asks import models
+
+Want = nodes.Want
+
+
+def all_of_them(workspace: Workspace, settings: Settings, chosen: InferenceConfig, want: Want | None) -> bool:
+    """Whether the server works with all GPUs of the nodes that are wanted, as far as they are known.
+
+    vLLM divides each layer, which is faster; our engine lays layers onto several only where it must. A model whose
+    numbers are not known may need it, and uses one alone where that holds it.
+    """
+    if runtimes.of(workspace, settings) == "vllm":
+        return True
+    if want is None or want.size is None or want.gpus == 1 or want.device != nodes.GPU:
+        return False
+    model = models.known(workspace)
+    if model is None:
+        return True
+    demand = loads.serve(needs.as_loaded(model, chosen), needs.served(chosen, "transformers"))
+    return demand.taken(want.size.gib_per_gpu * want.size.usable, want.gpus) > 1
