@@ -51,7 +51,6 @@ def _guard(app: fastapi.FastAPI, service: Service, refuse: guards.Refuse) -> Non
     """From the inside out: what is added last is asked first."""
     limits = service.limits
     app.add_middleware(guards.LimitBody, max_body=limits.body_bytes, refuse=refuse)
-    app.add_middleware(guards.RequireJson, refuse=refuse)
     if limits.api_keys or limits.api_key_file:
         named = keys.Keys(limits.api_keys, limits.api_key_file)
         app.add_middleware(guards.RequireKey, keys=named, refuse=refuse)

@@ -14,7 +14,7 @@ import fastapi
 import pydantic
 
 from serving import errors
-from serving.api import documented, refusals
+from serving.api import documented, guards, refusals
 from serving.api.clients import aside, patience, together, while_connected
 from serving.engine.protocol import ModelInfo, Request, Sampling
 from serving.sequences import Piece, numbered
@@ -81,7 +81,7 @@ class Body(pydantic.BaseModel):
 
 def router(service: Service) -> fastapi.APIRouter:
     """`POST /chat`."""
-    routes = fastapi.APIRouter(responses=documented.KAITO)
+    routes = fastapi.APIRouter(responses=documented.KAITO, dependencies=[guards.JSON])
 
     @routes.post("/chat")
     async def chat(body: Body, request: fastapi.Request) -> dict[str, str]:

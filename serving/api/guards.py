@@ -1,4 +1,4 @@
-"""What stands before the routes, as plain ASGI: the key, the kind and size of a body, and a name for each request.
+"""What stands before the routes: the key and the size of a body, as plain ASGI, its kind, and a name for each request.
 
 A refusal is written by `refuse`, which gives it the shape of the interface that was asked. Knows no bodies.
 """
@@ -66,27 +66,6 @@ class RequireKey:
         return any([hmac.compare_digest(given, key.encode()) for key in self._keys()])  # noqa: C419 (all, whichever fits)
 
 
-class RequireJson:
-    """Answers 415 to a body that is not called JSON, as `curl -d` without `-H`.
-
-    A browser asks before it sends JSON to another site; a form it just sends, to a forwarded port too.
-    """
-
-    def __init__(self, app: ASGIApp, refuse: Refuse) -> None:
-        self._app = app
-        self._refuse = refuse
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One ASGI connection."""
-        kind = dict(scope.get("headers", [])).get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if scope["type"] != "http" or scope["method"] != "POST" or kind == b"application/json":
-            await self._app(scope, receive, send)
-            return
-        told = "a body is read with the header Content-Type: application/json alone"
-        response = await self._refuse(fastapi.Request(scope), HTTPException(415, told))
-        await response(scope, receive, send)
-
-
 class LimitBody:
     """Answers 413 instead of reading a body without end."""
 
@@ -117,3 +96,15 @@ class LimitBody:
             await response(scope, receive, send)
             return
         await self._app(scope, counted, send)
+
+
+async def called_json(request: fastapi.Request) -> None:
+    """Answers 415 to a body that is not called JSON, as `curl -d` without `-H`; a dependency of routes.
+
+    A browser asks before it sends JSON to another site; a form it just sends, to a forwarded port too.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, "a body is read with the header Content-Type: application/json alone")
+
+
+JSON = fastapi.Depends(called_json)

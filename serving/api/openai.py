@@ -12,7 +12,7 @@ import fastapi
 from fastapi.responses import StreamingResponse
 
 from serving import errors
-from serving.api import documented, openai_forms, openai_tools, refusals, streams
+from serving.api import documented, guards, openai_forms, openai_tools, refusals, streams
 from serving.api.clients import aside, patience, while_connected
 from serving.api.openai_body import DEFAULT_CHAT_TOKENS, DEFAULT_COMPLETION_TOKENS, ChatBody, Common, CompletionBody
 from serving.api.openai_choices import Calls, ChatChoice, Choice, TextChoice, TokenTexts
@@ -27,7 +27,7 @@ CHAT, TEXT = "chat.completion", "text_completion"
 
 def router(service: Service) -> fastapi.APIRouter:
     """`/v1/chat/completions` and `/v1/completions`."""
-    routes = fastapi.APIRouter(responses=documented.OPENAI)
+    routes = fastapi.APIRouter(responses=documented.OPENAI, dependencies=[guards.JSON])
 
     @routes.post("/v1/chat/completions", responses=documented.STREAMED)
     async def chat(body: ChatBody, http: fastapi.Request) -> Any:

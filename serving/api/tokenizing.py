@@ -6,7 +6,7 @@ import fastapi
 import pydantic
 
 from serving import errors
-from serving.api import documented, openai_tools, refusals
+from serving.api import documented, guards, openai_tools, refusals
 from serving.api import openai_fields as fields
 from serving.api.clients import aside
 from serving.api.openai_body import Token, Turn, check_turns
@@ -46,7 +46,7 @@ class DetokenizeBody(pydantic.BaseModel):
 
 def router(service: Service) -> fastapi.APIRouter:
     """`/tokenize` and `/detokenize`."""
-    routes = fastapi.APIRouter(responses=documented.OPENAI)
+    routes = fastapi.APIRouter(responses=documented.OPENAI, dependencies=[guards.JSON])
 
     @routes.post("/tokenize")
     async def tokenize(body: TokenizeBody) -> dict[str, Any]:

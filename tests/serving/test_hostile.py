@@ -17,7 +17,10 @@ from tests.serving.test_openai_tools import TEMPLATE
 pytestmark = pytest.mark.torch
 
 CONTEXT = 64
-CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
+CHECKS = (
+    "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance",
+    "unsupported_method",
+)  # fmt: skip
 """schemathesis' own; the document does not say all that a body is refused for."""
 
 

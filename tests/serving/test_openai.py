@@ -167,6 +167,8 @@ def test_a_body_that_is_no_json_is_told_apart_from_one_that_is_not_called_so(ope
     unnamed = requests.post(path, data=json.dumps({"messages": HELLO}).encode(), timeout=60)
     assert unnamed.status_code == 415
     assert "Content-Type: application/json" in unnamed.json()["error"]["message"]
+    assert requests.post(openai.url + "/v1/nothing", data=b"x", timeout=60).status_code == 404
+    assert requests.post(openai.url + "/health", data=b"x", timeout=60).status_code == 405
 
 
 def test_unknown_path_and_method_have_openais_shape(openai):
