@@ -53,6 +53,16 @@ def test_adapters_belong_to_serving_alone():
     assert changed(served, weaker) == {"serve"}
 
 
+def test_another_template_is_rolled_out_on_the_same_nodes():
+    def own(**container):
+        spec = {"containers": [{"name": "c", "image": "a.io/own:1", **container}]}
+        return {**making.inference(), "inference": {"template": {"spec": spec}}}
+
+    assert changed(own(), own(image="a.io/own:2")) == {"serve"}
+    assert changed(own(), own(env=[{"name": "A", "value": "b"}])) == {"serve"}
+    assert changed(own(), own()) == set()
+
+
 def test_switching_serving_off_by_annotation_counts():
     assert of(making.tuning_only()).serve == ""
     assert of(making.tuning(annotations={api.SERVE_ANNOTATION: "yes please"})).serve != ""
