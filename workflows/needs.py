@@ -5,6 +5,7 @@ import math
 import presets
 from kaito_hera import loads
 from kaito_hera.api import Workspace
+from kaito_hera.settings import Settings
 from presets import memory
 from serving.config import Runtime
 from serving.inference_config import InferenceConfig
@@ -56,6 +57,20 @@ def scratch_gib(model: presets.Preset | None, training: TrainingConfig) -> int:
     if model is None:
         return _UNKNOWN_GIB
     return 1 + math.ceil(1.2 * memory.trained(model, training.rank) * training.written_bytes(kept=True) / 2**30)
+
+
+def disk(
+    workspace: Workspace, settings: Settings, model: presets.Preset | None, training: TrainingConfig | None
+) -> dict[str, float]:
+    """GiB of a node's own disk that tuning needs beside images and data, part by part; empty where it is not known."""
+    if workspace.tuning is None or model is None or training is None:
+        return {}
+    found = {"weights": model.weights_gib}
+    if workspace.tuning.output.image and not settings.tuning_scratch:
+        kept = workspace.tuning.checkpoint_seconds > 0
+        written = memory.trained(model, training.rank) * training.written_bytes(kept=kept) / 2**30
+        found["checkpoints and adapter" if kept else "adapter"] = written
+    return found
 
 
 def as_loaded(model: presets.Preset, config: InferenceConfig, runtime: Runtime = "transformers") -> presets.Preset:

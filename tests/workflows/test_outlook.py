@@ -89,6 +89,21 @@ def test_rows_that_do_not_fit_together_are_a_warning_and_what_is_taken_of_them_f
     assert told.price
 
 
+def test_tuning_needs_room_on_the_nodes_disk():
+    def parts(made, settings=AKS, **more):
+        return {part.name: part.gib for part in judged(made, settings, **more).disk}
+
+    whole = parts(making.tuning())
+    assert list(whole) == ["weights", "checkpoints and adapter"]
+    assert whole["weights"] == round(models.find(making.parsed(making.tuning())).weights_gib, 3)
+    without = making.tuning()
+    without["tuning"]["checkpoint"] = {"destination": "None"}
+    assert parts(without)["adapter"] < whole["checkpoints and adapter"] / 5
+    on_a_volume = AKS.model_copy(update={"tuning_scratch": "fast"})
+    assert list(parts(making.tuning(), on_a_volume)) == ["weights"]
+    assert parts(making.tuning(), parts=Parts(serve=True)) == parts(making.inference()) == {}
+
+
 def test_the_usual_batch_is_that_of_an_empty_config():
     assert needs.batch(training_config.parse("training_config: {}", "qlora")) == loads.Batch()
 

@@ -41,7 +41,7 @@ class Nodes(Part):
 
 
 class MemoryPart(Part):
-    """One part of what a GPU must hold."""
+    """One part of what a GPU, or a disk, must hold."""
 
     name: str
     gib: float
@@ -140,6 +140,8 @@ class Outlook(Part):
     nodes: Nodes | None = None
     candidates: tuple[Candidate, ...] = ()
     memory: tuple[Memory, ...] = ()
+    disk: tuple[MemoryPart, ...] = ()
+    """What tuning needs of each node's own disk beside images and data; empty where nothing is tuned, or known."""
     holders: tuple[Holder, ...] = ()
     """The cheapest sizes that hold it, whatever the Workspace names."""
     price: Price | None = None

@@ -49,7 +49,10 @@ def judge(
     if parts is None:
         parts = decide.missing(workspace, status.Status(), live.Live(now=datetime.datetime.now(datetime.UTC)))
     candidates = telling.candidates(workspace, settings, demands, tried=tried, region=region)
-    return telling.tell(workspace, settings, parts, demands=demands, found=found, candidates=candidates, region=region)
+    told = telling.tell(workspace, settings, parts, demands=demands, found=found, candidates=candidates, region=region)
+    disk = needs.disk(workspace, settings, model, training) if parts.tune else {}
+    parts_of_it = tuple(outlook.MemoryPart(name=name, gib=round(gib, 3)) for name, gib in disk.items())
+    return told.model_copy(update={"disk": parts_of_it})
 
 
 def _unread(obj: dict[str, Any], found: list[Finding]) -> outlook.Outlook:

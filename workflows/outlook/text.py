@@ -1,7 +1,7 @@
 """An Outlook for people: what happens, on which nodes, whether it fits, what it costs, what is wrong. Pure text."""
 
 from kaito_hera.paper import Paper, bar, inert
-from workflows.outlook import Candidate, Finding, Memory, Outlook, Price
+from workflows.outlook import Candidate, Finding, Memory, MemoryPart, Outlook, Price
 
 _BAR = 32  # characters of the whole usable memory of a GPU
 _NUMBERS = 31  # characters before a bar: the part and its GiB
@@ -47,7 +47,14 @@ def _nodes(plan: Outlook, paper: Paper) -> list[str]:
     if plan.holders and not plan.candidates:
         named = [f"{one.size}{_usd(one.usd_per_hour)}" for one in plan.holders]
         lines += _labelled("fits on", f"{', '.join(named)}, to name the cheapest", paper)
+    if plan.disk:
+        lines += _labelled("disk", _disk(plan.disk), paper)
     return lines + (_labelled("price", _price(plan.price, nodes.count), paper) if plan.price else [])
+
+
+def _disk(parts: tuple[MemoryPart, ...]) -> str:
+    named = ", ".join(f"{part.name} {part.gib:.2f}" for part in parts)
+    return f"{sum(part.gib for part in parts):.2f} GiB of the node's own to tune, beside images and data: {named}"
 
 
 def _usd(usd: float | None) -> str:
