@@ -15,8 +15,8 @@ ADAPTERS = {
     "three": {"r": 2, "target_modules": "all-linear", "use_rslora": True, "alpha_pattern": {"o_proj": 3}},
 }
 STRENGTHS = (0.0, 0.25, 0.5, 1.0)
-LONGEST = 150
-"""Tokens of a prompt."""
+LONGEST = architectures.COMMON["max_position_embeddings"] - 40
+"""Tokens of a prompt, so that its answer has room."""
 
 
 class Asked(NamedTuple):
@@ -33,8 +33,8 @@ def crowd(seed, count):
     chance = random.Random(seed)
     asked = []
     for at in range(count):
-        limit = chance.choice([architectures.WINDOW, architectures.LIMIT, LONGEST // 2])
-        length = chance.choice([chance.randint(1, LONGEST), chance.randint(limit - 12, limit + 2)])
+        limit = chance.choice([architectures.WINDOW, architectures.LIMIT, LONGEST])
+        length = chance.choice([chance.randint(1, 150), chance.randint(limit - 12, limit)])
         prompt = [chance.randrange(3, architectures.COMMON["vocab_size"]) for _ in range(length)]
         names = chance.sample(sorted(ADAPTERS), chance.randint(0, len(ADAPTERS)))
         mix = {name: chance.choice(STRENGTHS) for name in names}
