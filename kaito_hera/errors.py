@@ -9,6 +9,7 @@
     │   ├── UnknownInstanceTypeError
     │   ├── InsufficientGPUMemoryError
     │   ├── UnsupportedGPUError
+    │   ├── InsufficientDiskError
     │   ├── ConfigInvalidError
     │   ├── AdapterRefusedError  the server cannot use what is in an adapter's image
     │   ├── ForbiddenError       a quota, a policy or a missing right said no
@@ -103,6 +104,10 @@ class UnsupportedGPUError(TerminalError):
     """The images have no code for this GPU, or the cloud no longer has it."""
 
 
+class InsufficientDiskError(TerminalError):
+    """What is tuned does not fit a node's disk."""
+
+
 class ConfigInvalidError(TerminalError):
     """A ConfigMap that the Workspace names cannot be understood."""
 
@@ -152,7 +157,7 @@ class NodesNotReadyError(TransientError):
 
 
 class UnsupportedNodeError(TransientError):
-    """The images cannot use the GPUs of a node, and another of the sizes that were named may do."""
+    """The GPUs or the disk of a node will never do, and another of the sizes that were named may."""
 
 
 class ProvisioningFailedError(TransientError):

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import presets
-from kaito_hera import errors, findings, names, sizing
+from kaito_hera import errors, findings, models, names, sizing
 from kaito_hera.api import Workspace, annotations
-from kaito_hera.nodes import drivers
+from kaito_hera.nodes import disk, drivers
 from presets.kernels import Kernels
 
 GPU = "nvidia.com/gpu"
@@ -57,6 +57,8 @@ class Want:
     """How many of them each pod gets, where the user said so."""
     kernels: Kernels | None = None
     """What the images have, where nodes whose GPUs cannot run it are no good."""
+    weights_gib: float = 0.0
+    """What is tuned is downloaded onto the node's own disk; 0 where nothing is, or nothing is known of it."""
 
     @property
     def gpus(self) -> int:
@@ -209,9 +211,15 @@ def candidates(workspace: Workspace, usual: str = "", has: Kernels | None = None
             device=device,
             share=(partition.count or 1) if partition else None,
             kernels=has,
+            weights_gib=_weights_gib(workspace),
         )
         for size, capacity in kinds or [(None, each) for each in dict.fromkeys(resource.capacity or (usual,))]
     )
+
+
+def _weights_gib(workspace: Workspace) -> float:
+    model, tuning = models.find(workspace), workspace.tuning
+    return model.weights_gib if model and tuning and not tuning.preset.options.image else 0.0
 
 
 def wanted(workspace: Workspace, candidate: str = "", has: Kernels | None = None) -> Want:
@@ -254,4 +262,5 @@ def unusable(node: dict[str, Any], want: Want) -> str:
     if offered < want.gpus:
         cut = "" if want.device == GPU else " and MIG cut that way"
         return f"is Ready but offers {offered} of {want.gpus} {want.device} (is the device plugin running on it{cut}?)"
-    return drivers.refused(node, want.kernels) if want.kernels else ""
+    gpus = drivers.refused(node, want.kernels) if want.kernels else ""
+    return gpus or disk.refused(node, want.weights_gib)

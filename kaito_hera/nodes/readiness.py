@@ -5,7 +5,7 @@ from typing import Any
 
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, live, nodes
-from kaito_hera.nodes import Want, drivers
+from kaito_hera.nodes import Want, disk, drivers
 from kaito_hera.run import Run
 
 _LOOK = 5.0  # seconds between looks when nothing happens
@@ -53,7 +53,8 @@ def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> l
 
     The provider, which may be rate limited, is asked every `ask` seconds whether its order has failed. Raises
     NodesNotReadyError at the timeout, naming each node with its reason, UnsupportedGPUError as soon as a node says that
-    the images cannot use its GPUs (UnsupportedNodeError where other sizes may do), and whatever the provider raises.
+    the images cannot use its GPUs, InsufficientDiskError where the weights do not fit its disk (for both
+    UnsupportedNodeError where other sizes may do), and whatever the provider raises.
     """
     want = run.want
     timeout = run.workspace.resource.provisioning_timeout_seconds or run.settings.node_timeout_seconds
@@ -66,7 +67,7 @@ def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> l
         page = run.cluster.page(clusters.NODE, labels=labels)
         now = time.monotonic()
         found = [node for node in page["items"] if placement.allows(node)]
-        _pass_kernels(run, found, want)
+        _pass_hopeless(run, found, want)
         ready = calm.see(found, now)
         if len(ready) >= want.count:
             return ready
@@ -82,15 +83,16 @@ def await_ready(run: Run, hostnames: tuple[str, ...], *, ask: float = 15.0) -> l
         run.cluster.await_change(clusters.NODE, None, page, labels=labels, seconds=pause)
 
 
-def _pass_kernels(run: Run, found: list[dict[str, Any]], want: Want) -> None:
+def _pass_hopeless(run: Run, found: list[dict[str, Any]], want: Want) -> None:
     """No node is one that waiting makes no better, and that costs while one waits."""
-    if want.kernels is None:
-        return
     others = len(set(run.workspace.resource.sizes)) > 1
-    kind = errors.UnsupportedNodeError if others else errors.UnsupportedGPUError
     for node in found:
-        if why := drivers.refused(node, want.kernels):
-            raise kind(
-                f"node {node['metadata']['name']} {why}; take a size with other GPUs, a newer driver, or images that"
-                " are built for these (make images TORCH=...)"
-            )
+        gpus = drivers.refused(node, want.kernels) if want.kernels else ""
+        if why := gpus or disk.refused(node, want.weights_gib):
+            final = errors.UnsupportedGPUError if gpus else errors.InsufficientDiskError
+            kind = errors.UnsupportedNodeError if others else final
+            raise kind(f"node {node['metadata']['name']} {why}; take {_OTHER_GPUS if gpus else _MORE_DISK}")
+
+
+_OTHER_GPUS = "a size with other GPUs, a newer driver, or images that are built for these (make images TORCH=...)"
+_MORE_DISK = "a size with more disk"
