@@ -1,4 +1,4 @@
-"""What stands before the routes: the key and the size of a body, as plain ASGI, its kind, and a name for each request.
+"""What stands before the routes: the key, the size of a body and a name for each request, as plain ASGI; a body's kind.
 
 A refusal is written by `refuse`, which gives it the shape of the interface that was asked. Knows no bodies.
 """
