@@ -7,11 +7,12 @@ import pytest
 
 from kaito_hera import admission, checks, errors, loads, models
 from kaito_hera.intent import Parts
+from kaito_hera.paper import Paper
 from kaito_hera.settings import Azure, Settings
 from tests import making
 from tuning import training_config
 from workflows import configs, needs
-from workflows.outlook import documents, judging, slips, telling
+from workflows.outlook import documents, judging, slips, telling, text
 from workflows.plan import plan
 
 TODAY = datetime.date(2026, 11, 21)
@@ -102,6 +103,19 @@ def test_tuning_needs_room_on_the_nodes_disk():
     on_a_volume = AKS.model_copy(update={"tuning_scratch": "fast"})
     assert list(parts(making.tuning(), on_a_volume)) == ["weights"]
     assert parts(making.tuning(), parts=Parts(serve=True)) == parts(making.inference()) == {}
+
+
+def test_what_the_gpus_of_a_node_divide_is_said_for_each_of_them():
+    made = making.edited(making.inference(), instanceType="Standard_NC96ads_A100_v4")
+    made["inference"]["preset"]["name"] = "gpt-oss-120b"
+    told = judged(made)
+    assert told.works
+    [fit] = told.candidates[0].fits
+    assert fit.fits
+    assert 0.5 < fit.share < 1 < told.memory[0].gib_with_margin / told.candidates[0].usable_gib
+    shown = text.render(told, Paper())
+    assert f"divided among the GPUs of Standard_NC96ads_A100_v4: {fit.share:.0%} of each" in shown
+    assert "its layers go onto 4 GPUs, and requests are answered one at a time" in shown
 
 
 def test_the_usual_batch_is_that_of_an_empty_config():

@@ -79,7 +79,7 @@ class Candidate(Part):
     """False: left out, since another can do it; warnings say why."""
     gpu: str
     gpus: int
-    """Of a node; one of them is used."""
+    """Of a node; a server uses one of them where that holds the model."""
     gpu_gib: float
     usable_gib: float
     fits: tuple[Fit, ...]
@@ -94,7 +94,7 @@ class Candidate(Part):
 
 
 class Holder(Part):
-    """A GPU size of which one GPU holds all that is asked of it."""
+    """A GPU size that holds all that is asked of it."""
 
     size: str
     usd_per_hour: float | None

@@ -112,7 +112,13 @@ def _memory(need: Memory, candidates: tuple[Candidate, ...], paper: Paper) -> li
     for at in range(0, len(rooms), beside) or [0]:
         shown = {room: sizes[room] for room in rooms[at : at + beside]}
         lines += _bars(need, shown, width)
-    return lines
+    divided = {
+        one.size: fit.share
+        for one in candidates
+        for fit in one.fits
+        if fit.use == need.use == "serve" and fit.fits and 0 < one.usable_gib < need.gib_with_margin
+    }
+    return lines + [f"  divided among the GPUs of {size}: {share:.0%} of each" for size, share in divided.items()]
 
 
 def _bars(need: Memory, rooms: dict[float, str], width: int) -> list[str]:
