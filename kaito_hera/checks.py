@@ -146,6 +146,17 @@ def _told(found: list[findings.Finding]) -> tuple[str, ...]:
     return warnings
 
 
+def _pass_whole(asked: dict[str, Any], made: dict[str, Any], *, own: bool) -> None:
+    """Of a pod: none of its volumes is left out, as image volumes are, without a word, where a feature gate is off."""
+    kept = [volume["name"] for volume in made.get("volumes", [])]
+    for volume in asked.get("volumes") or []:
+        if "image" in volume and volume["name"] not in kept:
+            raise errors.InvalidWorkspaceError(
+                f"{'inference.template.spec.volumes' if own else 'volumeSource'}: the image {volume['image']} cannot be"
+                " mounted: this cluster has no image volumes (feature gate ImageVolume); take another kind of volume"
+            )
+
+
 def dry_run(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind, obj: dict[str, Any]) -> None:
     """The API server would take this object, and its pods if it has any; its name is not somebody else's.
 
@@ -166,7 +177,8 @@ def dry_run(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind
         todo.append((clusters.POD, {"metadata": whole, "spec": template["spec"]}))
     for made, body in todo:
         with contextlib.suppress(clusters.ConflictError), ownpod.in_users_words(made, own=own):
-            cluster.create(made, body, dry_run=True)  # a conflict: the server had nothing against it but its name
+            # a conflict: the server had nothing against it but its name
+            _pass_whole(body.get("spec", {}), cluster.create(made, body, dry_run=True).get("spec", {}), own=own)
     if own:  # it takes some things in a new object that it takes in no change
         with ownpod.in_users_words(kind, own=own):
             cluster.apply(kind, obj, dry_run=True)

@@ -243,6 +243,12 @@ def test_a_bad_template_is_told_by_its_field_where_no_policy_was_there(judged, n
     assert len(str(raised.value)) < 1500
 
 
+def test_an_image_volume_that_the_api_server_would_drop_is_refused(apply, judged):
+    image = {"name": "v", "image": {"reference": "a.io/data:1"}}
+    with pytest.raises(errors.InvalidWorkspaceError, match=r"inference.template.spec.volumes: .*a.io/data:1.* has no"):
+        judged(apply(workspace(changed(volumes=[image]))))
+
+
 def test_pod_security_of_the_namespace_judges_it(apply, judged):
     with pytest.raises(errors.ForbiddenError, match=r"inference.template: .* violates PodSecurity .restricted"):
         judged(apply(workspace({"spec": {"containers": [CONTAINER]}})))

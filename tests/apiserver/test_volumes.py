@@ -110,6 +110,12 @@ def mounts(template):
     }
 
 
+def test_an_adapter_in_an_image_volume_is_refused_where_there_are_none(preflight, secret):  # noqa: F811
+    image = {"image": {"reference": "a.io/poet:1"}}
+    with pytest.raises(errors.InvalidWorkspaceError, match=r"volumeSource: the image .*a.io/poet:1.* take another"):
+        preflight(serving(adapter("poet", image)))
+
+
 def test_a_missing_cache_is_told_by_its_annotation(preflight, secret, namespace):  # noqa: F811
     with pytest.raises(errors.ClaimNotFoundError) as refused:
         preflight(cached())
