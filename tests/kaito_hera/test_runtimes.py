@@ -71,6 +71,18 @@ def test_a_model_that_vllm_does_not_serve_is_refused_under_it():
     assert fatal
 
 
+def test_adapters_that_vllm_has_no_place_for_are_refused_under_it():
+    made = making.inference(annotations={"kaito.sh/runtime": "vllm"})
+    made["inference"] = {
+        "preset": {"name": "falcon-7b"},
+        "adapters": [{"source": {"name": "mine", "image": "a.io/x:1"}, "strength": "1.0"}],
+    }
+    [(text, fatal)] = said(making.parsed(made), WITH)
+    assert "falcon-7b: vLLM serves it without adapters; take the annotation out" in text
+    assert fatal
+    assert said(serving("falcon-7b", "vllm"), WITH) == []
+
+
 def test_where_nothing_of_ours_serves_the_annotation_has_no_effect():
     tuned = making.parsed(making.tuning(annotations={"kaito.sh/runtime": "vllm", "kaito.sh/serve": "false"}))
     assert said(tuned, WITH) == [(f"{FIELD}: has no effect: nothing is served", False)]

@@ -15,6 +15,9 @@ IMAGE = "registry.example/kaito-hera-serving-vllm:1"
 WITH = Settings(vllm_image=IMAGE)
 
 
+LORA = {"enable_lora": False}
+
+
 def rolled_out(settings, runtime="vllm", text="vllm: {}"):
     made = making.inference(annotations={"kaito.sh/runtime": runtime})
     made["resource"]["instanceType"] = "Standard_NC96ads_A100_v4"
@@ -31,9 +34,22 @@ def test_vllm_has_its_image_and_all_gpus_of_a_node():
     [container] = pod["containers"]
     assert container["image"] == IMAGE
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "4"
-    assert (config["runtime"], config["vllm"], config["context"]) == ("vllm", {"max_num_seqs": 8}, 4096)
+    assert (config["runtime"], config["vllm"], config["context"]) == ("vllm", LORA | {"max_num_seqs": 8}, 4096)
     [shm] = [volume for volume in pod["volumes"] if volume["name"] == "shm"]
     assert shm["emptyDir"]["sizeLimit"] == "4Gi"
+
+
+def test_vllm_is_started_for_adapters_where_there_are_any():
+    for made, has in ((making.inference(), False), (making.tuning(), True), (with_adapter(), True)):
+        made["metadata"]["annotations"] = {"kaito.sh/runtime": "vllm"}
+        server = serving.expected(making.parsed(made), WITH)
+        assert json.loads(server.files["serving.json"])["vllm"] == {"enable_lora": has}
+
+
+def with_adapter():
+    made = making.inference()
+    made["inference"]["adapters"] = [{"source": {"name": "mine", "image": "a.io/x:1"}, "strength": "1.0"}]
+    return made
 
 
 @pytest.mark.parametrize(("settings", "runtime"), [(WITH, "transformers"), (Settings(), "vllm")])

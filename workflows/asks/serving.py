@@ -1,6 +1,7 @@
 """What is asked of the serving image: its config, its adapters, what its answers mean."""
 
 import hashlib
+from typing import Any
 
 from kaito_hera import errors, jobs, names, pods, rollout, runtimes, volumes
 from kaito_hera.api import Workspace
@@ -66,7 +67,7 @@ def _of_preset(
         chat_template=chosen.chat_template,
         tool_call_parser=chosen.tool_call_parser,
         runtime=runtime,
-        vllm=dict(chosen.vllm),
+        vllm=_handed_on(workspace, chosen) if runtime == "vllm" else {},
     )
     adapters = _adapters(workspace, adapter)
     return Server(
@@ -89,6 +90,12 @@ def _of_preset(
         lacks=lambda answer: serving.Served.model_validate(answer).lacks(adapters),
         refusals=lambda answer: _refusals(workspace, serving.Served.model_validate(answer).refused(adapters)),
     )
+
+
+def _handed_on(workspace: Workspace, chosen: InferenceConfig) -> dict[str, Any]:
+    """Options of vLLM's; it has to be started for adapters, which takes memory and is not had for every model."""
+    adapters = bool(workspace.adapters) or workspace.tuning is not None
+    return {"enable_lora": adapters, **chosen.vllm}
 
 
 def _refusals(workspace: Workspace, refused: dict[int, serving.AdapterStatus]) -> dict[str, errors.KaitoError]:

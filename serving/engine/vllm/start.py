@@ -5,6 +5,7 @@ pinned release (tests/serving/vllm).
 """
 
 import importlib
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,20 +39,16 @@ def load(folder: Path, config: ServingConfig) -> VllmEngine:
 
 def start(folder: Path, config: ServingConfig, gpus: int) -> VllmEngine:
     """The same where the number of GPUs is known."""
-    try:
-        found = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise errors.BadModel(f"the checkpoint cannot be served: {_line(error)}") from error
-    wanted = arguments(folder, config, gpus=gpus, heads=found.get_text_config().num_attention_heads)
+    wanted = arguments(folder, config, gpus=gpus, heads=_heads(folder))
     figures = Figures()
     llm = _start(wanted, figures)
-    own = _generation(folder, found)
+    own = _generation(folder)
     return VllmEngine(
         llm,
         _library(),
         own=own,
         info=_info(llm, own, gpus=wanted["tensor_parallel_size"]),
-        mixes=Mixes(Path(tempfile.mkdtemp(prefix="mixes-")), _linears(found), rank=_rank(wanted)),
+        mixes=Mixes(Path(tempfile.mkdtemp(prefix="mixes-")), _linears(folder), rank=_rank(wanted)),
         figures=figures,
     )
 
@@ -110,11 +107,26 @@ def _library() -> Library:
     )
 
 
-def _generation(folder: Path, found: Any) -> Any:
+def _config(folder: Path) -> dict[str, Any]:
+    """The text part of config.json as it is written: vLLM serves models whose class transformers has not."""
+    try:
+        whole = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise errors.BadModel(f"config.json of the model cannot be read: {error}") from error
+    return whole | whole.get("text_config", {}) if isinstance(whole, dict) else {}
+
+
+def _heads(folder: Path) -> int:
+    """Of its attention; where none are written, as many as can be divided in any way."""
+    heads = _config(folder).get("num_attention_heads")
+    return heads if isinstance(heads, int) and heads > 0 else 0
+
+
+def _generation(folder: Path) -> Any:
     try:
         return transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError):
-        return transformers.GenerationConfig.from_model_config(found)
+        return transformers.GenerationConfig(eos_token_id=_config(folder).get("eos_token_id"))
 
 
 def _info(llm: Any, own: Any, *, gpus: int) -> ModelInfo:
@@ -147,12 +159,13 @@ def _notes(own: Any, model: Any) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _linears(found: Any) -> Mapping[str, tuple[int, int]]:
+def _linears(folder: Path) -> Mapping[str, tuple[int, int]]:
     """The linear layers that adapters can be for; none where transformers does not know the model."""
     try:
+        found = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(found)
-    except (ValueError, KeyError, AttributeError, ImportError):
+    except (OSError, ValueError, KeyError, AttributeError, ImportError):
         return {}
     return {
         name: (module.in_features, module.out_features)

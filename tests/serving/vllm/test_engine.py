@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import math
 import sys
 from pathlib import Path
@@ -301,6 +302,21 @@ def test_gpus_divide_the_heads_that_can_be_divided(base):
     greedy = ServingConfig.model_validate(CONFIG | {"vllm": {"tensor_parallel_size": 4}})
     with pytest.raises(errors.BadConfig, match=r"tensor-parallel-size: 4 is more than the 2 GPUs"):
         start.arguments(base, greedy, gpus=2, heads=4)
+
+
+def test_a_model_that_transformers_does_not_know_is_started_and_has_no_adapters(base, adapters, tmp_path):
+    for file in base.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tiny_config = json.loads((base / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(tiny_config | {"model_type": "newer"}))
+    assert start.arguments(tmp_path, ServingConfig.model_validate(CONFIG), gpus=8, heads=0)["tensor_parallel_size"] == 8
+    assert start._linears(tmp_path) == {}
+    assert start._heads(tmp_path) == 4
+    (tmp_path / "generation_config.json").unlink()
+    assert start._generation(tmp_path).eos_token_id == [0, 4]
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(errors.BadModel, match=r"config\.json"):
+        start._heads(tmp_path)
 
 
 def test_without_a_gpu_it_does_not_start(base):
