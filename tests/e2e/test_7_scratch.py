@@ -47,7 +47,7 @@ def test_the_nodes_go_back_while_a_finished_adapter_waits_for_its_registry(world
     give(world, namespace, json.dumps({"auths": {REPOSITORY: {"username": "team", "password": "expired"}}}))
     waits = "waits for its place"
     until(
-        lambda: waits in (world.status(namespace, name).get("step") or {}).get("message", ""), what=waits, seconds=300
+        lambda: waits in (world.status(namespace, name).get("step") or {}).get("message", ""), what=waits, seconds=900
     )
     assert world.pools(namespace) == [], "the nodes went first"
     assert (volume / "adapter_model.safetensors").exists()

@@ -97,7 +97,7 @@ def test_a_folder_with_an_adapter_answers_and_ends_at_ctrl_c(tmp_path):
         tokens = reference_tokens(reference, own.encode("<|user|>hi"))
         assert found == own.decode(tokens, skip_special_tokens=True)
         running.send_signal(signal.SIGINT)
-        assert running.wait(30) == 0
+        assert running.wait(120) == 0
     finally:
         running.kill()
         running.communicate()
