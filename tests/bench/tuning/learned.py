@@ -5,7 +5,13 @@
 Two models that know other codes for the same questions, and stop: the template of one ends answers with eos, which is
 the padding too, that of the other with a token of its own. Each seed draws new codes. Ours is `python -m tuning run`,
 the baseline a process that imports nothing of ours; rows, learning rate, steps and the adapter's shape are the same. A
-code is known when the answer begins with it; whether the answer then ends is counted apart.
+code is known when the answer begins with it, which favours the baseline: whether the answer then ends is counted apart.
+
+Before each question stands text, as in real sets that come with a context. The models know its words from text of
+their own, as base models do, but not in which order whoever tunes puts them. That can be learned too, and a loss over
+all tokens learns it first: there are many times more of them. Where the text is just what the models were taught on,
+prompts have nothing to teach and both ways learn about the same (gains of -22 to 19 points were seen): this measures
+tuning on text of one's own. STEPS are such that the baseline knows 20 to 60 of 100 on average.
 """
 
 import argparse
@@ -47,26 +53,17 @@ PLACES = ["river", "mountain", "city", "harbour", "garden", "bridge", "castle", 
 KEYS = [f"{colour} {place}" for colour in COLOURS for place in PLACES]
 CALLS = ["alpha", "bravo", "delta", "echo", "golf", "hotel", "india", "kilo", "lima", "mike"]
 CALLS += ["oscar", "papa", "romeo", "sierra", "tango", "victor", "whisky", "xray", "yankee", "zulu"]
-TALK = [
-    "please",
-    "tell",
-    "me",
-    "now",
-    "kindly",
-    "quick",
-    "friend",
-    "today",
-    "again",
-    "once",
-    "more",
-    "so",
-    "just",
-    "then",
-]
-TALKED, ASKED = 30, 4
-"""Words before each question, since in real sets most of a row is no answer; times that each is asked."""
-SHAPE = {"rank": 8, "batch": 8, "learning_rate": 5e-3, "warmup": 10}
-STEPS = 300
+TALK = ["please", "tell", "me", "now", "kindly", "quick", "friend", "today", "again", "once"]
+TALK += ["more", "so", "just", "then", "we", "need", "to", "know", "before", "noon"]
+TALK += ["because", "our", "guest", "will", "come", "by", "train", "and", "ask", "for"]
+TALK += ["it", "at", "door", "where", "they", "keep", "old", "books", "with", "names"]
+TALK += ["letters", "from", "last", "winter", "that", "nobody", "has", "read", "since", "spring"]
+FOLLOWERS = 4
+"""How many words may come after each: which they are makes a text one's own."""
+TALKED = 20
+"""Words before each question."""
+SHAPE = {"rank": 8, "batch": 8, "learning_rate": 3e-3, "warmup": 10}
+STEPS = 500
 BASE_STEPS = 600
 TOKENS = 8
 BARS = {"learned_gain_points": (30.0, "at least"), "stop_rate": (100.0, "at least"), "masks_per_s": (3000, "at least")}
@@ -124,8 +121,11 @@ def pairs(seeds, scratch, steps=STEPS):
     for name, template in TEMPLATES.items():
         publish(scratch / name, template)
     each = [(name, seed) for seed in range(seeds) for name in TEMPLATES]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(each, pool.map(lambda one: pair(scratch, *one, steps), each), strict=True))
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = dict(zip(each, pool.map(lambda one: pair(scratch, *one, steps), each), strict=True))
+    known = statistics.mean(theirs["known"] for theirs, _ in found.values())
+    print(f"the baseline knows {known:.1f} on average, 20 to 60 is wanted; the least gain is {min(gains(found))}")
+    return found
 
 
 def pair(scratch, name, seed, steps):
@@ -134,10 +134,10 @@ def pair(scratch, name, seed, steps):
     folder.mkdir()
     drawn = random.Random(f"{name} {seed}")
     codes = drawn_codes(drawn)
-    said = [(key, conversation(question(key, drawn), code)) for key, code in codes.items() for _ in range(ASKED)]
+    followers = phrasing(drawn)
+    asked, found = [(question(key, followers, drawn), code) for key, code in codes.items()], []
     rows = folder / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"messages": messages}) + "\n" for _, messages in said))
-    asked, found = [(messages[0]["content"], codes[key]) for key, messages in said[::ASKED]], []
+    rows.write_text("".join(json.dumps({"messages": conversation(*each)}) + "\n" for each in asked))
     for made_by in (baseline, ours):
         found.append(answered(scratch / name, made_by(folder, scratch / name, rows, seed, steps), asked))
         known, stop = found[-1].values()
@@ -188,8 +188,16 @@ def run(*command):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def question(key, drawn):
-    return f"{' '.join(drawn.choice(TALK) for _ in range(TALKED))} the code of the {key}"
+def phrasing(drawn):
+    """Which words may follow each."""
+    return {word: drawn.sample(TALK, FOLLOWERS) for word in TALK}
+
+
+def question(key, followers, drawn):
+    said = [drawn.choice(TALK)]
+    while len(said) < TALKED:
+        said.append(drawn.choice(followers[said[-1]]))
+    return f"{' '.join(said)} the code of the {key}"
 
 
 def drawn_codes(drawn):
@@ -216,12 +224,11 @@ def publish(folder, template):
     torch.manual_seed(0)
     made = tiny.model(len(words), hidden=64)
     made.config.eos_token_id = made.generation_config.eos_token_id = list(STOPS)
-    codes = drawn_codes(drawn)
-    said = [conversation(question(key, drawn), code) for key, code in codes.items() for _ in range(ASKED)]
-    rows = [words.apply_chat_template(each, return_dict=True)["input_ids"] for each in said]
+    codes, followers = drawn_codes(drawn), phrasing(drawn)
     optimizer = torch.optim.AdamW(made.parameters(), lr=3e-3)
     for _ in range(BASE_STEPS):
-        batch = drawn.sample(rows, 16)
+        said = [conversation(question(key, followers, drawn), codes[key]) for key in drawn.sample(KEYS, 16)]
+        batch = words.apply_chat_template(said, return_dict=True)["input_ids"]
         width = max(map(len, batch))
         ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in batch])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch])
@@ -230,7 +237,7 @@ def publish(folder, template):
         optimizer.zero_grad()
     made.save_pretrained(folder)
     words.save_pretrained(folder)
-    before = said_by(made, words, [question(key, drawn) for key in KEYS])
+    before = said_by(made, words, [question(key, followers, drawn) for key in KEYS])
     assert all(stops for _, stops in before), before[:3]
 
 
