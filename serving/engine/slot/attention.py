@@ -37,7 +37,7 @@ class Chunk:
 
 @dataclass
 class Step:
-    """One forward pass: first a token for each row from `low` on, then the chunks."""
+    """One forward pass: first a token for each row from `low` on, then the chunks, then some for nobody."""
 
     pool: Pool
     positions: torch.Tensor
@@ -61,6 +61,11 @@ class Step:
     def singles(self) -> int:
         """How many single tokens there are."""
         return self.rows.shape[0]
+
+    @property
+    def spare(self) -> int:
+        """How many tokens behind the last chunk are for nobody."""
+        return self.positions.shape[0] - self.singles - sum(chunk.count for chunk in self.chunks)
 
     def mask(self, window: int | None, chunk: int, group: int, like: torch.Tensor) -> torch.Tensor | None:
         """What is added to scores: 0 for what may be seen, else minus infinity; computed once for all layers.
@@ -125,6 +130,8 @@ def attend(  # noqa: PLR0917 (transformers calls it so)
         _chunk(step, index, (query, key, value), (keys, values), (mix, scale, sliding_window))
         for index in range(len(step.chunks))
     ]
+    if step.spare:
+        outputs.append(query.new_zeros(step.spare, query.shape[1], query.shape[3]))
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None], None
 
 

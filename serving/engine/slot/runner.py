@@ -19,6 +19,8 @@ from serving.engine.slot.sequence import Sequence
 
 Work = tuple[Sequence, int]
 """A sequence and how many of its tokens are to be computed."""
+WIDTH = 8
+"""Steps with chunks are so many tokens wide, or a multiple: a CPU's libraries make and keep a kernel for each width."""
 
 
 class Runner:
@@ -34,7 +36,8 @@ class Runner:
     def run(self, singles: Many[Sequence], chunks: Many[Work]) -> torch.Tensor:
         """Scores [sequences, vocabulary]: of the singles, then of those chunks that end their sequence."""
         step, tokens, wanted = self._step(singles, chunks)
-        self.adapters.gate(step.low, step.singles, [(chunk.row, chunk.count) for chunk in step.chunks])
+        rest = [(0, step.spare)] if step.spare else []
+        self.adapters.gate(step.low, step.singles, [*((chunk.row, chunk.count) for chunk in step.chunks), *rest])
         with self._in_step(step):
             output = self._model(
                 input_ids=tokens[None],
@@ -78,17 +81,15 @@ class Runner:
             turns += range(self._turn(start, sequence), self._turn(start + size, sequence))
             if start + size == len(sequence.tokens):
                 wanted.append(len(tokens) - 1)
-        places += [0] * (len(tokens) - count)
-        laid_out = torch.tensor([tokens, positions, turns, places]).to(pool.shape.device, non_blocking=True)
+        width = -(-len(tokens) // WIDTH) * WIDTH if laid else len(tokens)
+        columns = [each + [0] * (width - len(each)) for each in (tokens, positions, turns, places)]
+        laid_out = torch.tensor(columns).to(pool.shape.device, non_blocking=True)
         longest = max(positions[:count], default=0) + 1
         only = longest - 1 if count == 1 else None
         length = longest if count == 1 else min(pool.cap, -(-longest // ROUND) * ROUND)
         rows = torch.arange(low, high, device=pool.shape.device)
         step = Step(pool, laid_out[1], laid_out[2], low, rows, laid_out[3, :count], length, laid, only)
-        keep: torch.Tensor | int = 0 if wanted == list(range(len(tokens))) else 1  # all of them, or one for nobody
-        if wanted and keep:
-            keep = torch.tensor(wanted, device=pool.shape.device)
-        return step, laid_out[0], keep
+        return step, laid_out[0], _kept(wanted, width, pool.shape.device)
 
     def _turn(self, position: int, sequence: Sequence) -> int:
         return position + self.limit if sequence.long and self.limit is not None else position
@@ -97,6 +98,13 @@ class Runner:
         """Have rotations for rows of this length."""
         if self._rope is not None:
             self._rope.reserve(length)
+
+
+def _kept(wanted: list[int], width: int, device: torch.device) -> torch.Tensor | int:
+    """What transformers calls `logits_to_keep`: whose scores are wanted; one for nobody where none are."""
+    if wanted == list(range(width)):
+        return 0
+    return torch.tensor(wanted, device=device) if wanted else 1
 
 
 def _table_in(model: Any, limit: int | None) -> RopeTable | None:
