@@ -68,7 +68,8 @@ class Run:
         self.report.say(Progress(phase="load", percent=4, message="turning rows into tokens"))
         tokenizer = self._tokenizer(folder)
         data = self._encode(tokenizer, found, dropped, data_files)
-        kept = destination.kept(self.config, self.places, self._identity(data.training), self.eviction)
+        same = identity(self.config, data.training, work.device().partition(":")[0])
+        kept = destination.kept(self.config, self.places, same, self.eviction)
         start = train.start(kept) if kept else None
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
         computes = work.computes(self.config, start)
@@ -138,19 +139,6 @@ class Run:
             log.info("loss on the %d rows held out: %.4g", len(todo.held_out), trained.eval_loss)
         return adapted, trained
 
-    def _identity(self, training: list[masks.Encoded]) -> str:
-        """What has to be the same for a checkpoint to count: all that decides what a step does to the adapter.
-
-        But for how it is computed, which the checkpoint says and the next attempt keeps.
-        """
-        return checkpoints.identity(
-            model=[self.config.model.id, self.config.model.revision, self.config.model.image],
-            method=self.config.method,
-            settings=self.config.training.model_dump(exclude={"warnings"}),
-            rows=digest(training),
-            computes=work.device().partition(":")[0],
-        )
-
     def _save(self, adapted: Any, tokenizer: Any) -> dict[str, Path]:
         """The adapter's files, on the disk that dies with the pod."""
         folder = self.places.scratch / "adapter"
@@ -183,6 +171,21 @@ def split(found: list[masks.Encoded], settings: DatasetConfig) -> tuple[list[mas
         random.Random(settings.shuffle_seed).shuffle(ordered)  # noqa: S311
     kept = max(1, round(len(ordered) * settings.train_test_split))
     return ordered[:kept], ordered[kept:]
+
+
+def identity(config: TuningConfig, training: list[masks.Encoded], computes: str) -> str:
+    """What has to be the same for a checkpoint to count: all that decides what a step does to the adapter.
+
+    But for how it is computed, which the checkpoint says and the next attempt keeps. An upgrade must not change it: the
+    runs that it interrupts would begin anew.
+    """
+    return checkpoints.identity(
+        model=[config.model.id, config.model.revision, config.model.image],
+        method=config.method,
+        settings=config.training.decides,
+        rows=digest(training),
+        computes=computes,
+    )
 
 
 def digest(found: list[masks.Encoded]) -> str:

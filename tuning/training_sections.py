@@ -1,6 +1,6 @@
 """The sections of a training_config.yaml, each key with its default and the reason for it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -209,6 +209,14 @@ class TrainingConfig(Section):
     """What the user wrote that decides nothing here, and why."""
 
     @property
+    def decides(self) -> dict[str, Any]:
+        """All values that a step depends on, in the words of every release: newer keys only where they are not idle."""
+        found = self.model_dump(exclude={"warnings"})
+        for section, newer in _NEWER.items():
+            found[section] = {key: value for key, value in found[section].items() if (key, value) not in newer.items()}
+        return found
+
+    @property
     def rank(self) -> int:
         """The largest of all layers'."""
         return max([self.lora.r, *self.lora.rank_pattern.values()])
@@ -231,6 +239,8 @@ class TrainingConfig(Section):
         return _ADAPTER_BYTES + (_CHECKPOINTS * self.checkpoint_bytes if kept else 0)
 
 
+_NEWER = {"arguments": {"packing": False, "packing_strategy": "bfd"}}
+"""Keys that checkpoints were once made without, each with the value under which a step is what it was then."""
 _ADAPTER_BYTES = 2
 """Of a weight: it is written in 16 bits."""
 _OPTIMIZER_BYTES = {"sgd": 0, "adamw_8bit": 2.5, "adamw_bnb_8bit": 2.5, "paged_adamw_8bit": 2.5}
