@@ -96,7 +96,7 @@ def _places() -> Iterator[Path]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = strangers.parsed(file.read_text(encoding="utf-8"))
+        found = strangers.parsed(strangers.content(file))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

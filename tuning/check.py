@@ -35,6 +35,8 @@ def check(config: TuningConfig, places: Places, *, seconds: float = looks.SECOND
     found = asked.found(model, ModelFiles(weights.silent(config.model, asked.late))) if model else None
     if made:
         return Result(adapter=made, model=found)  # the data is not needed any more
+    if places.model:
+        hub.download(config, places)  # nothing comes: it is seen whether there is a model
     seen = []
     for name, look in begun.items():
         unread = DataUnreachable(f"{name}: {asked.late}; use a faster server")

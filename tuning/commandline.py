@@ -10,7 +10,7 @@ from typing import Any
 
 import pydantic
 
-from artifacts import docker
+from artifacts import docker, strangers
 from tuning import flags
 from tuning.config import Progress, Result, TuningConfig
 from tuning.errors import ConfigInvalid
@@ -88,7 +88,10 @@ def parser() -> argparse.ArgumentParser:
     push.add_argument("image", metavar="IMAGE")
     push.add_argument("--push-auth", type=Path, default=docker.own_file(), help="default: %(default)s")
     push.add_argument(
-        "--seconds", type=float, default=600.0, help="for so long what refuses it is asked again; default: %(default)s"
+        "--seconds",
+        type=flags.between(float, 0, 1e9),
+        default=600.0,
+        help="for so long what refuses it is asked again; default: %(default)s",
     )
     push.add_argument("--progress", action="store_true", help="progress lines on stdout, as of `run`")
     return whole
@@ -174,7 +177,7 @@ def _push(asked: argparse.Namespace, eviction: Eviction) -> Result:
 
 def _config(path: Path) -> TuningConfig:
     try:
-        return TuningConfig.model_validate_json(path.read_bytes())
+        return TuningConfig.model_validate_json(strangers.content(path))
     except OSError as error:
         raise ConfigInvalid(f"{path}: {error.strerror}; give the path of a TuningConfig as JSON") from error
     except pydantic.ValidationError as error:

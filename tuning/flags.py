@@ -1,17 +1,21 @@
 """A run asked for by plain flags, on a laptop: from them to the same `TuningConfig` and places that a pod has."""
 
 import argparse
+import contextlib
 import hashlib
+import ipaddress
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import presets
-from artifacts import docker
+from artifacts import docker, strangers
 from artifacts.weights.config import Model, named
 from tuning import training_config
 from tuning.config import Input, Output, TuningConfig
+from tuning.data import folder
 from tuning.errors import ConfigInvalid, DataNotFound
 from tuning.places import Places
 from tuning.training_config import Method, TrainingConfig
@@ -19,6 +23,7 @@ from tuning.training_config import Method, TrainingConfig
 NEEDED = ("model", "data", "output")
 CHECKPOINT_SECONDS = 300
 _IMAGE = "docker://"
+T = TypeVar("T", int, float)
 
 
 def add_to(command: argparse.ArgumentParser) -> None:
@@ -29,16 +34,29 @@ def add_to(command: argparse.ArgumentParser) -> None:
     group.add_argument("--data", nargs="+", metavar="FILE", help=data)
     group.add_argument("--output", metavar="WHERE", help="a folder, or an image (REGISTRY/REPOSITORY:TAG)")
     group.add_argument(
-        "--allow-private", nargs="+", default=(), metavar="CIDR", help="private ranges that data may come from"
+        "--allow-private",
+        nargs="+",
+        default=(),
+        type=_range,
+        metavar="CIDR",
+        help="private ranges that data may come from",
     )
 
 
 def add_load_to(command: argparse.ArgumentParser) -> None:
     """The flags that say what a GPU would have to hold."""
     _add_model(command)
-    command.add_argument("--max-length", type=int, help="tokens of a row (default: the training config's, else 2048)")
-    command.add_argument("--rows", type=int, help="rows at once (default: the training config's, else 2)")
-    command.add_argument("--rank", type=int, help="of the adapter (default: the training config's, else 8)")
+    command.add_argument(
+        "--max-length",
+        type=between(int, 16, 1_000_000),
+        help="tokens of a row (default: the training config's, else 2048)",
+    )
+    command.add_argument(
+        "--rows", type=between(int, 1, 1024), help="rows at once (default: the training config's, else 2)"
+    )
+    command.add_argument(
+        "--rank", type=between(int, 1, 512), help="of the adapter (default: the training config's, else 8)"
+    )
     command.add_argument("--cloud", choices=["azure", "aws", "arc"], default="azure", help="whose GPU sizes to list")
 
 
@@ -50,12 +68,32 @@ def _add_model(group: Any) -> None:
     )
 
 
+def between(kind: type[T], least: T, most: T) -> Callable[[str], T]:
+    """Reads a flag's number; what is none, or is not between these, is wrong usage."""
+
+    def read(text: str) -> T:
+        with contextlib.suppress(ValueError):
+            if least <= (number := kind(text)) <= most:
+                return number
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no {kind.__name__} from {least:,} to {most:,}")
+
+    return read
+
+
+def _range(text: str) -> str:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; write a range such as 10.0.0.0/8") from error
+    return text
+
+
 def asked(flags: argparse.Namespace, places: Places) -> tuple[TuningConfig, Places]:
     """What the flags ask for."""
     model, weights = named_model(flags.model)
-    given, data = _input(flags.data, places.scratch)
+    given, data = _input(flags.data, _made(places.scratch, "--scratch"))
     output, results = _output(flags.output)
-    changed = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _files(flags.data)]
+    changed = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _files(flags.data, weights)]
     said = (flags.model, flags.data, flags.method, _text(flags.training), changed)
     config = TuningConfig(
         workspace="this command",
@@ -82,7 +120,7 @@ def asked(flags: argparse.Namespace, places: Places) -> tuple[TuningConfig, Plac
 
 def named_model(name: str) -> tuple[Model, Path | None]:
     """The model that is meant, and the folder that it is in, if it is in one."""
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # noqa: PTH112 -- pathlib raises for a name that is too long
         return Model(id=Path(name).resolve().name, revision="", field="--model"), Path(name)
     try:
         return named(name, "--model"), None
@@ -100,7 +138,7 @@ def training(file: Path | None, method: Method) -> TrainingConfig:
 
 def _text(file: Path | None) -> str:
     try:
-        return file.read_text(encoding="utf-8") if file else ""
+        return strangers.content(file).decode() if file else ""
     except (OSError, ValueError) as error:
         raise ConfigInvalid(f"--config: {file} cannot be read: {error}; give a training_config.yaml") from error
 
@@ -119,14 +157,16 @@ def _input(given: list[str], scratch: Path) -> tuple[Input, Path | None]:
             raise ConfigInvalid("--data: URLs and files together; give only URLs or only files")
         return Input(urls=tuple(given)), None
     if len(given) == 1 and given[0].startswith(_IMAGE):
-        return Input(image=given[0].removeprefix(_IMAGE)), None
+        if not (image := given[0].removeprefix(_IMAGE)):
+            raise ConfigInvalid(f"--data: {_IMAGE} names no image; write docker://REGISTRY/REPOSITORY:TAG")
+        return Input(image=image), None
     paths = [Path(each) for each in given]
-    if lacking := [str(path) for path in paths if not path.exists()]:
-        raise DataNotFound(f"--data: {', '.join(lacking)}: there is no such file; correct the path")
-    if paths[0].is_dir():
-        if len(paths) > 1:
-            raise ConfigInvalid("--data: give one folder, or files")
-        return Input(volume=str(paths[0])), paths[0]
+    if lacking := [each for each in given if not (each and os.path.exists(each))]:  # noqa: PTH110 -- bears long names
+        raise DataNotFound(f"--data: {', '.join(lacking)[:500] or repr('')}: there is no such file; correct the path")
+    if len(paths) == 1 and paths[0].is_dir():
+        return Input(volume=given[0]), paths[0]
+    if others := [str(path) for path in paths if not path.is_file()]:
+        raise ConfigInvalid(f"--data: {', '.join(others)} is no regular file; give one folder, or files")
     return Input(volume="--data"), _gathered(paths, scratch / "given")
 
 
@@ -143,10 +183,15 @@ def _gathered(paths: list[Path], folder: Path) -> Path:
     return folder
 
 
-def _files(given: list[str]) -> list[Path]:
-    """Those of this machine, as the user has them: what is gathered of them has other dates."""
-    paths = [path for each in given for path in (Path(each), *sorted(Path(each).rglob("*")))]
-    return [path for path in paths if path.is_file()]
+def _files(given: list[str], weights: Path | None) -> list[Path]:
+    """What on this machine decides what is learned, as the user has it: what is gathered has other dates.
+
+    Of a folder only what is data: where a run's output lies in it too, each run would have another intent.
+    """
+    found: list[Path] = []
+    for each in map(Path, filter(os.path.exists, given)):
+        found += [data.path for data in folder.judged(folder.Folder(each, "--data"))[0]] if each.is_dir() else [each]
+    return found + [path for path in sorted(weights.iterdir() if weights else []) if path.is_file()]
 
 
 def _output(where: str) -> tuple[Output, Path | None]:
@@ -155,9 +200,12 @@ def _output(where: str) -> tuple[Output, Path | None]:
     is_host = slash and host.strip(".") and ("." in host or ":" in host or host == "localhost")
     if where.startswith(_IMAGE) or (is_host and not Path(where).exists()):
         return Output(image=where.removeprefix(_IMAGE)), None
-    folder = Path(where)
+    return Output(volume=where), _made(Path(where), "--output")
+
+
+def _made(folder: Path, flag: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigInvalid(f"--output: {where} cannot be made: {error.strerror}; name another folder") from error
-    return Output(volume=where), folder
+        raise ConfigInvalid(f"{flag}: {folder} cannot be made: {error.strerror}; name another folder") from error
+    return folder

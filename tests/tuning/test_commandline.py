@@ -1,6 +1,7 @@
 """What a person can say to `python -m tuning` without an operator."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -45,6 +46,10 @@ def test_help_names_every_command_and_exit_code():
         (["run"], "give CONFIG, or --model, --data, --output"),
         (["run", "--model", "a/b"], "give CONFIG, or --data, --output"),
         (["run", "config.json", "--model", "a/b"], "CONFIG says all, it goes without --model"),
+        (["run", "--allow-private", "ten"], "argument --allow-private: 'ten' does not appear"),
+        (["push", "a", "b/c", "--seconds", "nan"], "argument --seconds: 'nan' is no float from 0"),
+        (["estimate", "--rows", "-5"], "argument --rows: '-5' is no int from 1 to 1,024"),
+        (["estimate", "--max-length", "9" * 5000], "is no int from 16 to 1,000,000"),
         (["estimate"], "give --model"),
         (["teach"], "invalid choice"),
     ],
@@ -115,17 +120,61 @@ def test_addresses_and_images_are_what_a_pod_takes(model, tmp_path):
         (["--data", "https://h.io/a", "b.json"], "URLs and files together"),
         (["--data", "none.json"], "none.json: there is no such file"),
         (["--data", "{0}", "--model", "phi-3-mini-4k-instrukt"], "phi-3-mini-4k-instruct"),
+        (["--data", "{0}", "--model", "x" * 5000], "is not known"),
+        (["--data", "x" * 5000], "there is no such file"),
+        (["--data", ""], "'': there is no such file"),
+        (["--data", "/dev/zero"], "/dev/zero is no regular file"),
+        (["--data", "{0}/typo.yaml", "{0}"], "give one folder, or files"),
+        (["--data", "docker://"], "names no image"),
+        (["--data", "{0}", "--scratch", "{0}/typo.yaml"], "--scratch: {0}/typo.yaml cannot be made: File exists"),
         (["--data", "{0}", "--config", "none.yaml"], "none.yaml cannot be read"),
+        (["--data", "{0}", "--config", "{0}/pipe"], "{0}/pipe cannot be read: [Errno 22] it is no regular file"),
         (["--data", "{0}", "--config", "{0}/typo.yaml"], "did you mean learning_rate?"),
     ],
 )
 def test_mistakes_are_told_in_the_words_of_the_command_line(model, tmp_path, words, said):
     (tmp_path / "typo.yaml").write_text("training_config: {TrainingArguments: {learning_rat: 1}}")
+    os.mkfifo(tmp_path / "pipe")
     given = [word.format(tmp_path) for word in words]
     given = [*([] if "--model" in given else ["--model", model]), "--output", str(tmp_path / "out"), *given]
     done = say("validate", *given)
     assert done.returncode in {Exit.BAD_CONFIG, Exit.BAD_DATA}
-    assert said in done.stderr
+    assert said.format(tmp_path) in done.stderr
+
+
+@pytest.mark.parametrize("path", ["{0}/pipe", "/dev/zero", "{0}", "none.json"])
+def test_what_is_no_file_is_no_config_and_no_secret(model, tmp_path, path):
+    os.mkfifo(tmp_path / "pipe")
+    named = path.format(tmp_path)
+    done = say("validate", named)
+    assert done.returncode == Exit.BAD_CONFIG
+    assert f"{named}: " in done.stderr
+    if path != "none.json":  # a registry may need no password
+        words = ["--model", model, "--data", "docker://localhost:1/a:b", "--output", "localhost:1/a:b"]
+        done = say("validate", *words, "--push-auth", named)
+        assert done.returncode == Exit.REGISTRY_AUTH
+        assert f"{named} cannot be read" in done.stderr
+
+
+def test_a_folder_without_a_model_is_told_by_validate(model, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "completion": "b"}')
+    done = say("validate", "--model", model, "--data", rows, "--output", tmp_path / "out")
+    assert done.returncode == Exit.BAD_MODEL
+    assert "has no config.json" in done.stderr
+
+
+def test_a_run_is_another_one_by_data_and_model_and_not_by_what_runs_leave(model, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}")
+    words = ["--model", model, "--data", str(tmp_path), "--output", str(tmp_path)]
+    intent = asked(*words, scratch=tmp_path / ".s")[0].intent
+    left = {"README.md": "---\na: b", "loss.svg": "<svg>", "metrics.jsonl": "{}", "adapter_config.json": "{}"}
+    for name, text in left.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / f".checkpoints-{intent}").mkdir()
+    assert asked(*words, scratch=tmp_path / ".s")[0].intent == intent
+    (tmp_path / "weights/model.safetensors").write_bytes(b"others")
+    assert asked(*words, scratch=tmp_path / ".s")[0].intent != intent
 
 
 def test_an_estimate_names_the_parts_and_the_sizes_that_hold_them():
@@ -198,6 +247,13 @@ def test_an_adapter_goes_to_a_registry_and_comes_back(adapter, registry, auth, p
     again = say("push", adapter, target, "--push-auth", auth).stdout
     assert again.endswith("\n")
     assert again != pushed.stdout
+
+
+@pytest.mark.parametrize("folder", ["{0}/adapter/README.md", "{0}/adapter/README.md/below", "/proc/none/below"])
+def test_a_folder_that_cannot_be_made_is_named(adapter, tmp_path, folder):
+    done = say("pull", "localhost:1/a:b", folder.format(tmp_path))
+    assert done.returncode == Exit.BAD_CONFIG
+    assert f"{folder.format(tmp_path)}: " in done.stderr
 
 
 def test_what_is_no_adapter_is_not_carried(adapter, registry, auth, plain, tmp_path):

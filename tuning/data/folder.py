@@ -75,18 +75,7 @@ def files(
 
 def data(folder: Folder, only: str | None = None) -> list[Candidate]:
     """The files that are data; raises what the user must mend."""
-    found: list[Candidate] = []
-    others: list[str] = []
-    try:
-        for path in _walk(folder):
-            name = path.relative_to(folder.path).as_posix()
-            judged = _judge(folder, path, name)
-            if isinstance(judged, Candidate):
-                found.append(judged)
-            else:
-                others.append(f"{name} ({judged})")
-    except OSError as error:
-        raise unreadable(folder, error) from error
+    found, others = judged(folder)
     if others:
         log.warning("%s: no data and left out: %s", folder.field, _listed(others))
     if not found:
@@ -96,6 +85,23 @@ def data(folder: Folder, only: str | None = None) -> list[Candidate]:
     if (size := sum(each.size for each in picked)) > MAX_BYTES:
         raise DataInvalid(f"{folder.field}: the data has {size:,} bytes, more than {MAX_BYTES:,}; give less")
     return picked
+
+
+def judged(folder: Folder) -> tuple[list[Candidate], list[str]]:
+    """The files that are data, and the others with what they are instead."""
+    found: list[Candidate] = []
+    others: list[str] = []
+    try:
+        for path in _walk(folder):
+            name = path.relative_to(folder.path).as_posix()
+            what = _judge(folder, path, name)
+            if isinstance(what, Candidate):
+                found.append(what)
+            else:
+                others.append(f"{name} ({what})")
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    return found, others
 
 
 def _walk(folder: Folder) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,10 +32,7 @@ _TELLING = (*volume.TOLD, volume.CARD)
 
 def pull(asked: str, folder: Path, auth: Path) -> str:
     """Unpack the image's adapter into the folder, which is new or empty; returns the image by digest."""
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigInvalid(f"{folder}: is not empty; name a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with errors.translated(_KINDS, f"{asked}: "), tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pull-") as at:
+    with _beside(folder) as at, errors.translated(_KINDS, f"{asked}: "):
         found = skopeo.inspect(asked, authfile=auth, seconds=ASK_SECONDS)
         skopeo.pull(found, Path(at, "blobs"), authfile=auth, seconds=PULL_SECONDS)
         unpack.unpack(Path(at, "blobs"), found.layers, Path(at, "files"), _cap)
@@ -44,6 +42,17 @@ def pull(asked: str, folder: Path, auth: Path) -> str:
             folder.rmdir()
         data.rename(folder)
     return found.pinned
+
+
+def _beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """Where to unpack, beside a folder that is new or empty."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(folder) and not (entries.is_folder(folder) and not any(folder.iterdir())):
+            raise ConfigInvalid(f"{folder}: is not empty, or no folder; name a new folder")
+        return tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pull-")
+    except OSError as error:
+        raise ConfigInvalid(f"{folder}: cannot be made: {error.strerror}; name another folder") from error
 
 
 def push(

@@ -35,11 +35,13 @@ def hosts(secret: Path) -> list[str]:
 def entries(secret: Path) -> Mapping[str, Any]:
     """The secret's `auths`; empty when there is no secret."""
     try:
-        found = strangers.parsed(secret.read_text())["auths"]
+        found = strangers.parsed(strangers.content(secret))["auths"]
         if all(isinstance(entry, dict) for entry in found.values()):
             return dict(found)
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise PushUnauthorized(f"{SECRET}: {secret} cannot be read: {error.strerror}; mend it") from error
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise PushUnauthorized(f"{SECRET}: its .dockerconfigjson is no JSON object with auths; make the secret anew")
