@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pydantic
 
-from kaito_hera import actions, api, decide, errors, invalid, names
+from kaito_hera import actions, api, decide, errors, invalid, names, runtimes
 from kaito_hera import cluster as clusters
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
@@ -58,8 +58,8 @@ class Reconciler:
         workspace = self._read(obj, seen)
         if workspace is None:
             return None
-        before = Status.of(obj)
-        current = observe(workspace, before, seen, self._settings)
+        before, asks = Status.of(obj), runtimes.heeded(workspace, self._settings)
+        current = observe(asks, before, seen, self._settings)
         try:
             if current != before and self._write(workspace, current) != workspace:
                 log.info("%s: %s", workspace.key, _story(before, current))
@@ -70,7 +70,7 @@ class Reconciler:
             log.exception("%s: a bug, a status that cannot be stored; released all the same", workspace.key)
             current = before.model_copy(update={"workflow": current.workflow})
         looks: list[float] = []
-        for action in decide.decide(workspace, current, seen, self._settings):
+        for action in decide.decide(asks, current, seen, self._settings):
             log.debug("%s: %s", workspace.key, action)
             if isinstance(action, actions.LookAgain):
                 looks.append(action.seconds)
@@ -102,7 +102,7 @@ class Reconciler:
                 self._set_finalizers(workspace, tuple(f for f in metadata.finalizers if f != api.FINALIZER))
             case actions.Start(parts, failures):
                 attempt = decide.next_attempt(current, seen)
-                started = _started(workspace, parts, attempt, failures)
+                started = _started(runtimes.heeded(workspace, self._settings), parts, attempt, failures)
                 recorded = current.model_copy(update={"workflow": started})
                 self._create(self._write(workspace, recorded), recorded, parts)
             case actions.Create(parts):

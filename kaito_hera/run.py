@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, intent, lease, nodes, sizing
+from kaito_hera import errors, intent, lease, nodes, runtimes, sizing
 from kaito_hera.api import Workspace
 from kaito_hera.nodes import claims
 from kaito_hera.nodes.byo import ByoProvider
@@ -77,7 +77,8 @@ class Run:
             raise errors.SupersededError(f"Workspace {self.workspace.key} of uid {metadata.uid} is gone")
         if found["metadata"].get("deletionTimestamp"):
             raise errors.SupersededError(f"Workspace {self.workspace.key} is being deleted")
-        if intent.of(Workspace.parse(found)) != intent.of(self.workspace):
+        now, then = (runtimes.heeded(each, self.settings) for each in (Workspace.parse(found), self.workspace))
+        if intent.of(now) != intent.of(then):
             raise errors.SupersededError(f"Workspace {self.workspace.key} was changed; a new attempt follows")
 
 

@@ -29,6 +29,20 @@ def wants_vllm(workspace: Workspace) -> bool:
     return workspace.annotation(annotations.RUNTIME) == "vllm"
 
 
+def heeded(workspace: Workspace, settings: Settings) -> Workspace:
+    """The Workspace without the annotation where it has no effect: there it is no edit, and restarts no server.
+
+    So an upgrade changes nothing of what KAITO's users annotated, and the engine is another one as soon as there is an
+    image with vLLM, not at some later edit of something else.
+    """
+    metadata = workspace.metadata
+    effective = workspace.serves and workspace.preset is not None and of(workspace, settings) == "vllm"
+    if annotations.RUNTIME not in metadata.annotations or effective:
+        return workspace
+    rest = {key: value for key, value in metadata.annotations.items() if key != annotations.RUNTIME}
+    return workspace.model_copy(update={"metadata": metadata.model_copy(update={"annotations": rest})})
+
+
 def judged(workspace: Workspace, settings: Settings, model: presets.Preset) -> list[Finding]:
     """What speaks against serving this model by the engine that is asked for."""
     error, served = errors.PresetNotServableError, workspace.serves and workspace.preset is not None

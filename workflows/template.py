@@ -16,7 +16,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from hera.workflows import Parameter, Workflow, script
 from hera.workflows import models as argo
 
-from kaito_hera import api, errors, intent, names
+from kaito_hera import api, errors, intent, names, runtimes
 from kaito_hera.pods import USER
 from kaito_hera.settings import Settings
 
@@ -141,7 +141,7 @@ def build(
         namespace=settings.namespace,
         labels=_labels(kind, workspace, settings, attempt),
         annotations={
-            names.INTENT: intent.of(workspace).dump(),
+            names.INTENT: intent.of(runtimes.heeded(workspace, settings)).dump(),
             "workflows.argoproj.io/title": f"{kind} {workspace.key}",
             "workflows.argoproj.io/description": _description(kind, workspace, attempt),
         },

@@ -117,6 +117,9 @@ EXACT = {ENABLE_LB: "True"}
 EFFECTIVE = (SERVE, ENABLE_LB, BYPASS, IMAGE_FAMILY, TRACKING, API_KEY, CACHE, RUNTIME)
 """Those that change what is made: steps are told of them, and an edit of one counts as an edit."""
 
+NAMING = tuple(annotation.key for annotation in KNOWN if annotation.names)
+"""Those that ask for nothing while they are empty."""
+
 
 _SPACES = "".join(map(chr, (*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F)))
 _SPACES += "\u205f\u3000"

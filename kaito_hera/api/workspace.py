@@ -184,7 +184,9 @@ class Workspace(Model):
         given, first = self.metadata.annotations, (annotations.SERVE, annotations.RETRY)
         # Status keeps this: another text for the same annotations would start what is stalled anew.
         asked = [given.get(name, "") for name in first]
-        asked += [f"{name}={given[name]}" for name in annotations.EFFECTIVE if name in given and name not in first]
+        silent = {name for name in annotations.NAMING if not self.annotation(name)}
+        others = [name for name in annotations.EFFECTIVE if name in given and name not in {*first, *silent}]
+        asked += [f"{name}={given[name]}" for name in others]
         return hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16] if any(asked) else ""
 
     @property

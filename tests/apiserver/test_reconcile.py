@@ -11,6 +11,7 @@ from kaito_hera import errors, jobs, names
 from kaito_hera.api import FINALIZER, Workspace
 from kaito_hera.live import Live
 from kaito_hera.reconcile import Reconciler
+from kaito_hera.run import Run, provider
 from tests import making
 from tests.apiserver.conftest import until
 from tests.apiserver.kaito import CRD
@@ -145,3 +146,28 @@ def created(cluster, obj):
         return cluster.create(clusters.WORKSPACE, obj)
     except errors.KaitoError:
         return None
+
+
+@pytest.mark.parametrize(("image", "starts"), [("", False), ("a.io/serving-vllm:1", True)])
+def test_an_annotation_that_had_no_effect_starts_nothing_at_an_upgrade(cluster, apply, settings, image, starts):
+    """Stalled by a release that knew no vLLM: only where the annotation has an effect by now is it another word."""
+    reconciler = Reconciler(cluster, settings.model_copy(update={"vllm_image": image}), plan)
+    named = {"kaito.sh/runtime": "vllm"}
+    obj = settled(cluster, Reconciler(cluster, settings, plan), apply(making.inference(annotations=named)), live())
+    made = cluster.get(clusters.WORKFLOW, obj["status"]["workflow"]["name"], OPERATOR)
+    message = making.failed_message("UnknownPreset", "no such preset", retryable=False)
+    preflight = making.workflow(making.inference(), phase="Failed", preflight=("Failed", message))["status"]
+    seen = live(workflows=[{**made, "status": preflight}])
+    assert obj["status"]["workflow"]["annotated"] == ""
+    after = settled(cluster, reconciler, obj, seen)
+    assert (after["status"]["workflow"]["attempt"] > obj["status"]["workflow"]["attempt"]) == starts
+
+
+def test_a_step_goes_on_when_what_has_no_effect_is_annotated(cluster, apply, settings):
+    asked = Workspace.parse(apply(making.inference()))
+    metadata = {"annotations": {"kaito.sh/runtime": "vllm"}}
+    cluster.patch(clusters.WORKSPACE, "w", asked.metadata.namespace, {"metadata": metadata})
+    Run(cluster, asked, settings, provider(cluster, settings)).still_wanted()
+    able = settings.model_copy(update={"vllm_image": "a.io/serving-vllm:1"})
+    with pytest.raises(errors.SupersededError, match="was changed"):
+        Run(cluster, asked, able, provider(cluster, able)).still_wanted()

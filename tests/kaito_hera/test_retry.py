@@ -86,6 +86,7 @@ def test_a_stalled_workspace_stays_so_when_its_workflow_is_gone():
     [
         ({}, ""),
         ({"kaito.sh/run-benchmark": "true"}, ""),
+        ({"kaito.sh/tracking-secret": " ", "kaito.sh/api-key-secret": "", "kaito.sh/weights-cache": ""}, ""),
         ({"kaito.sh/serve": "false"}, "2ed27c1421e6928d"),
         ({"kaito.sh/retry": "false"}, "2f960af79c2cf719"),
     ],

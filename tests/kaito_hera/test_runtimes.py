@@ -8,6 +8,7 @@ import presets
 from kaito_hera import intent, refusals, runtimes
 from kaito_hera.settings import Settings
 from tests import making
+from workflows.plan import plan
 
 TODAY = datetime.date(2026, 6, 18)
 WITH = Settings(vllm_image="registry.example/kaito-hera-serving-vllm:1")
@@ -93,6 +94,29 @@ def test_where_nothing_of_ours_serves_the_annotation_has_no_effect():
     assert not fatal
 
 
-def test_another_engine_is_another_server():
-    hashes = [intent.of(serving("phi-4", runtime)).serve for runtime in ("", "transformers", "vllm")]
-    assert hashes[0] == hashes[1] != hashes[2]
+def test_another_engine_is_another_server_and_another_word():
+    without, ours, vllm = (runtimes.heeded(serving("phi-4", name), WITH) for name in ("", "transformers", "vllm"))
+    assert intent.of(without) == intent.of(ours) != intent.of(vllm)
+    assert without.annotated == ours.annotated == "" != vllm.annotated
+
+
+@pytest.mark.parametrize("runtime", ["vllm", "transformers", "other"])
+def test_what_has_no_effect_is_no_edit_of_what_stood_before_it_could_have_one(runtime):
+    """Earlier releases heeded no such annotation: at an upgrade nothing may start anew because of it."""
+    asked = runtimes.heeded(serving("phi-4", runtime), WITHOUT)
+    assert (intent.of(asked), asked.annotated) == (intent.of(serving("phi-4")), "")
+
+
+def test_where_nothing_of_ours_serves_it_is_no_edit_either():
+    given = {"kaito.sh/serve": "false"}
+    plain, asked = (making.parsed(making.tuning(annotations=given | more)) for more in ({}, {FIELD[21:-1]: "vllm"}))
+    assert asked.annotated != plain.annotated == runtimes.heeded(asked, WITH).annotated
+
+
+@pytest.mark.parametrize(("settings", "same"), [(WITH, False), (WITHOUT, True)])
+def test_a_workflow_is_made_for_what_has_an_effect(settings, same):
+    first, second = (
+        plan(serving("phi-4", runtime), settings, attempt=1, parts=intent.Parts(nodes=True, serve=True))
+        for runtime in ("", "vllm")
+    )
+    assert (intent.made_for(first) == intent.made_for(second)) == same

@@ -10,7 +10,7 @@ from typing import Any
 import pydantic
 
 from kaito_hera import cluster as clusters
-from kaito_hera import decide, errors, names
+from kaito_hera import decide, errors, names, runtimes
 from kaito_hera.api import Workspace
 from kaito_hera.cluster import Cluster
 from kaito_hera.intent import Parts
@@ -31,7 +31,7 @@ def read(name: str, namespace: str) -> tuple[Documents, Settings, Parts | None]:
         obj = _may(cluster, clusters.CONFIG_MAP, config_map, where)
         if obj:
             config_maps[where, config_map] = obj.get("data") or {}
-    return Documents((found,), config_maps), settings, _parts(cluster, found)
+    return Documents((found,), config_maps), settings, _parts(cluster, found, settings)
 
 
 def workspace(cluster: Cluster, name: str, namespace: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _settings(cluster: Cluster) -> Settings:
         raise UnreadableError(f"ConfigMap {Settings().namespace}/{CONFIG_MAP}: {cause}") from cause
 
 
-def _parts(cluster: Cluster, found: dict[str, Any]) -> Parts | None:
+def _parts(cluster: Cluster, found: dict[str, Any], settings: Settings) -> Parts | None:
     """What is left to do, as the operator would see it; None where that cannot be read."""
     try:
         parsed, seen = Workspace.parse(found), Status.of(found)
@@ -74,7 +74,7 @@ def _parts(cluster: Cluster, found: dict[str, Any]) -> Parts | None:
         deployments=tuple(deployments),
         nodes=tuple(node for node in nodes if node),
     )
-    return decide.missing(parsed, seen, there)
+    return decide.missing(runtimes.heeded(parsed, settings), seen, there)
 
 
 def _may(cluster: Cluster, kind: clusters.Kind, name: str, namespace: str) -> dict[str, Any] | None:
