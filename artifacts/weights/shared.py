@@ -1,15 +1,18 @@
 """A folder that several machines share, for models: one of them fetches, the others wait and take what is there.
 
 No lock of the file system's is relied upon: on SMB and some mounts of NFS it holds on one machine only. Whoever fetches
-touches a file of a number that it made first. Where nobody touched it for long, the next number decides who goes on
-with what was fetched so far.
+touches a file of a number that it made first. Where nobody touched it for long, the next number decides who goes on.
+Who was silent may wake up, so each number has a folder of its own: from the one before comes all where that one has
+ended for certain, else the files that are whole by their sha256.
 """
 
+import concurrent.futures
 import contextlib
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import threading
 import time
@@ -26,6 +29,7 @@ TOUCH = 5.0
 LEFT = 90.0
 """Seconds without one until somebody else goes on."""
 _DONE = "complete.json"
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def fetch(
@@ -39,15 +43,12 @@ def fetch(
     place = cache / hashlib.sha256(f"{model.id} {model.image or model.revision}".encode()).hexdigest()[:16]
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with _turn(place, left, me) as mine:
-            if mine and not _complete(place):
-                _forget(place)
-                _note(place, load(place))
+        while (found := _complete(place)) is None:
+            with _turn(place, left, me) as own:
+                if own and not _fill(own, load, me, model):
+                    log.warning("the cache %s: another took over from %s, waiting", place, own.name)
     except OSError as error:
         raise errors.StorageTrouble(f"{model.what}: the cache {cache} cannot be used: {error}") from error
-    found = _complete(place)
-    if found is None:
-        raise errors.StorageTrouble(f"{model.what}: the cache {cache} lost what was written to it")
     return found
 
 
@@ -62,11 +63,80 @@ def _complete(place: Path) -> Path | None:
     return folder if there == noted["files"] else None
 
 
-def _note(place: Path, folder: Path) -> None:
+def _fill(own: Path, load: Callable[[Path], Path], me: str, model: Model) -> bool:
+    """Fetch into this turn's folder and note it; False where the turn was lost meanwhile, and what was fetched is not.
+
+    Who has the next turn takes the folder away: that what is written into it fails then is nobody's concern.
+    """
+    place = own.parent
+    if _complete(place):
+        return True
+    if not _is_last(own):
+        return False
+    _forget(place)
+    folder = _inherit(own, me)
+    try:
+        found = load(folder)
+        _pass_sums(found, model)
+    except Exception:
+        if _is_last(own):
+            raise
+    else:
+        if _is_last(own):
+            _note(own, found)
+            if _complete(place) is None:
+                raise errors.StorageTrouble(f"{model.what}: the cache {place.parent} lost what was written to it")
+            return True
+    shutil.rmtree(folder, ignore_errors=True)
+    return False
+
+
+def _inherit(own: Path, me: str) -> Path:
+    """Make the folder of this turn, with what can be had of those before."""
+    folder, before = _folder(own), own.with_name(f"turn-{_number(own) - 1}")
+    if _folder(before).is_dir() and (not before.stat().st_mtime or _is_left(before, me)):
+        _folder(before).rename(folder)
+    folder.mkdir(exist_ok=True)
+    for other in own.parent.glob("files-*"):
+        if other != folder:
+            _take_whole(other, folder)
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def _take_whole(other: Path, folder: Path) -> None:
+    """Files that the hub's client has renamed to their sha256, which is the last that it does to them."""
+    for blob in other.rglob("blobs/*"):
+        target = folder / blob.relative_to(other)
+        if _SHA256.fullmatch(blob.name) and not target.exists():
+            with contextlib.suppress(OSError):  # then it is fetched again
+                target.parent.mkdir(parents=True, exist_ok=True)
+                blob.rename(target)
+
+
+def _pass_sums(folder: Path, model: Model) -> None:
+    """Files with the sha256 that the hub gives them: what is wrong here would be so for all who come."""
+
+    def wrong(file: Path) -> bool:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest() != file.name
+
+    blobs = {file.resolve() for file in folder.iterdir()}
+    named = sorted(blob for blob in blobs if _SHA256.fullmatch(blob.name))
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        bad = [blob for blob, is_wrong in zip(named, pool.map(wrong, named), strict=True) if is_wrong]
+    for blob in bad:
+        blob.unlink()
+    if bad:
+        names = ", ".join(sorted(file.name for file in folder.iterdir() if file.resolve() in bad))
+        raise errors.StorageTrouble(f"{model.what}: {names} came with another sha256 than the hub's; fetched again")
+
+
+def _note(own: Path, folder: Path) -> None:
     files = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
-    part = place / f"{_DONE}.part"
-    part.write_text(json.dumps({"folder": str(folder.relative_to(place)), "files": files}))
-    part.replace(place / _DONE)
+    part = own.with_name(f"{_DONE}.{own.name}")
+    part.write_text(json.dumps({"folder": str(folder.relative_to(own.parent)), "files": files}))
+    part.replace(own.with_name(_DONE))
 
 
 def _forget(place: Path) -> None:
@@ -79,17 +149,17 @@ def _forget(place: Path) -> None:
 
 
 @contextlib.contextmanager
-def _turn(place: Path, left: float, me: str) -> Iterator[bool]:
-    """Wait until it is ours to fetch (True), or somebody else has (False)."""
+def _turn(place: Path, left: float, me: str) -> Iterator[Path | None]:
+    """Wait until it is ours to fetch, by which file, or somebody else has (None)."""
     own = _wait(place, left, me)
     if own is None:
-        yield False
+        yield None
         return
     over = threading.Event()
     sign = threading.Thread(target=_touch, args=(own, over), daemon=True)
     sign.start()
     try:
-        yield True
+        yield own
     finally:
         over.set()
         sign.join()
@@ -102,7 +172,7 @@ def _wait(place: Path, left: float, me: str) -> Path | None:
     seen: tuple[Path | None, float] = (None, 0.0)
     since, pause = time.monotonic(), min(1.0, left / 4)
     while not _complete(place):
-        last = max(place.glob("turn-*"), default=None, key=_number)
+        last = _last(place)
         touched = (last, last.stat().st_mtime if last else 0.0)
         if touched[0] != seen[0]:
             log.info("the cache %s: %s", place, f"{last.name} fetches it, waiting" if last else "nobody has fetched it")
@@ -116,6 +186,18 @@ def _wait(place: Path, left: float, me: str) -> Path | None:
             continue
         time.sleep(pause)
     return None
+
+
+def _last(place: Path) -> Path | None:
+    return max(place.glob("turn-*"), default=None, key=_number)
+
+
+def _is_last(turn: Path) -> bool:
+    return _last(turn.parent) == turn
+
+
+def _folder(turn: Path) -> Path:
+    return turn.with_name(f"files-{_number(turn)}")
 
 
 def _number(turn: Path) -> int:

@@ -1,6 +1,7 @@
 """A folder for models that several machines share: fetched once, by one at a time, and gone on with by another."""
 
 import concurrent.futures
+import hashlib
 import threading
 
 import pytest
@@ -91,6 +92,91 @@ def test_one_that_fails_or_comes_again_holds_nobody_up(tmp_path, source):
 def test_a_pod_need_not_wait_for_a_container_of_its_own(tmp_path, source):
     abandoned(tmp_path, source, by="a")
     assert shared.fetch(MODEL, tmp_path, source, me="a", left=3600).is_dir()
+
+
+class Slow:
+    """Writes half of a file, and the other half once it is told to."""
+
+    def __init__(self, word):
+        self.word, self.began, self.gate = word, threading.Event(), threading.Event()
+        self.fails = None
+
+    def __call__(self, place):
+        folder = place / "hub" / "snapshot"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "model.safetensors").open("r+" if (folder / "model.safetensors").exists() else "w") as file:
+            file.write(self.word * 2)
+            file.flush()
+            self.began.set()
+            assert self.gate.wait(60)
+            file.write(self.word * 2)
+        if self.fails:
+            raise self.fails
+        return folder
+
+
+@pytest.mark.parametrize("fails", [None, OSError("its folder is gone")])
+@pytest.mark.parametrize("first_ends", ["first", "second"])
+def test_one_that_wakes_up_writes_nothing_that_the_next_one_keeps(tmp_path, fails, first_ends):
+    sleeper, next_one = Slow("a"), Slow("b")
+    sleeper.fails = fails
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(shared.fetch, MODEL, tmp_path, sleeper, me="a", left=3600)
+        assert sleeper.began.wait(60)
+        second = pool.submit(shared.fetch, MODEL, tmp_path, next_one, me="b", left=0.5)
+        assert next_one.began.wait(60)
+        order = [(sleeper, first), (next_one, second)]
+        for each, asked in order if first_ends == "first" else order[::-1]:
+            each.gate.set()
+            if each is next_one:
+                asked.result(timeout=60)
+        found = {first.result(timeout=60), second.result(timeout=60)}
+    (folder,) = found
+    assert (folder / "model.safetensors").read_text() == "bbbb"
+
+
+class Client:
+    """Keeps files as the hub's client does: under their sha256, with a link beside."""
+
+    def __init__(self, **contents):
+        self.contents, self.fetched = contents, []
+
+    def __call__(self, place):
+        blobs, folder = place / "hub" / "blobs", place / "hub" / "snapshot"
+        blobs.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+        for name, content in self.contents.items():
+            blob = blobs / hashlib.sha256(name.encode()).hexdigest()
+            if not blob.exists():
+                self.fetched.append(name)
+                blob.write_text(content)
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to(blob)
+        return folder
+
+
+def test_whole_files_of_one_that_fell_silent_come_along(tmp_path, source):
+    abandoned(tmp_path, source, by="dead")
+    (place,) = tmp_path.iterdir()
+    blobs = place / "files-1" / "hub" / "blobs"
+    blobs.mkdir(parents=True)
+    for name in ("one", "two.incomplete"):
+        word, _, ending = name.partition(".")
+        (blobs / f"{hashlib.sha256(word.encode()).hexdigest()}{ending and '.' + ending}").write_text(word)
+    client = Client(one="one", two="two")
+    folder = shared.fetch(MODEL, tmp_path, client, me="b", left=0.5)
+    assert client.fetched == ["two"]
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {"one": "one", "two": "two"}
+    assert [each.name for each in place.glob("files-*")] == ["files-2"]
+
+
+def test_a_file_with_another_sha256_than_its_own_is_not_kept(tmp_path):
+    client = Client(one="one", two="mixed")
+    with pytest.raises(errors.StorageTrouble, match=r"acme/tiny at 0.*: two came with another sha256 than the hub's"):
+        shared.fetch(MODEL, tmp_path, client, me="a")
+    client.contents["two"] = "two"
+    assert (shared.fetch(MODEL, tmp_path, client, me="a") / "two").read_text() == "two"
+    assert client.fetched == ["one", "two", "two"]
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "nonsense"])
