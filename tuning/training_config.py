@@ -146,6 +146,7 @@ def _cross_checks(config: TrainingConfig, method: Method, output_dir: object) ->
     elif method == "qlora" and quantization.load_in_4bit is False and not quantization.load_in_8bit:
         yield "QuantizationConfig.load_in_4bit is false, but the method is qlora; set it to true"
     yield from _evaluation_checks(config.arguments, config.dataset.train_test_split)
+    yield from _schedule_checks(config.arguments.lr_scheduler_type, config.arguments.lr_scheduler_kwargs)
     if output_dir is not None and not _below_mnt(output_dir):
         yield (
             f"TrainingArguments.output_dir: {_shown(output_dir)} is not a directory below /mnt; "
@@ -165,6 +166,22 @@ def _evaluation_checks(arguments: TrainingArguments, trained_on: float) -> Itera
         )
     if arguments.eval_steps > 1 and arguments.eval_steps % 1:
         yield f"TrainingArguments.eval_steps: {arguments.eval_steps} is no number of steps; write a whole one"
+
+
+def _schedule_checks(kind: str, said: Mapping[str, float | str]) -> Iterable[str]:
+    """What transformers would say on the node, with a GPU that is paid for."""
+    field = "TrainingArguments.lr_scheduler_kwargs"
+    known, needed = training_keys.SCHEDULES.get(kind, (frozenset[str](), frozenset[str]()))
+    for key, value in said.items():
+        texts = training_keys.SCHEDULE_TEXTS.get(key)
+        if key not in known:
+            yield f"{field}.{key}: {_shown(value)} is nothing that {kind} knows; {_meant(key, sorted(known))}"
+        elif texts and value not in texts:
+            yield f"{field}.{key}: {_shown(value)} cannot be used; take {', '.join(texts)}"
+        elif isinstance(value, str) and not texts:
+            yield f"{field}.{key}: {_shown(value)} is no number; write one"
+    if needed and not needed & said.keys():
+        yield f"{field}: {kind} needs {' or '.join(sorted(needed))}; set it"
 
 
 def _with_held_out(config: TrainingConfig) -> TrainingConfig:

@@ -33,6 +33,24 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 }
 """Other releases' names of keys, by section: honoured, with a warning."""
 
+_CYCLES = frozenset({"num_cycles"})
+_LEAST = frozenset({"min_lr", "min_lr_rate"})
+_PARTS = frozenset({"num_decay_steps", "num_stable_steps", "min_lr_ratio", "warmup_type", "decay_type"})
+SCHEDULES: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+    "cosine": (_CYCLES, frozenset()),
+    "cosine_with_restarts": (_CYCLES, frozenset()),
+    "cosine_with_min_lr": (_CYCLES | _LEAST, _LEAST),
+    "polynomial": (frozenset({"lr_end", "power"}), frozenset()),
+    "inverse_sqrt": (frozenset({"timescale"}), frozenset()),
+    "warmup_stable_decay": (_CYCLES | _PARTS, frozenset({"num_decay_steps"})),
+}
+"""What TrainingArguments.lr_scheduler_kwargs may say for a schedule, and one of what it must; for others nothing."""
+
+SCHEDULE_TEXTS: Mapping[str, tuple[str, ...]] = dict.fromkeys(
+    ("warmup_type", "decay_type"), ("linear", "cosine", "1-sqrt")
+)
+"""The keys of those that are no numbers, and their values."""
+
 SECTIONS_IDLE: Mapping[str, str] = {
     "TokenizerParams": "padding and truncation follow TrainingArguments.max_length",
 }

@@ -1,5 +1,7 @@
 """The sections of a training_config.yaml, each key with its default and the reason for it."""
 
+import contextlib
+import re
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -8,6 +10,26 @@ from tuning import training_keys
 
 Method = Literal["lora", "qlora"]
 Share = Annotated[float, pydantic.Field(ge=0, lt=1)]
+_MOST = 1_000_000
+"""Of what no run has so many of: a slip of the pen is told before a GPU is bought."""
+
+
+def _is_pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"it is no regular expression ({error}); write the end of a layer's name") from error
+    return text
+
+
+def _number(value: object) -> object:
+    """What YAML takes for text is one too: `1e-6`, which has no dot."""
+    with contextlib.suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
+    return value
+
+
+Pattern = Annotated[str, pydantic.AfterValidator(_is_pattern)]
 
 
 class Section(pydantic.BaseModel):
@@ -47,7 +69,7 @@ class LoraConfig(Section):
 
     r: Annotated[int, pydantic.Field(ge=1, le=512)] = 8
     """KAITO's rank; on all linear layers it is rarely what limits a small data set."""
-    lora_alpha: int = pydantic.Field(ge=1, default_factory=lambda known: 2 * int(known["r"]))
+    lora_alpha: int = pydantic.Field(ge=1, le=_MOST, default_factory=lambda known: 2 * int(known["r"]))
     """Twice the rank, so that the learning rate keeps its meaning when the rank changes."""
     lora_dropout: Share = 0.0
     """KAITO's; three epochs of answers seldom overfit."""
@@ -57,8 +79,8 @@ class LoraConfig(Section):
     init_lora_weights: Literal[True, False, "gaussian"] = True
     """Only starts that leave the base model as it is: an adapter of pissa, olora or corda needs a changed one."""
     use_rslora: bool = False
-    rank_pattern: dict[str, int] = {}
-    alpha_pattern: dict[str, int] = {}
+    rank_pattern: dict[Pattern, Annotated[int, pydantic.Field(ge=1, le=512)]] = {}
+    alpha_pattern: dict[Pattern, Annotated[int, pydantic.Field(ge=1, le=_MOST)]] = {}
     layers_to_transform: tuple[int, ...] = ()
     layers_pattern: tuple[str, ...] = ()
 
@@ -75,13 +97,13 @@ class TrainingArguments(Section):
 
     num_train_epochs: Annotated[float, pydantic.Field(gt=0, le=1000)] = 3.0
     """The library's and KAITO's."""
-    max_steps: Annotated[int, pydantic.Field(ge=-1)] = -1
+    max_steps: Annotated[int, pydantic.Field(ge=-1, le=10**9)] = -1
     """Above zero it overrides the epochs."""
     per_device_train_batch_size: Annotated[int, pydantic.Field(ge=1, le=1024)] = 2
     """Rows at once: small, since 2,048 tokens of each must fit beside the weights."""
     per_device_eval_batch_size: Annotated[int, pydantic.Field(ge=1, le=1024)] = 2
     gradient_accumulation_steps: int = pydantic.Field(
-        ge=1, default_factory=lambda known: max(1, 8 // int(known["per_device_train_batch_size"]))
+        ge=1, le=_MOST, default_factory=lambda known: max(1, 8 // int(known["per_device_train_batch_size"]))
     )
     """Eight rows a step: fewer make this learning rate noisy, more leave a small data set with few steps."""
     learning_rate: Annotated[float, pydantic.Field(gt=0, le=1)] = 2e-4
@@ -98,7 +120,7 @@ class TrainingArguments(Section):
         "warmup_stable_decay",
     ] = "cosine"
     """Ends softly without another number to choose."""
-    lr_scheduler_kwargs: dict[str, float | int | str] = {}
+    lr_scheduler_kwargs: dict[str, Annotated[float | int | str, pydantic.BeforeValidator(_number)]] = {}
     warmup_ratio: Share = 0.03
     """Adam's moments are empty at first: QLoRA's share."""
     warmup_steps: Annotated[float, pydantic.Field(ge=0)] = 0
