@@ -5,7 +5,7 @@ above.
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import presets
 from kaito_hera.api import Workspace
@@ -53,6 +53,8 @@ class Server:
     """Tokens of the longest request, by which memory is judged; 0: not said."""
     bfloat16: str = ""
     """What asks for bfloat16, for people; empty where nothing does."""
+    gpus: int = 0
+    """Among how many vLLM is told to divide it; 0: not said."""
     vllm: bool = False
     """Whether vLLM serves: it divides each layer, and answers many requests however it does."""
 
@@ -93,6 +95,11 @@ class Demand:
     """GiB that each of several GPUs of a node holds beside that, where all of them are worked with."""
     spread: float = 0.0
     """GiB of it that several GPUs divide among each other, where one does not hold it."""
+    copied: float = 0.0
+    """GiB of that which no more than `heads` GPUs divide: each of more has as much."""
+    heads: int = 1
+    counts: tuple[int, ...] = ()
+    """Of how many GPUs it can be divided among; empty where any number will do."""
     divided: str = ""
     """What follows for people where it is divided."""
 
@@ -108,15 +115,37 @@ class Demand:
 
     def gib_of(self, gpus: int, way: int = 0) -> float:
         """With the margin, of one of so many GPUs; -1 is the way that takes least."""
-        shared = self.spread * (1 - 1 / gpus) if gpus > 1 else 0.0
-        return (self.ways[way].need.gib - shared + (self.several if gpus > 1 else 0.0)) * MARGIN
+        if gpus == 1:
+            return self.ways[way].need.gib * MARGIN
+        shared = self.spread * (1 - 1 / gpus) - self.copied * (1 / min(gpus, self.heads) - 1 / gpus)
+        return (self.ways[way].need.gib - shared + self.several) * MARGIN
+
+    def most(self, gpus: int) -> int:
+        """How many of a node's GPUs can work together."""
+        return presets.shares(self.counts, gpus) if self.counts else gpus
+
+    def lacks(self, gpus: int) -> str:
+        """Why so many GPUs are too few, whatever they hold; empty where they are not."""
+        told = f"vllm.tensor-parallel-size: {self.counts[0]} in inference.config" if self.counts else ""
+        return f"{told} is more than the {gpus} GPUs that are worked with" if told and gpus < self.counts[0] else ""
+
+    def aside(self, name: str, gib: float, gpus: int) -> str:
+        """What is to be said of the model though so many GPUs of so many GiB hold it; empty where nothing is."""
+        if (most := self.most(gpus)) < gpus:
+            idle = f"vLLM divides {name} among {most} of {gpus} GPUs, the others are paid and idle"
+            return f"{idle}; a size with {most} does as much"
+        if not self.divided or self.taken(gib, gpus) == 1:
+            return ""
+        return f"to {self.verb} {name} ({self.basis}) needs {self.gib:.1f} GiB; so {self.divided.format(gpus=gpus)}"
 
     def taken(self, gib: float, gpus: int) -> int:
         """How many of a node's GPUs of so many GiB it is for: one, where that holds what they could divide."""
-        return 1 if self.spread and self.gib_of(1) <= gib else gpus
+        return 1 if self.spread and self.gib_of(1) <= gib else self.most(gpus)
 
     def way(self, gib: float, gpus: int = 1) -> int | None:
-        """The first of the ways that so many GiB hold, on each of so many GPUs; None where none is."""
+        """The first of the ways that so many GiB hold, on each of so many GPUs; None where none is, or GPUs lack."""
+        if self.lacks(max(gpus, 1)):
+            return None
         taken = self.taken(gib, max(gpus, 1))
         return next((at for at in range(len(self.ways)) if self.gib_of(taken, at) <= gib), None)
 
@@ -194,5 +223,12 @@ def serve(model: presets.Preset, server: Server = Server()) -> Demand:
         less=less,
         spread=need.parts["weights"] + need.parts["cache"],
         several=_EXCHANGE if server.vllm else memory.uneven(model),
-        divided="" if server.vllm else _IN_LAYERS,
+        **(_by_vllm(model, server, need) if server.vllm else {"divided": _IN_LAYERS}),
     )
+
+
+def _by_vllm(model: presets.Preset, server: Server, need: memory.Need) -> dict[str, Any]:
+    """How it divides a model: by heads, so that a cache with fewer of them is held more than once."""
+    counts = (server.gpus,) if server.gpus else presets.splits(model.shape)
+    heads = 1 if model.shape is None or model.shape.kind == "latent" else model.shape.kv_heads
+    return {"copied": need.parts["cache"], "heads": heads, "counts": counts}

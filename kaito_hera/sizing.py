@@ -144,21 +144,17 @@ def tight(workspace: Workspace, demand: Demand, gib: float, gpus: int = 1) -> La
     """What of a demand so many GiB on each of so many GPUs do not hold; None where they hold it as asked for."""
     way = demand.way(gib, gpus)
     if way == 0:
-        return _divided(workspace, demand, gib, gpus)
+        aside = demand.aside(workspace.preset_name, gib, gpus)
+        return Lack(aside, fatal=False) if aside else None
+    if lacks := demand.lacks(gpus):
+        return Lack(lacks, fatal=True)
     at = -1 if way is None else 0
-    said = f"to {demand.verb} {workspace.preset_name} ({demand.ways[at].basis}) needs {demand.gib_of(gpus, at):.1f} GiB"
+    each = demand.gib_of(demand.taken(gib, gpus), at)
+    said = f"to {demand.verb} {workspace.preset_name} ({demand.ways[at].basis}) needs {each:.1f} GiB"
     if way is None:
         return Lack(said + (" at the least" if demand.fewer else ""), fatal=True)
     less = f"{demand.ways[way].basis}: {demand.gib_of(gpus, way):.1f} GiB"
     return Lack(f"{said}; so less is computed at once ({less}), and what is learned is the same", fatal=False)
-
-
-def _divided(workspace: Workspace, demand: Demand, gib: float, gpus: int) -> Lack | None:
-    """What follows where several GPUs hold what one does not; None where that is as good."""
-    if not demand.divided or demand.taken(gib, gpus) == 1:
-        return None
-    said = f"to {demand.verb} {workspace.preset_name} ({demand.basis}) needs {demand.gib:.1f} GiB"
-    return Lack(f"{said}; so {demand.divided.format(gpus=gpus)}", fatal=False)
 
 
 def number_findings(

@@ -5,7 +5,8 @@ Pure data and arithmetic; everything else may import it, and it imports nothing 
 
 from presets.catalogue import Presets, UnknownNameError, batched, preset, presets, region, size, sizes
 from presets.facts import Chat, Preset, Shape, Size
-from presets.hub import UnservableError, from_folder, from_hub, is_hub_id
+from presets.hub import UnservableError, from_folder, from_hub, is_hub_id, shape
+from presets.splitting import shares, splits
 
 __all__ = [
     "Chat",
@@ -22,6 +23,9 @@ __all__ = [
     "preset",
     "presets",
     "region",
+    "shape",
+    "shares",
     "size",
     "sizes",
+    "splits",
 ]

@@ -33,6 +33,9 @@ class Shape(Facts):
     head_dim: int | None = None
     """Where it is not hidden / heads."""
     intermediate: int | None = None
+    pieces: int | None = None
+    """Into how many equal parts its MLPs, experts or heads that are no attention can be cut, where `intermediate` does
+    not say it: 12 for experts of a width of 1536 that are stored in blocks of 128."""
     vocabulary: int | None = None
     tied_embeddings: bool | None = None
     """Whether the head is the embedding's matrix."""

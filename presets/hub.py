@@ -6,6 +6,7 @@ high where memory is counted; what cannot be served is refused.
 
 import functools
 import json
+import math
 import re
 import reprlib
 from pathlib import Path
@@ -27,6 +28,8 @@ _UNPACKED = 3.8
 """16-bit weights over mxfp4 ones, which the transformers runtime unpacks: 4.25 bits each."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _NO_ATTENTION = ("hybrid_override_pattern", "mamba_d_state", "ssm_state_size", "state_size", "linear_num_value_heads")
+_EXPERT_WIDTHS = ("moe_intermediate_size", "shared_expert_intermediate_size")
+_OTHER_HEADS = ("linear_num_key_heads", "linear_num_value_heads", "mamba_num_heads")
 _SAME_STORY = 0.05
 """How far weights may be from those that a dense shape has for it to be believed."""
 
@@ -70,9 +73,9 @@ def from_hub(hub_id: str, revision: str | None, config: dict[str, Any], weights_
     architecture, runtimes = _runtimes(hub_id, config, method)
     weights_gib = weights_bytes / _GIB
     in_16_bits = weights_gib * _stored(config, text)
-    shape = _shape(hub_id, text, in_16_bits)
+    found = shape(hub_id, config, in_16_bits)
     linears = families().linears.get(_model_type(config), ())
-    untunable = _untunable(linears, method, shape, in_16_bits)
+    untunable = _untunable(linears, method, found, in_16_bits)
     return Preset(
         name=hub_id,
         hub_id=hub_id,
@@ -84,14 +87,23 @@ def from_hub(hub_id: str, revision: str | None, config: dict[str, Any], weights_
         context_limit=_context(hub_id, text),
         weights_gib=round(weights_gib, 2),
         transformers_gib=_loaded(weights_gib, method, config, text),
-        cache_bytes_per_token=_cache(hub_id, text, shape),
+        cache_bytes_per_token=_cache(hub_id, text, found),
         quantisation=method,
         runtimes=runtimes,
         tunable=not untunable,
         lora_targets=linears,
-        shape=shape,
+        shape=found,
         limits=(*_unserved(architecture, method, runtimes), *untunable),
     )
+
+
+def shape(hub_id: str, config: dict[str, Any], weights_gib: float = 0) -> Shape | None:
+    """The numbers of a config.json, None where the most important are missing; raises UnservableError.
+
+    `weights_gib`: in 16 bits, of which it follows whether the head is the embedding where the config does not say.
+    """
+    found = _shape(hub_id, _text(config), weights_gib)
+    return found and found.model_copy(update={"pieces": _pieces(hub_id, config, _text(config))})
 
 
 @functools.cache
@@ -192,7 +204,7 @@ def _shape(hub_id: str, text: dict[str, Any], weights_gib: float) -> Shape | Non
     if heads > hidden:
         raise UnservableError(f"{hub_id}: config.json has {heads} attention heads in a hidden size of {hidden}")
     full_layers, window = _windows(hub_id, text, layers)
-    shape = Shape(
+    found = Shape(
         layers=layers,
         hidden=hidden,
         heads=heads,
@@ -206,7 +218,24 @@ def _shape(hub_id: str, text: dict[str, Any], weights_gib: float) -> Shape | Non
         window=window,
     )
     tied = text.get("tie_word_embeddings")
-    return shape.model_copy(update={"tied_embeddings": tied if isinstance(tied, bool) else _tied(shape, weights_gib)})
+    return found.model_copy(update={"tied_embeddings": tied if isinstance(tied, bool) else _tied(found, weights_gib)})
+
+
+def _pieces(hub_id: str, config: dict[str, Any], text: dict[str, Any]) -> int | None:
+    """Parts that a GPU has whole, beside attention heads and the width of an MLP that is not stored in blocks."""
+    block = _block(config) or _block(text)
+    widths = [_number(hub_id, text, name) for name in (*_EXPERT_WIDTHS, *(["intermediate_size"] if block else []))]
+    found = [1 if width % (block or 1) else width // (block or 1) for width in widths if width]
+    found += [heads for name in _OTHER_HEADS if (heads := _number(hub_id, text, name))]
+    return math.gcd(*found) if found else None
+
+
+def _block(config: dict[str, Any]) -> int:
+    """How many neighbouring weights are stored together; 0 where that is not said."""
+    stored = config.get("quantization_config")
+    block = stored.get("weight_block_size") or stored.get("group_size") if isinstance(stored, dict) else None
+    block = block[0] if isinstance(block, list) and block else block
+    return block if isinstance(block, int) and 0 < block <= _HIGHEST else 0
 
 
 def _kv_heads(hub_id: str, text: dict[str, Any], heads: int) -> int:

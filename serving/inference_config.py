@@ -55,6 +55,11 @@ class InferenceConfig(pydantic.BaseModel):
     vllm: Mapping[str, Any] = pydantic.Field(default_factory=dict)
     """Arguments that are handed on to vLLM's engine, where it serves."""
 
+    @property
+    def gpus(self) -> int:
+        """Among how many GPUs vLLM is told to divide the model; 0: not said."""
+        return int(self.vllm.get("tensor_parallel_size", 0))
+
 
 def parse(text: str, runtime: Runtime = "transformers") -> tuple[InferenceConfig, tuple[str, ...]]:
     """The config in an inference_config.yaml's text, for this runtime, and what in it decides nothing here.

@@ -104,6 +104,11 @@ def _against(workspace: Workspace, model: presets.Preset | None, config: Inferen
             f"vllm.max-model-len: {config.max_model_len} is more than {model.name} takes; write at most"
             f" {model.context_limit}, or leave it out"
         )
+    if model and config.gpus not in {0, *(counts := presets.splits(model.shape))}:
+        return (
+            f"vllm.tensor-parallel-size: {config.gpus} GPUs cannot share {model.name}, whose parts can be divided among"
+            f" {', '.join(map(str, counts))}; write one of these, or leave it out"
+        )
     taken = {adapter.source.name for adapter in workspace.adapters}
     taken |= {workspace.metadata.name} if workspace.tuning else set()
     if config.served_model_name in taken:

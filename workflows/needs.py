@@ -32,7 +32,7 @@ def demands(
 
 def served(server: InferenceConfig, runtime: Runtime, asked: str = "") -> loads.Server:
     """What an inference_config makes of a server; `asked` is what asks for bfloat16."""
-    return loads.Server(server.max_model_len or 0, asked, vllm=runtime == "vllm")
+    return loads.Server(server.max_model_len or 0, asked, server.gpus, vllm=runtime == "vllm")
 
 
 def batch(training: TrainingConfig, where: str = "tuning.config") -> loads.Batch:

@@ -174,37 +174,6 @@ def test_a_model_that_no_node_holds_has_no_size_to_take_but_smaller_kin(name, sm
     assert sizing.holders(loads.serve(presets.preset(smaller)))
 
 
-def test_what_no_single_gpu_holds_is_held_by_those_of_a_node_and_served_slowly():
-    made = workspace(instanceType="Standard_NC24ads_A100_v4")
-    made["inference"]["preset"] = {"name": "llama-3.3-70b-instruct"}
-    needs = needed(made, "llama-3.3-70b-instruct")
-    [finding] = sizing.memory_findings(making.parsed(made), AKS, needs)
-    assert "take Standard_NC80adis_H100_v5" in finding.remedy
-    made["resource"]["instanceType"] = "Standard_NC96ads_A100_v4"
-    [finding] = sizing.memory_findings(making.parsed(made), AKS, needs)
-    assert not finding.fatal
-    assert "needs 150.1 GiB; so its layers go onto 4 GPUs, and requests are answered one at a time" in str(finding)
-    by_vllm = (loads.serve(presets.preset("llama-3.3-70b-instruct"), loads.Server(vllm=True)),)
-    assert sizing.memory_findings(making.parsed(made), AKS, by_vllm) == []
-
-
-def test_one_gpu_is_taken_where_it_holds_what_several_could_divide():
-    demand = loads.serve(presets.preset("phi-4"))
-    assert [demand.taken(gib, 4) for gib in (76.0, 33.0, 32.9, 10.0)] == [1, 1, 4, 4]
-    assert [demand.way(gib, 4) for gib in (33.0, 10.8, 10.6)] == [0, 0, None]
-    assert demand.way(32.9, 1) is None
-    assert [size.gpus for size in sizing.able((demand,))] == [size.gpus for size in sizing.holders(demand)]
-
-
-def test_the_share_of_each_gpu_is_what_the_layers_can_be_laid_out_to():
-    """tests/serving/test_placement.py holds the layout against the same bound: a share and the largest unit."""
-    model = presets.preset("llama-3.3-70b-instruct")
-    demand = loads.serve(model)
-    four = demand.gib_of(4) / loads.MARGIN
-    assert four == pytest.approx(demand.need.parts["runtime"] + demand.spread / 4 + memory.uneven(model))
-    assert memory.uneven(model) >= 2 * 128_256 * 8192 / 2**30
-
-
 def test_sizes_that_hold_a_model_are_advised_one_for_each_kind_of_gpu():
     made = workspace(instanceType="Standard_NC4as_T4_v3")
     [finding] = sizing.memory_findings(making.parsed(made), AKS, needed(made, "phi-4"))

@@ -52,6 +52,18 @@ def with_adapter():
     return made
 
 
+@pytest.mark.parametrize(
+    ("preset", "size", "asked"),
+    [
+        ("falcon-7b", "Standard_NC96ads_A100_v4", "1"),  # 71 heads
+        ("phi-4", "Standard_NC96ads_A100_v4", "4"),
+        ("acme/unknown", "Standard_NC96ads_A100_v4", "4"),
+    ],
+)
+def test_vllm_has_one_gpu_of_a_model_that_it_cannot_divide(preset, size, asked):
+    assert gpus(preset, size, runtime="vllm") == {"nvidia.com/gpu": asked}
+
+
 @pytest.mark.parametrize(("settings", "runtime"), [(WITH, "transformers"), (Settings(), "vllm")])
 def test_our_engine_is_told_nothing_of_it(settings, runtime):
     config, pod = rolled_out(settings, runtime)

@@ -249,6 +249,20 @@ def test_of_a_servers_bad_config_preflight_says_the_same(text):
     assert [f"{one.field}: {one.problem}" for one in told.errors] == [str(refused.value)]
 
 
+@pytest.mark.parametrize(
+    ("preset", "count", "refused"), [("phi-4", 4, True), ("phi-4", 2, False), ("acme/own", 3, False)]
+)
+def test_what_vllm_cannot_divide_a_model_among_is_refused_with_what_it_can(preset, count, refused):
+    made = making.inference(annotations={"kaito.sh/runtime": "vllm"})
+    made["inference"] |= {"config": "mine", "preset": {"name": preset}}
+    text = f"vllm: {{tensor-parallel-size: {count}}}"
+    beside = documents.Documents((), {("team", "mine"): {"inference_config.yaml": text}})
+    told = judging.judge(made, beside, Settings(node_provider="aks", vllm_image="a.io/vllm:1"), on=TODAY)
+    said = [one.problem for one in told.errors if "tensor-parallel-size: 4 GPUs cannot share phi-4" in one.problem]
+    assert bool(said) == refused
+    assert all("divided among 1, 2; write one of these" in each for each in said)
+
+
 def test_of_what_has_no_effect_preflight_says_the_same():
     told, preflight_says = of_config("vllm: {max-model-len: 512, max-num-seqs: 4}\nmax_probe_steps: 3")
     assert [f"{one.field}: {one.problem}" for one in told.warnings] == list(preflight_says())

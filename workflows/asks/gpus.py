@@ -13,15 +13,16 @@ Want = nodes.Want
 def all_of_them(workspace: Workspace, settings: Settings, chosen: InferenceConfig, want: Want | None) -> bool:
     """Whether the server works with all GPUs of the nodes that are wanted, as far as they are known.
 
-    vLLM divides each layer, which is faster; our engine lays layers onto several only where it must. A model whose
-    numbers are not known may need it, and uses one alone where that holds it.
+    vLLM divides each layer, which is faster, where it can; our engine lays layers onto several only where it must. A
+    model whose numbers are not known may need it, and uses one alone where that holds it.
     """
-    if runtimes.of(workspace, settings) == "vllm":
-        return True
+    runtime, model = runtimes.of(workspace, settings), models.known(workspace)
+    vllm = runtime == "vllm"
     if want is None or want.size is None or want.gpus == 1 or want.device != nodes.GPU:
-        return False
-    model = models.known(workspace)
+        return vllm
     if model is None:
         return True
-    demand = loads.serve(needs.as_loaded(model, chosen), needs.served(chosen, "transformers"))
+    demand = loads.serve(needs.as_loaded(model, chosen, runtime), needs.served(chosen, runtime))
+    if vllm:
+        return demand.most(want.gpus) > 1
     return demand.taken(want.size.gib_per_gpu * want.size.usable, want.gpus) > 1

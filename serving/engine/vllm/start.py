@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 
+import presets
 from serving import errors
 from serving.config import ServingConfig
 from serving.engine import generation
@@ -39,7 +40,7 @@ def load(folder: Path, config: ServingConfig) -> VllmEngine:
 
 def start(folder: Path, config: ServingConfig, gpus: int) -> VllmEngine:
     """The same where the number of GPUs is known."""
-    wanted = arguments(folder, config, gpus=gpus, heads=_heads(folder))
+    wanted = arguments(folder, config, gpus=gpus)
     figures = Figures()
     llm = _start(wanted, figures)
     own = _generation(folder)
@@ -53,17 +54,17 @@ def start(folder: Path, config: ServingConfig, gpus: int) -> VllmEngine:
     )
 
 
-def arguments(folder: Path, config: ServingConfig, *, gpus: int, heads: int) -> dict[str, Any]:
+def arguments(folder: Path, config: ServingConfig, *, gpus: int) -> dict[str, Any]:
     """AsyncEngineArgs: ours, below them the user's, below these our defaults.
 
-    All GPUs of the pod share each layer, as far as its heads can be divided among them.
+    All GPUs of the pod share each layer, as far as it can be divided among them.
     """
-    shares = next(count for count in range(gpus, 0, -1) if heads % count == 0)
-    wanted: dict[str, Any] = {**LORA, "tensor_parallel_size": shares, **config.vllm}
-    if wanted["tensor_parallel_size"] > gpus:
+    counts = tuple(count for count in presets.splits(_shape(folder)) if count <= gpus)
+    wanted: dict[str, Any] = {**LORA, "tensor_parallel_size": max(counts), **config.vllm}
+    if (asked := wanted["tensor_parallel_size"]) not in counts:
         raise errors.BadConfig(
-            f"inference_config.yaml: vllm.tensor-parallel-size: {wanted['tensor_parallel_size']} is more than the"
-            f" {gpus} GPUs of this pod; write at most {gpus}, or leave it out"
+            f"inference_config.yaml: vllm.tensor-parallel-size: {asked} GPUs cannot share this model in a pod with"
+            f" {gpus}; write one of {', '.join(map(str, counts))}, or leave it out"
         )
     if not wanted["enable_lora"]:
         wanted = {name: value for name, value in wanted.items() if name not in LORA}
@@ -116,10 +117,11 @@ def _config(folder: Path) -> dict[str, Any]:
     return whole | whole.get("text_config", {}) if isinstance(whole, dict) else {}
 
 
-def _heads(folder: Path) -> int:
-    """Of its attention; where none are written, as many as can be divided in any way."""
-    heads = _config(folder).get("num_attention_heads")
-    return heads if isinstance(heads, int) and heads > 0 else 0
+def _shape(folder: Path) -> presets.Shape | None:
+    try:
+        return presets.shape("the model", _config(folder))
+    except presets.UnservableError as error:
+        raise errors.BadModel(str(error)) from error
 
 
 def _generation(folder: Path) -> Any:
