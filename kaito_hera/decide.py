@@ -6,7 +6,7 @@ Level-triggered: it never asks what happened, only what is there. A Workspace's 
 
 import datetime
 
-from kaito_hera import api, intent, live, names, retry, status
+from kaito_hera import api, intent, live, names, retry, scratch, status
 from kaito_hera.actions import (
     Action,
     AddFinalizer,
@@ -75,7 +75,7 @@ def next_attempt(current: Status, seen: Live) -> int:
 
 def _living(workspace: Workspace, current: Status, seen: Live, settings: Settings) -> list[Action]:
     workflow = seen.workflow(current.workflow.name) if current.workflow else None
-    cleaning = [*_clear_workflows(seen, keep=workflow), *_clear_jobs(current, seen, workflow)]
+    cleaning = [*_clear_workflows(seen, keep=workflow), *_clear_jobs(workspace, current, seen, settings)]
     if workflow and not _is_over(workflow, seen):
         if _is_meant(workflow, workspace):
             return [*cleaning, *_set_deadlines(workspace, seen, settings), *_await_engine(workflow, seen, settings)]
@@ -237,14 +237,19 @@ def _clear_workflows(seen: Live, keep: Object | None) -> list[Action]:
     return actions
 
 
-def _clear_jobs(current: Status, seen: Live, workflow: Object | None) -> list[Action]:
-    """Jobs of no current attempt; the newest tuning Job stays when it has ended, for its log."""
+def _clear_jobs(workspace: Workspace, current: Status, seen: Live, settings: Settings) -> list[Action]:
+    """Jobs of no current attempt; the newest tuning Job stays when it has ended, for its log.
+
+    Unless its pod keeps a volume whose adapter is pushed.
+    """
     attempt = current.workflow
+    workflow = seen.workflow(attempt.name) if attempt else None
     # Before the Workflow was seen for the first time, its Job may be.
     runs = not _is_over(workflow, seen) if workflow else attempt is not None and attempt.phase == ""
     running = attempt.attempt if attempt and runs else 0
     tuning = [live.attempt(job) for job in seen.jobs if job["metadata"]["labels"].get(names.ROLE) == "tuning"]
-    kept = {running, max(tuning, default=0)}
+    pushed = scratch.is_used(workspace, settings) and current.satisfied.tune == intent.of(workspace).tune
+    kept = {running, 0 if pushed else max(tuning, default=0)}
     return [
         _delete(job)
         for job in seen.jobs

@@ -102,10 +102,14 @@ def in_own_words(run: Run) -> Iterator[None]:
 def push(run: Run, task: jobs.Task, *, read: Callable[[str], jobs.Progress | None], hurried: bool) -> str:
     """Have the Job push the adapter from the claim, which goes then; returns the adapter by digest.
 
+    Whoever asks again hears it from the same Job. That one's pod, though it has ended, and that of the training keep
+    the claim from going before status has the digest and reconcile deletes both.
+
     Hurried, an adapter that its registry does not take is left where it is, for another attempt: empty.
     """
-    _pass_claim(run)
-    _pass_secrets(run)
+    if not jobs.exists(run, task):
+        _pass_claim(run)
+        _pass_secrets(run)
     try:
         adapter = str(jobs.run(run, task, read=read)["adapter"])
     except (errors.ReportedTerminalError, errors.ReportedTransientError) as cause:
@@ -116,7 +120,7 @@ def push(run: Run, task: jobs.Task, *, read: Callable[[str], jobs.Progress | Non
             raise
         again = f"{cause}; delete the {_named(run)} to have the adapter trained anew"
         raise errors.reported(cause.reason, again, retryable=False) from cause
-    drop(run)
+    run.cluster.delete(clusters.CLAIM, name(run.workspace), run.workspace.metadata.namespace)
     return adapter
 
 

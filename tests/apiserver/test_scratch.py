@@ -154,7 +154,7 @@ def test_what_an_image_says_of_its_volume_is_said_of_the_claim(world, failing):
     }
 
 
-def test_a_pod_without_gpus_pushes_and_then_the_claim_and_its_pods_go(world, cluster, namespace):
+def test_a_pod_without_gpus_pushes_and_then_the_claim_goes(world):
     world.train()
     answer, job = world.push()
     assert answer == ADAPTER
@@ -168,8 +168,7 @@ def test_a_pod_without_gpus_pushes_and_then_the_claim_and_its_pods_go(world, clu
     assert nodes.TAINT["key"] in {toleration.get("key") for toleration in spec["tolerations"]}
     assert mounts(job["spec"]["template"])["/mnt/results"][0], "read-only"
     assert world.claim() is None
-    going = cluster.items(clusters.JOB, namespace)
-    assert all("deletionTimestamp" in left["metadata"] for left in going), [left["metadata"] for left in going]
+    assert world.push() == (ADAPTER, job), "a step that was killed before Argo had its answer hears it again"
 
 
 def test_nodes_that_wait_to_serve_do_not_wait_for_a_registry(world):

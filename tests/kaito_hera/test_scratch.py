@@ -3,7 +3,7 @@
 import pytest
 
 from kaito_hera import names
-from kaito_hera.decide import Start
+from kaito_hera.decide import DeleteJob, Start
 from kaito_hera.intent import Parts
 from kaito_hera.status import NodesStatus, TuningStatus
 from tests import making
@@ -97,6 +97,22 @@ def test_an_adapter_that_is_pushed_in_time_is_served_in_the_same_attempt():
     after = observed(workspace, before, settings=AKS, workflows=[made])
     assert after.tuning.adapter_image == ADAPTER
     assert after.satisfied.tune == satisfied(workspace, "tune").tune
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_jobs_whose_pods_keep_the_volume_go_once_status_has_the_adapter_s_digest(kept):
+    workspace, jobs = making.tuning_only(), []
+    for role, name in (("tuning", names.job), ("push", names.push_job)):
+        job = making.job(workspace, role=role, succeeded=1)
+        job["metadata"]["name"] = name(making.parsed(workspace), 1)
+        jobs.append(job)
+    end = PUSHED if not kept else ("Failed", AWAY)
+    made = flow(workspace, phase="Failed" if kept else "Succeeded", train=LEFT, release="Succeeded", push=end)
+    settings = AKS.model_copy(update={"tuning_scratch": "disk"})
+    seen = making.live(workflows=[made], jobs=jobs)
+    said = decided(workspace, status(workspace, kind="tune", phase="Running"), seen, settings)
+    gone = [action.job for action in said if isinstance(action, DeleteJob)]
+    assert gone == ([] if kept else [job["metadata"]["name"] for job in jobs])
 
 
 def test_another_intent_is_trained_whatever_lies_on_the_volume_of_the_one_before():
