@@ -14,7 +14,7 @@ from kaito_hera.settings import Settings
 
 Runtime = Literal["transformers", "vllm"]
 FIELD = f"metadata.annotations[{annotations.RUNTIME}]"
-_WITHOUT_ADAPTERS = "vLLM serves it without adapters"
+WITHOUT_ADAPTERS = "vLLM serves it without adapters"
 """As the models' files say it."""
 _BUILD = 'let the platform team build it (make images ROLES="... serving-vllm") and name it in the setting vllmImage'
 
@@ -50,8 +50,8 @@ def judged(workspace: Workspace, settings: Settings, model: presets.Preset) -> l
         return []
     if "vllm" not in model.runtimes:
         return [Finding(error, FIELD, f"{model.name} is not served by vLLM", "take the annotation out")]
-    if (workspace.adapters or workspace.tuning) and _WITHOUT_ADAPTERS in model.limits:
-        return [Finding(error, FIELD, f"{model.name}: {_WITHOUT_ADAPTERS}", "take the annotation out, or the adapters")]
+    if (workspace.adapters or workspace.tuning) and WITHOUT_ADAPTERS in model.limits:
+        return [Finding(error, FIELD, f"{model.name}: {WITHOUT_ADAPTERS}", "take the annotation out, or the adapters")]
     if not settings.vllm_image and "transformers" not in model.runtimes:
         return [Finding(error, FIELD, f"there is no image with vLLM here, and {model.name} needs it", _BUILD)]
     return []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import presets
-from kaito_hera import errors
+from kaito_hera import errors, runtimes
 from kaito_hera.api import Workspace
 from kaito_hera.settings import Settings
 from serving import inference_config
@@ -72,7 +72,8 @@ def inference(
     """A server's, of this runtime; raises ConfigMapNotFoundError or ConfigInvalidError."""
     namespace, name = workspace.metadata.namespace, workspace.inference.config if workspace.inference else None
     if not name:
-        return Config(InferenceConfig())
+        usual = InferenceConfig()
+        return Config(usual, warnings=_restarts(workspace, model, usual, runtime))
     if workspace.preset is None:
         text = f"inference.config: {name} has no effect, a pod of your own mounts its own settings"
         return Config(InferenceConfig(), warnings=(text,))
@@ -84,7 +85,21 @@ def inference(
         raise errors.ConfigInvalidError(f"{where}: {cause}") from cause
     if problem := _against(workspace, model, found):
         raise errors.ConfigInvalidError(f"{where}: {inference_config.FILE}: {problem}")
-    return Config(found, text, tuple(f"{where}: {warning}" for warning in warnings))
+    said = (*(f"{where}: {warning}" for warning in warnings), *_restarts(workspace, model, found, runtime))
+    return Config(found, text, said)
+
+
+def _restarts(
+    workspace: Workspace, model: presets.Preset | None, config: InferenceConfig, runtime: Runtime
+) -> tuple[str, ...]:
+    """That vLLM has to be started for adapters, where it is not known that there will always be some, or never."""
+    never = workspace.preset is None or (model is not None and runtimes.WITHOUT_ADAPTERS in model.limits)
+    if runtime != "vllm" or "enable_lora" in config.vllm or workspace.tuning or never:
+        return ()
+    which = "taking the last one out" if workspace.adapters else "the first one"
+    why = "vLLM takes memory for adapters from its start on, where there are some"
+    remedy = "write enable-lora: true below vllm in inference.config, and it always does"
+    return (f"inference.adapters: {which} restarts the server, since {why}; {remedy}",)
 
 
 def _text(read: Read, namespace: str, name: str, *, key: str, where: str) -> str:

@@ -130,7 +130,10 @@ class Inference(Model):
         pydantic.Field(max_length=10, json_schema_extra={"x-kubernetes-validations": [_UNIQUE.schema()]}),
         pydantic.AfterValidator(_distinct),
     ] = ()
-    """Adapters to serve with it; may change at any time, without a restart."""
+    """Adapters to serve with it; may change at any time, without a restart.
+
+    By vLLM the first one and the loss of the last restart it, unless inference.config has `enable-lora: true`.
+    """
     progress_deadline_seconds: Seconds | None = None
     """How long a new server may take to answer; default: the operator's settings, by the size of the model.
 

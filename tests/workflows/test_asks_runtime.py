@@ -1,14 +1,17 @@
 """A server of vLLM's: its image, its GPUs, and what it is told; ours stays as it was."""
 
+import copy
 import json
 
 import pytest
 
-from kaito_hera import nodes, rollout
+import presets
+from kaito_hera import models, nodes, rollout, runtimes
 from kaito_hera.nodes.byo import ByoProvider
 from kaito_hera.settings import Settings
 from serving.inference_config import parse
 from tests import making
+from workflows import configs
 from workflows.asks import serving
 
 IMAGE = "registry.example/kaito-hera-serving-vllm:1"
@@ -44,6 +47,48 @@ def test_vllm_is_started_for_adapters_where_there_are_any():
         made["metadata"]["annotations"] = {"kaito.sh/runtime": "vllm"}
         server = serving.expected(making.parsed(made), WITH)
         assert json.loads(server.files["serving.json"])["vllm"] == {"enable_lora": has}
+
+
+@pytest.mark.parametrize(
+    ("edit", "text", "said"),
+    [
+        ({}, "", "the first one restarts"),
+        (
+            {"adapters": [{"source": {"name": "mine", "image": "a.io/x:1"}, "strength": "1.0"}]},
+            "",
+            "taking the last one",
+        ),
+        ({}, "vllm: {max-num-seqs: 8}", "the first one restarts"),
+        ({}, "vllm: {enable-lora: true}", ""),
+        ({"preset": {"name": "Qwen/Qwen3-8B-AWQ"}}, "", "the first one restarts"),
+    ],
+)
+def test_whether_adapters_restart_vllm_is_said_and_is_so(edit, text, said):
+    made = making.inference(annotations={"kaito.sh/runtime": "vllm"})
+    made["inference"] |= edit | ({"config": "mine"} if text else {})
+    chosen, warnings = read(made, text)
+    told = [warning for warning in warnings if "restarts the server" in warning]
+    assert [said in warning for warning in told] == ([True] if said else [])
+    other = copy.deepcopy(made)
+    other["inference"]["adapters"] = [] if edit.get("adapters") else with_adapter()["inference"]["adapters"]
+    cold = [serving.expected(making.parsed(one), WITH, chosen).files["serving.json"] for one in (made, other)]
+    assert (cold[0] != cold[1]) == bool(said)
+
+
+def test_nothing_is_said_where_adapters_never_restart_it():
+    tuned = making.tuning(annotations={"kaito.sh/runtime": "vllm"})
+    bare = next(name for name, model in presets.presets().items() if runtimes.WITHOUT_ADAPTERS in model.limits)
+    own = making.inference(annotations={"kaito.sh/runtime": "vllm"})
+    own["inference"]["preset"]["name"] = bare
+    assert not [text for made in (tuned, own) for text in read(made)[1] if "restarts" in text]
+    assert not read(making.inference(), runtime="transformers")[1]
+
+
+def read(made, text="", runtime="vllm"):
+    """What is honoured of an inference_config.yaml, and what is said of it."""
+    workspace = making.parsed(made)
+    found = configs.inference(workspace, models.find(workspace), lambda *_: {"inference_config.yaml": text}, runtime)
+    return found.honoured, found.warnings
 
 
 def with_adapter():
