@@ -23,6 +23,8 @@ HURRY_SECONDS = 300
 """How long a registry may take while GPU nodes wait for it, to serve with what it gets."""
 START_SECONDS = 120
 """What a pod may take to start beside that."""
+_FULL = "exceeded quota"
+"""How the API server says that a namespace's quota has no room, which other objects that end make again."""
 _OF_A_NODE = frozenset({"kubernetes.io/no-provisioner", "rancher.io/local-path", "openebs.io/local", "topolvm.io"})
 """Makers of volumes that go with their node."""
 
@@ -107,21 +109,30 @@ def push(run: Run, task: jobs.Task, *, read: Callable[[str], jobs.Progress | Non
 
     Hurried, an adapter that its registry does not take is left where it is, for another attempt: empty.
     """
-    if not jobs.exists(run, task):
+    made = jobs.exists(run, task)
+    if not made:
         _pass_claim(run)
-        _pass_secrets(run)
     try:
+        if not made:
+            _pass_secrets(run)
         adapter = str(jobs.run(run, task, read=read)["adapter"])
-    except (errors.ReportedTerminalError, errors.ReportedTransientError) as cause:
+    except errors.KaitoError as cause:
         if hurried:
             print(f"the nodes do not wait for this: {cause}", flush=True)
             return ""
-        if cause.reason != "DataInvalid":
-            raise
-        again = f"{cause}; delete the {_named(run)} to have the adapter trained anew"
-        raise errors.reported(cause.reason, again, retryable=False) from cause
+        raise _later(run, cause) from cause
     run.cluster.delete(clusters.CLAIM, name(run.workspace), run.workspace.metadata.namespace)
     return adapter
+
+
+def _later(run: Run, cause: errors.KaitoError) -> errors.KaitoError:
+    """What a push that failed says: the adapter is finished, and waits for what may mend itself."""
+    if isinstance(cause, errors.ForbiddenError) and _FULL in str(cause):
+        return errors.reported(cause.reason, f"{cause}; the adapter waits on the {_named(run)}", retryable=True)
+    if cause.reason == "DataInvalid":
+        again = f"{cause}; delete the {_named(run)} to have the adapter trained anew"
+        return errors.reported(cause.reason, again, retryable=False)
+    return cause
 
 
 def serves_meanwhile(run: Run) -> bool:

@@ -180,6 +180,29 @@ def test_nodes_that_wait_to_serve_do_not_wait_for_a_registry(world):
     assert world.claim() is not None
 
 
+@pytest.fixture
+def full(cluster, namespace):
+    """A quota that has no room for another Job."""
+    hard = {"count/jobs.batch": "1"}
+
+    def fill():
+        cluster.create(QUOTA, {"metadata": {"name": "q", "namespace": namespace}, "spec": {"hard": hard}})
+        used = {"hard": hard, "used": hard}
+        cluster.patch(QUOTA, "q", namespace, {"status": used}, subresource="status")
+
+    return fill
+
+
+def test_a_quota_that_is_full_when_the_adapter_is_finished_fails_no_attempt(world, failing, full):
+    world.train()
+    full()
+    assert world.push(hurried=True)[0] == "", "another attempt pushes"
+    said = failing(world.push)
+    assert (said["reason"], said["retryable"]) == ("Forbidden", True)
+    assert "exceeded quota: q" in said["message"]
+    assert world.claim()["metadata"]["name"] in said["message"]
+
+
 def test_a_push_that_is_refused_in_the_end_leaves_the_claim_for_the_next_attempt(world, failing):
     world.train()
     assert failing(world.push, code=30, message=REFUSED)["reason"] == "PushUnauthorized"
@@ -231,6 +254,7 @@ def test_the_steps_rights_are_enough_for_all_of_it(world, as_steps):  # noqa: F8
 def test_a_secret_that_went_since_is_told_with_its_field(world, failing, cluster, namespace):
     world.train()
     cluster.delete(clusters.SECRET, "push", namespace)
+    assert world.push(hurried=True)[0] == "", "what was trained is not lost by it"
     said = failing(world.push)
     assert said["reason"] == "SecretNotFound"
     assert said["message"].startswith("tuning.output.imagePushSecret")
