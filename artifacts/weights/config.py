@@ -54,7 +54,8 @@ class Model(pydantic.BaseModel):
     @property
     def what(self) -> str:
         """It, in messages."""
-        return f"{self.field}.name: model {self.id} at {self.revision}"
+        at = f" at {self.revision}" if self.revision else ""  # a folder's model has none
+        return f"{self.field}.name: model {self.id}{at}"
 
 
 class Found(pydantic.BaseModel):

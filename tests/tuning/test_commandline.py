@@ -161,7 +161,7 @@ def test_a_folder_without_a_model_is_told_by_validate(model, tmp_path):
     rows.write_text('{"prompt": "a", "completion": "b"}')
     done = say("validate", "--model", model, "--data", rows, "--output", tmp_path / "out")
     assert done.returncode == Exit.BAD_MODEL
-    assert "has no config.json" in done.stderr
+    assert "model weights: has no config.json" in done.stderr
 
 
 def test_a_run_is_another_one_by_data_and_model_and_not_by_what_runs_leave(model, tmp_path):
@@ -247,6 +247,15 @@ def test_an_adapter_goes_to_a_registry_and_comes_back(adapter, registry, auth, p
     again = say("push", adapter, target, "--push-auth", auth).stdout
     assert again.endswith("\n")
     assert again != pushed.stdout
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_s_files_are_files(adapter, name):
+    (adapter / name).unlink()
+    os.mkfifo(adapter / name)
+    done = say("push", adapter, "localhost:1/a:b")
+    assert done.returncode == Exit.BAD_DATA
+    assert f"has no {name}" in done.stderr
 
 
 @pytest.mark.parametrize("folder", ["{0}/adapter/README.md", "{0}/adapter/README.md/below", "/proc/none/below"])

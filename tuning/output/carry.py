@@ -1,13 +1,12 @@
 """Adapters carried by hand, out of a registry into a folder and back: the command line's `pull` and `push`."""
 
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from artifacts import errors, skopeo, unpack
+from artifacts import errors, skopeo, strangers, unpack
 from tuning.config import INTENT
 from tuning.errors import (
     ConfigInvalid,
@@ -100,12 +99,12 @@ def _marks(files: dict[str, Path], settings: dict[str, object]) -> dict[str, str
 
 def _see_adapter(folder: Path, what: str) -> dict[str, object]:
     """The adapter's settings; DataInvalid unless the folder has one."""
-    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    there = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     if lacking := [name for name in NEEDED if name not in there]:
         raise DataInvalid(f"{what} has no {' and no '.join(lacking)}, it has {', '.join(there[:10]) or 'nothing'}")
     try:
-        settings = json.loads((folder / NEEDED[0]).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        settings = strangers.parsed(strangers.content(folder / NEEDED[0]))
+    except (OSError, ValueError) as error:
         raise DataInvalid(f"{what}/{NEEDED[0]} cannot be read: {error}") from error
     if not isinstance(settings, dict):
         raise DataInvalid(f"{what}/{NEEDED[0]} is no JSON object; it is no adapter of peft")
