@@ -7,9 +7,10 @@ import dataclasses
 from typing import Any
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, pods
+from kaito_hera import errors, models, pods
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.api.sources import Volume
+from kaito_hera.nodes import disk
 
 INPUT = "tuning.input.volumeSource"
 OUTPUT = "tuning.output.volumeSource"
@@ -34,6 +35,8 @@ class Use:
     """So many servers read it."""
     caches: bool = False
     """Servers write to it, too."""
+    gib: float = 0.0
+    """So much of a model they write at the least, as far as it is known here."""
     within: str = ".persistentVolumeClaim.claimName"
     """Where in the field a claim's name stands."""
 
@@ -55,7 +58,7 @@ def named(workspace: Workspace, *, tuned: bool = False) -> tuple[Use, ...]:
             if adapter.source.volume_source
         ]
         if claim := cache(workspace):
-            found.append(Use(_CACHE, claim, serves=servers, caches=True, within=""))
+            found.append(Use(_CACHE, claim, serves=servers, caches=True, gib=_weights_gib(workspace), within=""))
     return tuple(found)
 
 
@@ -63,6 +66,11 @@ def cache(workspace: Workspace) -> Volume | None:
     """The claim that keeps weights from start to start, for a server of ours."""
     name = workspace.annotation(annotations.CACHE) if workspace.serves and workspace.preset else ""
     return Volume.model_validate({"persistentVolumeClaim": {"claimName": name}}) if name else None
+
+
+def _weights_gib(workspace: Workspace) -> float:
+    model, preset = models.find(workspace), workspace.preset
+    return model.weights_gib if model and preset and not preset.options.image else 0.0
 
 
 def mount(name: str, path: str, volume: Volume, *, writes: bool = False) -> pods.Mount:
@@ -120,7 +128,20 @@ def _unfit(claim: dict[str, Any], use: Use) -> str:
         return (
             "may be mounted by one pod (ReadWriteOncePod), tuning and serving both need it: make one of ReadWriteOnce"
         )
-    return ""
+    return _too_small(claim, use)
+
+
+def _too_small(claim: dict[str, Any], use: Use) -> str:
+    """By what its volume has; before there is one, by what it asks for."""
+    has = claim.get("status", {}).get("capacity") or claim["spec"].get("resources", {}).get("requests", {})
+    said = str(has.get("storage", ""))
+    found = disk.read(said)
+    if found is None or found >= use.gib:
+        return ""
+    return (
+        f"has {found:.1f} GiB (storage: {said}), the model's weights alone are {use.gib:.1f} GiB; make it larger"
+        " (spec.resources.requests.storage) or anew, or take the annotation out"
+    )
 
 
 def _unbound(cluster: clusters.Cluster, claim: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from artifacts.weights import hub, image, layers, shared
 from artifacts.weights.config import Model
-from artifacts.weights.errors import WeightsError, of_image
+from artifacts.weights.errors import StorageTrouble, WeightsError, of_image
 from serving import errors
 
 log = logging.getLogger("serving.weights")
@@ -19,12 +19,13 @@ log = logging.getLogger("serving.weights")
 def fetch(model: Model, scratch: Path, registry_auth: Path, cache: Path | None = None) -> Path:
     """The folder with the model's files; raises ModelFiles.
 
-    `cache` is a folder that outlives this machine and may be others' too; a model that is not pinned is not kept there.
+    `cache` is a folder that outlives this machine and may be others' too; a model that is not pinned is not kept there,
+    nor one that finds no room: a server waits for nobody who would tidy up.
     """
     began = time.monotonic()
     try:
         if cache and (model.image or len(model.revision) == hub.COMMIT):
-            folder = shared.fetch(model, cache, lambda place: _fetch(model, place, registry_auth))
+            folder = _shared(model, scratch, registry_auth, cache)
         else:
             folder = _fetch(model, scratch, registry_auth)
     except WeightsError as error:
@@ -32,6 +33,18 @@ def fetch(model: Model, scratch: Path, registry_auth: Path, cache: Path | None =
     size, seconds = _bytes(folder) / 1e6, time.monotonic() - began
     log.info("weights of %s: %.0f MB in %.1f s, %.0f MB/s", model.id, size, seconds, size / seconds)
     return folder
+
+
+def _shared(model: Model, scratch: Path, registry_auth: Path, cache: Path) -> Path:
+    try:
+        return shared.fetch(model, cache, lambda place: _fetch(model, place, registry_auth))
+    except StorageTrouble as error:
+        log.warning(
+            "%s; it is fetched onto this machine's own disk instead. The claim of the annotation kaito.sh/weights-cache"
+            " lies at %s: make it larger, or remove what no Workspace serves any more: %s",
+            *(error, cache, "; ".join(shared.kept(cache)) or "no model is on it"),
+        )
+        return _fetch(model, scratch, registry_auth)
 
 
 def mounted(model: Model, folder: Path) -> Path:

@@ -218,7 +218,7 @@ def download(model: Model, cache: Path | None) -> Path:
 
 def _explained(model: Model, error: Exception) -> Exception:
     """The client's many errors as ours; what is not known may pass."""
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, OSError) and cause.errno in _DISK:
             return errors.StorageTrouble(f"{model.what}: could not be stored: {cause}; give the volume more room")
         if type(cause).__name__ == "DisabledRepoError":
@@ -232,7 +232,8 @@ def _explained(model: Model, error: Exception) -> Exception:
     return errors.HubUnavailable(f"{model.what}: could not be fetched: {type(error).__name__}: {line}")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and those that led to it."""
     seen: BaseException | None = error
     while seen is not None:
         yield seen

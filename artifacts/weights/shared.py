@@ -8,6 +8,7 @@ ended for certain, else the files that are whole by their sha256.
 
 import concurrent.futures
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from artifacts.weights import errors
+from artifacts.weights import errors, hub
 from artifacts.weights.config import Model
 
 log = logging.getLogger("weights")
@@ -29,6 +30,7 @@ TOUCH = 5.0
 LEFT = 90.0
 """Seconds without one until somebody else goes on."""
 _DONE = "complete.json"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -49,6 +51,17 @@ def fetch(
                     log.warning("the cache %s: another took over from %s, waiting", place, own.name)
     except OSError as error:
         raise errors.StorageTrouble(f"{model.what}: the cache {cache} cannot be used: {error}") from error
+    return found
+
+
+def kept(cache: Path) -> list[str]:
+    """What the folder holds: each model's folder, its name and size."""
+    found = []
+    for note in sorted(cache.glob(f"*/{_DONE}")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            noted = json.loads(note.read_text())
+            size = sum(noted["files"].values()) / 2**30
+            found.append(f"{note.parent.name} ({str(noted.get('model', 'a model'))[:200]!r}, {size:.1f} GiB)")
     return found
 
 
@@ -78,12 +91,14 @@ def _fill(own: Path, load: Callable[[Path], Path], me: str, model: Model) -> boo
     try:
         found = load(folder)
         _pass_sums(found, model)
-    except Exception:
+    except Exception as error:
         if _is_last(own):
+            if any(isinstance(each, OSError) and each.errno in _FULL for each in hub.causes(error)):
+                shutil.rmtree(folder, ignore_errors=True)  # a part that never becomes whole would take others' room
             raise
     else:
         if _is_last(own):
-            _note(own, found)
+            _note(own, found, model)
             if _complete(place) is None:
                 raise errors.StorageTrouble(f"{model.what}: the cache {place.parent} lost what was written to it")
             return True
@@ -132,10 +147,11 @@ def _pass_sums(folder: Path, model: Model) -> None:
         raise errors.StorageTrouble(f"{model.what}: {names} came with another sha256 than the hub's; fetched again")
 
 
-def _note(own: Path, folder: Path) -> None:
+def _note(own: Path, folder: Path, model: Model) -> None:
     files = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
     part = own.with_name(f"{_DONE}.{own.name}")
-    part.write_text(json.dumps({"folder": str(folder.relative_to(own.parent)), "files": files}))
+    noted = {"folder": str(folder.relative_to(own.parent)), "files": files, "model": model.image or model.id}
+    part.write_text(json.dumps(noted))
     part.replace(own.with_name(_DONE))
 
 

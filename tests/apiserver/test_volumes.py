@@ -51,7 +51,7 @@ def adapter(name, source):
 
 @pytest.fixture
 def claim(cluster, namespace):
-    def make(name, *modes, phase="Bound", **more):
+    def make(name, *modes, phase="Bound", capacity="", **more):
         spec = {
             "accessModes": list(modes or ["ReadWriteOnce"]),
             "resources": {"requests": {"storage": "1Gi"}},
@@ -59,7 +59,8 @@ def claim(cluster, namespace):
         }
         metadata = {"name": name, "namespace": namespace}
         cluster.create(clusters.CLAIM, {"metadata": metadata, "spec": spec})
-        cluster.patch(clusters.CLAIM, name, namespace, {"status": {"phase": phase}}, subresource="status")
+        status = {"phase": phase} | ({"capacity": {"storage": capacity}} if capacity else {})
+        cluster.patch(clusters.CLAIM, name, namespace, {"status": status}, subresource="status")
 
     return make
 
@@ -162,6 +163,24 @@ def test_a_claim_that_cannot_be_used_so_is_refused_with_its_mode(preflight, secr
     claim("c", *made.pop("modes", []), **made)
     with pytest.raises(errors.ClaimInvalidError, match=words):
         preflight(workspace)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "requested", "words"),
+    [
+        ("7Gi", "100Gi", r"weights-cache\]: claim .*/c has 7.0 GiB .storage: 7Gi., .* weights alone are 7.1 GiB; make"),
+        ("", "7Gi", "has 7.0 GiB"),
+        ("100Gi", "1Gi", ""),
+        ("", "100Gi", ""),
+        ("1Pi", "1Gi", ""),
+    ],
+)
+def test_a_cache_that_does_not_hold_the_model_is_refused(cluster, apply, claim, capacity, requested, words):
+    claim("c", capacity=capacity, resources={"requests": {"storage": requested}})
+    (use,) = volumes.named(workspace := Workspace.parse(apply(cached())))
+    refusal = pytest.raises(errors.ClaimInvalidError, match=words) if words else contextlib.nullcontext()
+    with refusal:
+        volumes.pass_claim(cluster, workspace, use)
 
 
 @pytest.mark.parametrize(

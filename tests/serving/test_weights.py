@@ -16,7 +16,8 @@ import sys, pathlib
 from serving import weights, config, errors
 try:
     model = config.Model(id=sys.argv[1], revision=sys.argv[2])
-    print(weights.fetch(model, pathlib.Path(sys.argv[3]), pathlib.Path("none")))
+    cache = pathlib.Path(sys.argv[4]) if sys.argv[4:] else None
+    print(weights.fetch(model, pathlib.Path(sys.argv[3]), pathlib.Path("none"), cache))
 except errors.Fatal as error:
     sys.exit(f"{error.reason} {int(error.exit)} {error.retryable}: {error}")
 """
@@ -43,12 +44,16 @@ def hub(tmp_path):
 
 def fetch(hub, tmp_path, model="acme/tiny", revision=REVISION, **environment):
     """In a process of its own: the client reads its environment once."""
-    done = subprocess.run(
-        [sys.executable, "-c", FETCH, model, revision, tmp_path / "scratch"],
+    done = run(hub, tmp_path, model, revision, tmp_path / "scratch", **environment)
+    return done.stdout.strip(), done.stderr.strip().splitlines()[-1:] or [""]
+
+
+def run(hub, tmp_path, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", FETCH, *arguments],
         env={"HF_ENDPOINT": hub.url, "HOME": str(tmp_path), "PATH": "/usr/bin"} | environment,
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    return done.stdout.strip(), done.stderr.strip().splitlines()[-1:] or [""]
 
 
 def test_only_what_is_needed_is_fetched_and_once(hub, tmp_path):
@@ -95,6 +100,13 @@ def test_model_without_safetensors_is_refused(hub, tmp_path):
     (tmp_path / "model" / "model.safetensors").unlink()
     _, (said,) = fetch(hub, tmp_path)
     assert said.startswith(f"ModelUnusable 12 False: inference.preset.name: model acme/tiny at {REVISION}: has no con")
+
+
+def test_a_cache_without_room_holds_no_server_up(hub, tmp_path):
+    (tmp_path / "cache").write_text("as good as full")
+    done = run(hub, tmp_path, "acme/tiny", REVISION, tmp_path / "scratch", tmp_path / "cache")
+    assert done.stdout.startswith(str(tmp_path / "scratch"))
+    assert f"The claim of the annotation kaito.sh/weights-cache lies at {tmp_path / 'cache'}: make it" in done.stderr
 
 
 def test_the_log_tells_how_much_has_come_while_it_comes(tmp_path, caplog):

@@ -1,6 +1,7 @@
 """A folder for models that several machines share: fetched once, by one at a time, and gone on with by another."""
 
 import concurrent.futures
+import errno
 import hashlib
 import threading
 
@@ -190,6 +191,21 @@ def test_what_is_not_whole_any_more_is_fetched_again(tmp_path, source, harm):
         (folder / "config.json").unlink()
     assert (shared.fetch(MODEL, tmp_path, source, me="b") / "config.json").read_text() == "{}"
     assert source.times == 2
+
+
+def test_a_part_that_found_no_room_takes_none(tmp_path):
+    other = MODEL.model_copy(update={"id": "acme/other"})
+    shared.fetch(other, tmp_path, Client(one="one"), me="a")
+
+    def full(place):
+        (place / "part").write_text("half")
+        raise errors.StorageTrouble("could not be stored") from OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(errors.StorageTrouble):
+        shared.fetch(MODEL, tmp_path, full, me="a")
+    assert not list(tmp_path.rglob("part"))
+    (said,) = shared.kept(tmp_path)
+    assert said.endswith("('acme/other', 0.0 GiB)")
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path, source):

@@ -29,6 +29,7 @@ def with_disk(said, name="node-1"):
         ("10485760Ki", True),
         ("10485759Ki", False),
         ("1Ti", True),
+        ("1P", True),
         ("1k", False),
         ("", True),
         ("much", True),
