@@ -80,15 +80,20 @@ def _pass_class(run: Run, asked: str) -> None:
 
 
 def ensure(run: Run, gib: int) -> None:
-    """Have the claim there, and none of an earlier intent of the Workspace's."""
-    cluster, namespace = run.cluster, run.workspace.metadata.namespace
-    ours = clusters.selector({names.UID: run.workspace.metadata.uid, names.ROLE: ROLE})
-    for other in cluster.items(clusters.CLAIM, namespace, labels=ours):
-        if other["metadata"]["name"] != name(run.workspace):
-            cluster.delete(clusters.CLAIM, other["metadata"]["name"], namespace)
-    if not _pass_usable(run):
+    """Have the claim there, large enough, and none of an earlier intent of the Workspace's."""
+    clear(run, keep=name(run.workspace))
+    if not _pass_usable(run, gib):
         with contextlib.suppress(clusters.ConflictError):
-            cluster.create(clusters.CLAIM, claim(run.workspace, run.settings, gib))
+            run.cluster.create(clusters.CLAIM, claim(run.workspace, run.settings, gib))
+
+
+def clear(run: Run, *, keep: str = "") -> None:
+    """Take the Workspace's claims away, all but one: those of other intents, or all where none is used any more."""
+    namespace = run.workspace.metadata.namespace
+    ours = clusters.selector({names.UID: run.workspace.metadata.uid, names.ROLE: ROLE})
+    for other in run.cluster.items(clusters.CLAIM, namespace, labels=ours):
+        if other["metadata"]["name"] != keep:
+            run.cluster.delete(clusters.CLAIM, other["metadata"]["name"], namespace)
 
 
 @contextlib.contextmanager
@@ -158,10 +163,13 @@ def _found(run: Run) -> dict[str, Any] | None:
     return found
 
 
-def _pass_usable(run: Run) -> bool:
-    """Whether the claim is there; raises ClaimNotFoundError while one is there that is of no use."""
+def _pass_usable(run: Run, gib: int = 0) -> bool:
+    """Whether the claim is there; raises ClaimNotFoundError while one is there that is of no use.
+
+    One that is too small by now holds no finished adapter, or nothing would be trained.
+    """
     found = _found(run)
-    if found and (lost := _lost(found)):
+    if found and (lost := _lost(found) or _small(found, gib)):
         drop(run)  # pods that have ended would keep it for ever
         raise errors.ClaimNotFoundError(f"{FIELD}: {_named(run)} {lost}; it is made anew once it is gone")
     return found is not None
@@ -174,6 +182,13 @@ def _lost(found: dict[str, Any] | None) -> str:
     if found["metadata"].get("deletionTimestamp"):
         return "is being deleted"
     return "has lost its volume" if found.get("status", {}).get("phase") == "Lost" else ""
+
+
+def _small(found: dict[str, Any], gib: int) -> str:
+    """Why a claim that can be used does not suffice; empty where it does. One in another unit is somebody's own."""
+    asked = str(found["spec"]["resources"]["requests"]["storage"])
+    number = asked.removesuffix("Gi")
+    return f"asks for {asked}, and {gib}Gi are needed by now" if number.isdecimal() and int(number) < gib else ""
 
 
 def _pass_claim(run: Run) -> None:

@@ -15,7 +15,7 @@ from tests.apiserver.conftest import until
 from tests.apiserver.test_migration_rights import as_steps, connected  # noqa: F401
 from tests.apiserver.test_preflight import QUOTA, preflight, secret  # noqa: F401
 from tests.apiserver.test_volumes import mounts
-from workflows import steps
+from workflows import asks, steps
 
 ADAPTER = f"team.azurecr.io/adapter@sha256:{2:064x}"
 LEFT = json.dumps({"adapter": f"persistentVolumeClaim/x@sha256:{1:064x}"})
@@ -269,3 +269,21 @@ def test_an_earlier_intent_s_claim_makes_room(world, cluster, namespace):
     scratch.ensure(again, 2)
     assert "deletionTimestamp" in cluster.get(clusters.CLAIM, first, namespace)["metadata"]
     assert cluster.get(clusters.CLAIM, scratch.name(workspace), namespace) is not None
+
+
+def test_a_claim_that_is_too_small_by_now_is_made_anew(world):
+    _, job = world.train()
+    scratch.ensure(world.run, 2)
+    assert world.claim(), "as large as it was"
+    with pytest.raises(errors.ClaimNotFoundError, match="asks for 2Gi, and 3Gi are needed by now; it is made anew"):
+        scratch.ensure(world.run, 3)
+    assert world.claim() is None
+    left = world.job(job["metadata"]["name"])
+    assert left is None or "deletionTimestamp" in left["metadata"], "whose pod would keep it"
+
+
+def test_claims_go_once_the_setting_is_taken_out(world, cluster, namespace):
+    world.train()
+    settings = world.run.settings.model_copy(update={"tuning_scratch": ""})
+    asks.tuning.keep(Run(cluster, world.run.workspace, settings, world.run.provider))
+    assert world.claim() is None

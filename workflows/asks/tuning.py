@@ -1,10 +1,11 @@
 """What is asked of the tuning image: its config from Workspace and ConfigMap, its Job, its check."""
 
+import contextlib
 import hashlib
 from typing import Any
 
 from kaito_hera import cluster as clusters
-from kaito_hera import held, inherited, intent, jobs, names, nodes, pods, rollout, scratch, volumes
+from kaito_hera import errors, held, inherited, intent, jobs, names, nodes, pods, rollout, scratch, volumes
 from kaito_hera.api import Workspace
 from kaito_hera.api.sources import Volume
 from kaito_hera.run import Run
@@ -93,9 +94,12 @@ def task_of(run: Run, attempt: int, asked: tuning.TuningConfig, placement: nodes
 
 
 def keep(run: Run) -> None:
-    """Have a volume for what is trained, where there is to be one."""
+    """Have a volume for what is trained, where there is to be one, and none that is not used any more."""
     if scratch.is_used(run.workspace, run.settings):
         scratch.ensure(run, scratch_gib(run, training(run).honoured))
+        return
+    with contextlib.suppress(errors.ForbiddenError):  # by an older role, of before there were any
+        scratch.clear(run)
 
 
 def scratch_gib(run: Run, training: TrainingConfig) -> int:
