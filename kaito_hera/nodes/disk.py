@@ -18,6 +18,11 @@ def refused(node: dict[str, Any], gib: float) -> str:
     return f"has {has:.1f} GiB of disk for pods ({_KIND}: {said}); the model's weights alone are {gib:.1f} GiB"
 
 
+def is_meant(reason: str) -> bool:
+    """Whether a node was refused for its disk."""
+    return _KIND in reason
+
+
 def read(said: str) -> float | None:
     """GiB of a quantity as Kubernetes writes it; None where it is none."""
     found = _QUANTITY.fullmatch(said)

@@ -11,7 +11,7 @@ from typing import Any
 
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, names, nodes
-from kaito_hera.nodes import Order, Want, gpus, readiness
+from kaito_hera.nodes import Order, Want, disk, gpus, readiness
 from kaito_hera.run import Run
 from kaito_hera.status import Refusal, moment
 
@@ -74,11 +74,14 @@ def _size(candidate: str) -> str:
 
 
 def _pass_unfit(wants: tuple[Want, ...], said: dict[str, Refusal]) -> None:
-    """The images can use the GPUs of some kind, as far as is known."""
+    """Nodes of some kind are of use, as far as is known."""
     unfit = [refusal for want in wants if (refusal := said.get(want.candidate)) and refusal.unfit]
     if len(unfit) == len(wants):
         every = "; ".join(f"{refusal.candidate}: {refusal.reason}" for refusal in unfit)
-        raise errors.UnsupportedGPUError(f"none of {len(wants)} kinds of node can be used: {every}")
+        small = all(disk.is_meant(refusal.reason) for refusal in unfit)  # status keeps the words alone
+        kind = errors.InsufficientDiskError if small else errors.UnsupportedGPUError
+        way = "edit resource.instanceTypes, or annotate kaito.sh/retry once nodes were changed"
+        raise kind(f"none of {len(wants)} kinds of node can be used: {every}; {way}")
 
 
 def _first(run: Run, wants: tuple[Want, ...], said: dict[str, Refusal]) -> Ordered:

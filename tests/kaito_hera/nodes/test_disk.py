@@ -3,10 +3,11 @@
 import pytest
 
 from kaito_hera import errors, models, nodes
-from kaito_hera.nodes import disk, readiness
+from kaito_hera.nodes import disk, ordering, readiness
 from kaito_hera.nodes.byo import ByoProvider
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
+from kaito_hera.status import Refusal
 from tests import making
 from tests.kaito_hera.nodes.conftest import order
 from tests.kaito_hera.nodes.test_drivers import Standing
@@ -54,6 +55,22 @@ def test_a_disk_that_the_weights_do_not_fit_is_not_waited_for():
     several["resource"] |= {"instanceTypes": [several["resource"].pop("instanceType"), "Standard_ND96isr_H100_v5"]}
     with pytest.raises(errors.UnsupportedNodeError, match=small):
         readiness.await_ready(run(several, "5Gi"), ("node-1",))
+
+
+def test_sizes_that_were_all_refused_for_their_disk_end_so():
+    several = making.tuning()
+    several["resource"] |= {"instanceTypes": ["Standard_NC24ads_A100_v4", "Standard_ND96isr_H100_v5"]}
+    del several["resource"]["instanceType"]
+    asked = run(several, "5Gi")
+    with pytest.raises(errors.UnsupportedNodeError) as said:
+        readiness.await_ready(asked, ("node-1",))
+    known = [Refusal(candidate=each.candidate, reason=str(said.value), unfit=True) for each in asked.candidates]
+    way = "edit resource.instanceTypes, or annotate kaito.sh/retry once nodes were changed$"
+    with pytest.raises(errors.InsufficientDiskError, match=rf"none of 2 kinds of node can be used: .*5Gi.*; {way}"):
+        ordering.order(asked, known=tuple(known))
+    known[0] = Refusal(candidate=known[0].candidate, reason="node x has NVIDIA driver 535", unfit=True)
+    with pytest.raises(errors.UnsupportedGPUError, match=way):
+        ordering.order(asked, known=tuple(known))
 
 
 def test_a_server_and_a_model_out_of_an_image_are_not_judged_by_it():
