@@ -21,13 +21,18 @@ class Keys:
         self._seen: Stamp = (0, 0, 0)
 
     def __call__(self) -> tuple[str, ...]:
-        """The keys; with a file that was never readable none, which nobody can name."""
+        """The keys; with a file that is gone or was never readable none, which nobody can name.
+
+        It goes with its Secret, which somebody deleted for a key that leaked.
+        """
         if self._file and (stamp := _stamp(self._file)) != self._seen:
             self._seen = stamp
             try:
                 self._read = read(self._file)
             except errors.BadConfig as error:
-                log.warning("%s; until then the keys of before are asked for", error)
+                self._read = self._read if stamp else ()
+                meanwhile = "the keys of before are asked for" if stamp else "none of its keys is taken"
+                log.warning("%s; until then %s", error, meanwhile)
         return (*self._fixed, *self._read)
 
 
@@ -43,9 +48,11 @@ def read(file: Path) -> tuple[str, ...]:
 
 
 def _stamp(file: Path) -> Stamp:
-    """Another one where the kubelet has put another file in its place."""
+    """Another one where the kubelet has put another file in its place; None where it has taken it away."""
     try:
         found = file.stat()
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError:
+        return (0, 0, 0)
     return found.st_dev, found.st_ino, found.st_mtime_ns

@@ -36,15 +36,31 @@ def test_another_key_in_the_secret_counts_without_a_restart(tmp_path, file):
         assert [status(key) for key in ("one", "two", "three")] == [401, 200, 200]
 
 
-@pytest.mark.parametrize("content", [b"", b" \n,", b"two words", b"\xff\xfe", None])
+@pytest.mark.parametrize("content", [b"", b" \n,", b"two words", b"\xff\xfe"])
 def test_a_file_that_gives_no_key_changes_none(file, content, caplog):
     asked = Keys((), file)
     assert asked() == ("one",)
-    file.unlink() if content is None else put(file, content)
+    put(file, content)
     assert asked() == asked() == ("one",)
     assert len([each for each in caplog.records if "until then the keys of before are asked for" in each.message]) == 1
     put(file, b"two")
     assert asked() == ("two",)
+
+
+def test_with_the_secret_deleted_none_of_its_keys_is_taken(tmp_path, file, caplog):
+    with fakes.server(tmp_path, limits={"api_key_file": file}) as client:
+
+        def status(key):
+            return requests.get(client.url + "/v1/models", headers={"X-Api-Key": key}, timeout=60).status_code
+
+        assert status("one") == 200
+        file.unlink()
+        assert [status("one"), status("")] == [401, 401]
+        assert "until then none of its keys is taken" in caplog.text
+        put(file, b"two")
+        assert [status("one"), status("two")] == [401, 200]
+    file.unlink()
+    assert Keys(("fixed",), file)() == ("fixed",)
 
 
 def test_a_file_that_never_gave_a_key_lets_nobody_in(tmp_path):
