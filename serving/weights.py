@@ -22,17 +22,12 @@ def fetch(model: Model, scratch: Path, registry_auth: Path, cache: Path | None =
     `cache` is a folder that outlives this machine and may be others' too; a model that is not pinned is not kept there,
     nor one that finds no room: a server waits for nobody who would tidy up.
     """
-    began = time.monotonic()
     try:
         if cache and (model.image or len(model.revision) == hub.COMMIT):
-            folder = _shared(model, scratch, registry_auth, cache)
-        else:
-            folder = _fetch(model, scratch, registry_auth)
+            return _shared(model, scratch, registry_auth, cache)
+        return _fetch(model, scratch, registry_auth)
     except WeightsError as error:
         raise errors.ModelFiles(error) from error
-    size, seconds = _bytes(folder) / 1e6, time.monotonic() - began
-    log.info("weights of %s: %.0f MB in %.1f s, %.0f MB/s", model.id, size, seconds, size / seconds)
-    return folder
 
 
 def _shared(model: Model, scratch: Path, registry_auth: Path, cache: Path) -> Path:
@@ -67,8 +62,9 @@ def _fetch(model: Model, place: Path, registry_auth: Path) -> Path:
 
 @contextlib.contextmanager
 def telling(place: Path, every: float = 15.0) -> Iterator[None]:
-    """Say in the log how much has come, and at what rate, so often."""
+    """Say in the log how much has come, and at what rate, so often and in the end."""
     over = threading.Event()
+    began, found = time.monotonic(), _written(place)
 
     def tell() -> None:
         there = _written(place)
@@ -83,6 +79,11 @@ def telling(place: Path, every: float = 15.0) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+    come, seconds = (_written(place) - found) / 1e6, time.monotonic() - began
+    if come > 0:
+        log.info("fetched %.0f MB in %.1f s, %.1f MB/s", come, seconds, come / seconds)
+    else:
+        log.info("found in %s, nothing was fetched", place)
 
 
 def _written(place: Path) -> int:
@@ -92,7 +93,3 @@ def _written(place: Path) -> int:
         with contextlib.suppress(OSError):  # renamed meanwhile
             total += 0 if file.is_symlink() else file.stat().st_blocks * 512
     return total
-
-
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))

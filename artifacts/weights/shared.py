@@ -51,6 +51,7 @@ def fetch(
                     log.warning("the cache %s: another took over from %s, waiting", place, own.name)
     except OSError as error:
         raise errors.StorageTrouble(f"{model.what}: the cache {cache} cannot be used: {error}") from error
+    log.info("%s: in the cache, %s", model.what, found)
     return found
 
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from artifacts.weights import shared
 from serving import config, errors, settings, weights
 from tests.serving import modelhub
 
@@ -117,6 +118,25 @@ def test_the_log_tells_how_much_has_come_while_it_comes(tmp_path, caplog):
         while "fetching: 3 MB so far, " not in caplog.text and time.monotonic() < until:
             time.sleep(0.05)
     assert "fetching: 3 MB so far, " in caplog.text
+    assert "fetched 3 MB in " in caplog.text
+    caplog.clear()
+    with weights.telling(tmp_path):
+        pass
+    assert [each.message for each in caplog.records] == [f"found in {tmp_path}, nothing was fetched"]
+
+
+def test_what_others_have_fetched_is_told_without_a_rate(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    model = config.Model(id="acme/tiny", revision=REVISION)
+
+    def load(place):
+        (place / "config.json").write_text("{}")
+        return place
+
+    found = shared.fetch(model, tmp_path, load)
+    assert weights.fetch(model, tmp_path / "scratch", tmp_path / "none", tmp_path) == found
+    assert caplog.messages[-1].endswith(f"in the cache, {found}")
+    assert "MB/s" not in caplog.text
 
 
 @pytest.mark.parametrize("place", ["models", "workspace/weights", ""])
