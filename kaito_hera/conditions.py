@@ -66,7 +66,7 @@ class View:
     @property
     def is_trained(self) -> bool:
         """Whether what is to be tuned is, though perhaps not yet pushed."""
-        return self.is_tuned or self.satisfied.trained == self.wanted.tune
+        return self.is_tuned or self.satisfied.trained == intent.trained(self.workspace)
 
     @property
     def is_updating(self) -> bool:

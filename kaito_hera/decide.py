@@ -53,7 +53,7 @@ def missing(workspace: Workspace, current: Status, seen: Live) -> Parts:
     """
     wanted, reached = intent.of(workspace), current.satisfied
     tune = reached.tune != wanted.tune
-    if tune and reached.trained == wanted.tune:
+    if tune and reached.trained == intent.trained(workspace):
         return Parts(push=True)
     lost = sum(1 for node in seen.nodes if live.is_ready(node)) < workspace.node_count
     why = retry.failure(workspace, current, seen)
@@ -248,7 +248,9 @@ def _clear_jobs(workspace: Workspace, current: Status, seen: Live, settings: Set
     runs = not _is_over(workflow, seen) if workflow else attempt is not None and attempt.phase == ""
     running = attempt.attempt if attempt and runs else 0
     tuning = [live.attempt(job) for job in seen.jobs if job["metadata"]["labels"].get(names.ROLE) == "tuning"]
-    pushed = scratch.is_used(workspace, settings) and current.satisfied.tune == intent.of(workspace).tune
+    left = any(job["metadata"]["labels"].get(names.ROLE) == "push" for job in seen.jobs)
+    left = left or scratch.is_used(workspace, settings)
+    pushed = left and current.satisfied.tune == intent.of(workspace).tune
     kept = {running, 0 if pushed else max(tuning, default=0)}
     return [
         _delete(job)

@@ -65,12 +65,17 @@ def of(workspace: Workspace) -> Intent:
     return Intent(nodes=_hash(nodes), tune=_hash(_tune(workspace)), serve=_hash(_serve(workspace)))
 
 
+def trained(workspace: Workspace) -> str:
+    """Hash of what is trained, wherever its image goes: what waits for its push follows an edit of that place."""
+    return _hash(_tune(workspace, image=""))
+
+
 def made_for(workflow: dict[str, Any]) -> Intent:
     """What a Workflow was made for."""
     return Intent.parse(workflow["metadata"].get("annotations", {}).get(names.INTENT, ""))
 
 
-def _tune(workspace: Workspace) -> list[Any]:
+def _tune(workspace: Workspace, *, image: str | None = None) -> list[Any]:
     if workspace.tuning is None:
         return []
     # The push secret is how the result gets there, not what it is.
@@ -82,7 +87,8 @@ def _tune(workspace: Workspace) -> list[Any]:
         output=tuning.output.volume_source and tuning.output.volume_source.pod_volume(),
         weights=tuning.preset.options.image,
     )
-    return [tuning.preset.name, tuning.method, tuning.config, sorted(asked.urls), tuning.output.image, *given]
+    to = tuning.output.image if image is None else image
+    return [tuning.preset.name, tuning.method, tuning.config, sorted(asked.urls), to, *given]
 
 
 def _serve(workspace: Workspace) -> list[Any]:

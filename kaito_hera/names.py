@@ -55,9 +55,9 @@ def push_job(workspace: Workspace, attempt: int) -> str:
     return fit(workspace.metadata.name, f"-{workspace.metadata.uid[:5]}-push-a{attempt}")
 
 
-def scratch(workspace: Workspace, tune: str) -> str:
+def scratch(workspace: Workspace, trained: str) -> str:
     """The claim for what is trained, of the intent with that hash."""
-    return fit(workspace.metadata.name, f"-{workspace.metadata.uid[:5]}-{tune[:8]}")
+    return fit(workspace.metadata.name, f"-{workspace.metadata.uid[:5]}-{trained[:8]}")
 
 
 def check_job(workspace: Workspace, attempt: int, *, second: bool = False) -> str:

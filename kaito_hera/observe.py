@@ -61,26 +61,30 @@ def _satisfied(
     workspace: Workspace, before: Status, workflow: dict[str, Any] | None, steps: dict[str, Step]
 ) -> Satisfied:
     """A part is satisfied for the hashes that its Workflow was made for, from the moment its step succeeds."""
-    reached = _reached(before.satisfied, workflow, steps) if workflow else before.satisfied
-    wanted = intent.of(workspace).tune
-    if reached.trained and (reached.trained != wanted or reached.tune == wanted):
+    wanted, trained = intent.of(workspace).tune, intent.trained(workspace)
+    reached = before.satisfied
+    if workflow:  # of one that an edit came after, what it left was seen before
+        left = trained if intent.made_for(workflow).tune == wanted else reached.trained
+        reached = _reached(reached, workflow, steps, left)
+    if reached.trained and (reached.trained != trained or reached.tune == wanted):
         reached = reached.model_copy(update={"trained": ""})  # its volume is gone, or another intent's is made
     if reached.tune != wanted:
         return reached.model_copy(update={"tune": ""})  # its adapter is forgotten too, so an edit back tunes again
     return reached
 
 
-def _reached(reached: Satisfied, workflow: dict[str, Any], steps: dict[str, Step]) -> Satisfied:
+def _reached(reached: Satisfied, workflow: dict[str, Any], steps: dict[str, Step], left: str) -> Satisfied:
+    """`left`: the hash of what its training may have left on a volume."""
     made_for = intent.made_for(workflow)
     for name, part, value in (
         ("await-nodes", "nodes", made_for.nodes),
-        ("train", "trained" if _is_left(steps) else "tune", made_for.tune),
-        ("push", "tune" if _is_pushed(steps) else "trained", made_for.tune),
+        ("train", *(("trained", left) if _is_left(steps) else ("tune", made_for.tune))),
+        ("push", *(("tune", made_for.tune) if _is_pushed(steps) else ("trained", left))),
         ("roll-out", "serve", made_for.serve),
     ):
         if _succeeded(steps, name):
             reached = reached.model_copy(update={part: value})
-    if "push" in steps and live.reason(steps["push"].message).reason == _GONE:
+    if _is_pushed(steps) or ("push" in steps and live.reason(steps["push"].message).reason == _GONE):
         reached = reached.model_copy(update={"trained": ""})
     if _succeeded(steps, "preflight") and steps["preflight"].outputs.get("adapter"):
         reached = reached.model_copy(update={"tune": made_for.tune})

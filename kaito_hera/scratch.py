@@ -41,7 +41,7 @@ def volume(workspace: Workspace) -> Volume:
 
 def name(workspace: Workspace) -> str:
     """The claim's name."""
-    return names.scratch(workspace, intent.of(workspace).tune)
+    return names.scratch(workspace, intent.trained(workspace))
 
 
 def claim(workspace: Workspace, settings: Settings, gib: int) -> dict[str, Any]:
@@ -137,6 +137,9 @@ def _later(run: Run, cause: errors.KaitoError) -> errors.KaitoError:
     if cause.reason == "DataInvalid":
         again = f"{cause}; delete the {_named(run)} to have the adapter trained anew"
         return errors.reported(cause.reason, again, retryable=False)
+    if cause.reason.startswith("Push"):
+        place = f"{cause}; or name another place in tuning.output.image: what is trained already is pushed there"
+        return errors.reported(cause.reason, place, retryable=cause.retryable)
     return cause
 
 

@@ -153,7 +153,9 @@ class Engine(Model):
     """So many requests are answered at the same time; others wait."""
     context: Annotated[int, pydantic.Field(ge=1, lt=2**31)]
     """Most tokens of a prompt and its answer together."""
-    notes: Annotated[tuple[Annotated[str, pydantic.StringConstraints(max_length=1000)], ...], pydantic.Field(max_length=10)] = ()
+    notes: Annotated[
+        tuple[Annotated[str, pydantic.StringConstraints(max_length=1000)], ...], pydantic.Field(max_length=10)
+    ] = ()
     """Why they are no more: what the architecture or the memory does not allow."""
 
 
@@ -239,7 +241,7 @@ class Satisfied(Model):
     nodes: str = ""
     """Nodes were provisioned for this."""
     trained: str = ""
-    """For this the adapter is finished, on a volume from which it is yet to be pushed."""
+    """For this, wherever its image goes, the adapter is finished, on a volume from which it is yet to be pushed."""
     tune: str = ""
     """The adapter was pushed for this."""
     serve: str = ""

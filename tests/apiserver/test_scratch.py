@@ -1,6 +1,7 @@
 """A volume for what is trained, against a real API server: the claim, the Job on it, the Job that pushes from it."""
 
 import concurrent.futures
+import dataclasses
 import json
 
 import pytest
@@ -205,8 +206,20 @@ def test_a_quota_that_is_full_when_the_adapter_is_finished_fails_no_attempt(worl
 
 def test_a_push_that_is_refused_in_the_end_leaves_the_claim_for_the_next_attempt(world, failing):
     world.train()
-    assert failing(world.push, code=30, message=REFUSED)["reason"] == "PushUnauthorized"
+    said = failing(world.push, code=30, message=REFUSED)
+    assert (said["reason"], said["retryable"]) == ("PushUnauthorized", False)
+    assert said["message"].endswith("tuning.output.image: what is trained already is pushed there")
     assert world.claim() is not None
+
+
+def test_what_waits_is_pushed_to_the_place_that_an_edit_names(world, cluster, namespace):
+    world.train()
+    edited = cluster.patch(clusters.WORKSPACE, "w", namespace, {"tuning": {"output": {"image": "team.azurecr.io/b:2"}}})
+    world.run = dataclasses.replace(world.run, workspace=Workspace.parse(edited))
+    assert world.claim() is not None, "the same"
+    answer, job = world.push()
+    assert answer == ADAPTER
+    assert job["spec"]["template"]["spec"]["containers"][0]["args"][3] == "team.azurecr.io/b:2"
 
 
 def test_nodes_of_a_server_that_stands_wait_longer(world, cluster, namespace):
@@ -263,8 +276,8 @@ def test_a_secret_that_went_since_is_told_with_its_field(world, failing, cluster
 def test_an_earlier_intent_s_claim_makes_room(world, cluster, namespace):
     world.train()
     first = scratch.name(world.run.workspace)
-    edited = cluster.patch(clusters.WORKSPACE, "w", namespace, {"tuning": {"output": {"image": "team.azurecr.io/b:2"}}})
-    workspace = Workspace.parse(edited)
+    tuning = world.run.workspace.tuning
+    workspace = world.run.workspace.model_copy(update={"tuning": tuning.model_copy(update={"config": "other"})})
     again = Run(cluster, workspace, world.run.settings, world.run.provider)
     scratch.ensure(again, 2)
     assert "deletionTimestamp" in cluster.get(clusters.CLAIM, first, namespace)["metadata"]

@@ -13,7 +13,8 @@ AKS = Settings(node_provider="aks", azure=AZURE)
 
 def satisfied(workspace, *parts):
     wanted = intent.of(making.parsed(workspace))
-    return Satisfied(**{part: getattr(wanted, {"trained": "tune"}.get(part, part)) for part in parts})
+    trained = intent.trained(making.parsed(workspace))
+    return Satisfied(**{part: trained if part == "trained" else getattr(wanted, part) for part in parts})
 
 
 def status(workspace, *parts, attempt=1, kind="serve", phase="Running", failures=0, generation=1, **more):

@@ -37,7 +37,7 @@ def test_what_only_tunes_gives_its_nodes_back_and_pushes_in_one_attempt():
     workspace = making.tuning_only()
     made = flow(workspace, await_nodes="Succeeded", train=LEFT, release="Succeeded", push="Running")
     after = observed(workspace, status(workspace, nodes=HELD, kind="tune"), settings=AKS, workflows=[made])
-    assert after.satisfied.trained == satisfied(workspace, "tune").tune
+    assert after.satisfied.trained == satisfied(workspace, "trained").trained != ""
     assert (after.satisfied.tune, after.satisfied.nodes, after.nodes.held) == ("", "", False)
     assert said(after)["JobStarted"][0] == "True"
     assert said(after)["WorkspaceSucceeded"][0] == "False"
@@ -99,8 +99,9 @@ def test_an_adapter_that_is_pushed_in_time_is_served_in_the_same_attempt():
     assert after.satisfied.tune == satisfied(workspace, "tune").tune
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_jobs_whose_pods_keep_the_volume_go_once_status_has_the_adapter_s_digest(kept):
+@pytest.mark.parametrize(("kept", "setting"), [(True, "disk"), (False, "disk"), (False, "")])
+def test_jobs_whose_pods_keep_the_volume_go_once_status_has_the_adapter_s_digest(kept, setting):
+    """Also where the setting was taken out since."""
     workspace, jobs = making.tuning_only(), []
     for role, name in (("tuning", names.job), ("push", names.push_job)):
         job = making.job(workspace, role=role, succeeded=1)
@@ -108,7 +109,7 @@ def test_jobs_whose_pods_keep_the_volume_go_once_status_has_the_adapter_s_digest
         jobs.append(job)
     end = PUSHED if not kept else ("Failed", AWAY)
     made = flow(workspace, phase="Failed" if kept else "Succeeded", train=LEFT, release="Succeeded", push=end)
-    settings = AKS.model_copy(update={"tuning_scratch": "disk"})
+    settings = AKS.model_copy(update={"tuning_scratch": setting})
     seen = making.live(workflows=[made], jobs=jobs)
     said = decided(workspace, status(workspace, kind="tune", phase="Running"), seen, settings)
     gone = [action.job for action in said if isinstance(action, DeleteJob)]
@@ -122,6 +123,22 @@ def test_another_intent_is_trained_whatever_lies_on_the_volume_of_the_one_before
     after = observed(edited, before, settings=AKS)
     assert after.satisfied.trained == ""
     assert decided(edited, before, making.live()) == [Start(Parts(nodes=True, tune=True), failures=0)]
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["edited afterwards", "edited before the failure was seen"])
+def test_what_is_trained_follows_an_edit_of_the_place_that_refused_it(seen):
+    workspace = making.tuning_only()
+    refused = flow(workspace, phase="Failed", train=LEFT, release="Succeeded", push=("Failed", REFUSED))
+    before = status(workspace, *([] if seen else ["trained"]), kind="tune")
+    if seen:
+        before = observed(workspace, before, settings=AKS, workflows=[refused])
+    elsewhere = {**workspace["tuning"], "output": {**workspace["tuning"]["output"], "image": "team.azurecr.io/b:2"}}
+    edited = making.edited(workspace, tuning=elsewhere, generation=2)
+    assert decided(edited, before, making.live(workflows=[refused])) == PUSH
+    pushed = making.workflow(edited, 1, kind="push", phase="Succeeded", push=PUSHED)
+    known = status(edited, "trained", kind="push", generation=2)
+    after = observed(edited, known, settings=AKS, workflows=[pushed])
+    assert (after.satisfied.trained, after.satisfied.tune) == ("", satisfied(edited, "tune").tune)
 
 
 def test_what_the_push_waits_for_is_told_and_the_figures_of_the_training_stay():
