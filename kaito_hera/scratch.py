@@ -46,8 +46,9 @@ def name(workspace: Workspace) -> str:
 
 def claim(workspace: Workspace, settings: Settings, gib: int) -> dict[str, Any]:
     """The claim, of so many GiB."""
+    made_for = {"annotations": {names.INTENT: intent.of(workspace).tune}}
     return {
-        "metadata": pods.metadata(workspace, name(workspace), role=ROLE),
+        "metadata": pods.metadata(workspace, name(workspace), role=ROLE) | made_for,
         "spec": {
             "accessModes": ["ReadWriteOnce"],
             "storageClassName": settings.tuning_scratch,
@@ -172,7 +173,7 @@ def _pass_usable(run: Run, gib: int = 0) -> bool:
     One that is too small by now holds no finished adapter, or nothing would be trained.
     """
     found = _found(run)
-    if found and (lost := _lost(found) or _small(found, gib)):
+    if found and (lost := _lost(found) or _small(found, gib) or _stale(found, run.workspace)):
         drop(run)  # pods that have ended would keep it for ever
         raise errors.ClaimNotFoundError(f"{FIELD}: {_named(run)} {lost}; it is made anew once it is gone")
     return found is not None
@@ -192,6 +193,13 @@ def _small(found: dict[str, Any], gib: int) -> str:
     asked = str(found["spec"]["resources"]["requests"]["storage"])
     number = asked.removesuffix("Gi")
     return f"asks for {asked}, and {gib}Gi are needed by now" if number.isdecimal() and int(number) < gib else ""
+
+
+def _stale(found: dict[str, Any], workspace: Workspace) -> str:
+    """Why what lies on a claim is of no use to a training; empty where it may be: checkpoints know their intent."""
+    made_for = found["metadata"].get("annotations", {}).get(names.INTENT)
+    other = made_for and made_for != intent.of(workspace).tune
+    return "has checkpoints for another tuning.output.image, none of them finished" if other else ""
 
 
 def _pass_claim(run: Run) -> None:

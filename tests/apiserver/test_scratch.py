@@ -295,6 +295,17 @@ def test_a_claim_that_is_too_small_by_now_is_made_anew(world):
     assert left is None or "deletionTimestamp" in left["metadata"], "whose pod would keep it"
 
 
+def test_checkpoints_for_another_place_make_room_before_nodes_are_bought(world):
+    world.train()
+    scratch.look(world.run)
+    asked = world.run.workspace.tuning
+    output = asked.output.model_copy(update={"image": "team.azurecr.io/b:2"})
+    edited = world.run.workspace.model_copy(update={"tuning": asked.model_copy(update={"output": output})})
+    with pytest.raises(errors.ClaimNotFoundError, match=r"another tuning.output.image.*; it is made anew once"):
+        scratch.look(dataclasses.replace(world.run, workspace=edited))
+    assert world.claim() is None
+
+
 def test_claims_go_once_the_setting_is_taken_out(world, cluster, namespace):
     world.train()
     settings = world.run.settings.model_copy(update={"tuning_scratch": ""})
