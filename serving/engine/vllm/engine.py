@@ -9,9 +9,9 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from serving.engine import generation
 from serving.engine.protocol import (
@@ -37,6 +37,7 @@ FEATURES = frozenset(
 )
 NEVER: Mapping[str, tuple[float | None, ...]] = {"typical_p": (None, 1), "no_repeat_ngram_size": (None, 0)}
 """What vLLM has no word for, and values that change nothing; beams are refused likewise."""
+_T = TypeVar("_T")
 MOST_LOGPROBS = 20
 FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length"}
 
@@ -87,8 +88,7 @@ class VllmEngine:
 
     async def load_adapter(self, adapter: str, folder: Path) -> None:
         """See `Engine.load_adapter`; vLLM reads it once now, so that what it refuses is refused here."""
-        async with self._files:
-            await asyncio.to_thread(self._mixes.add, adapter, folder)
+        await asyncio.shield(self._alone(lambda: self._mixes.add(adapter, folder)))
         try:
             async with self._mix({adapter: 1.0}) as lora:
                 taken = await self._llm.add_lora(lora)
@@ -103,9 +103,7 @@ class VllmEngine:
 
     async def unload_adapter(self, adapter: str) -> None:
         """See `Engine.unload_adapter`."""
-        async with self._files:
-            gone = await asyncio.to_thread(self._mixes.remove, adapter)
-        await self._forget(gone)
+        await self._forget(await asyncio.shield(self._alone(lambda: self._mixes.remove(adapter))))
 
     def health(self) -> Health:
         """See `Engine.health`."""
@@ -146,14 +144,33 @@ class VllmEngine:
     @contextlib.asynccontextmanager
     async def _mix(self, strengths: Mapping[str, float]) -> AsyncIterator[Any]:
         """Adapters as one LoRARequest; None for the bare base."""
-        async with self._files:
-            mix = await asyncio.to_thread(self._mixes.hold, strengths) if strengths else None
-            gone = self._mixes.superfluous()
+        if not strengths:
+            yield None
+            return
+        holding = self._alone(lambda: (self._mixes.hold(strengths), self._mixes.superfluous()))
+        try:
+            mix, gone = await asyncio.shield(holding)
+        except asyncio.CancelledError:  # who asked has gone, while a thread writes on
+            holding.add_done_callback(self._unasked)
+            raise
         try:
             await self._forget(gone)
             yield mix and self._library.lora_request(mix.name, mix.number, str(mix.folder))
         finally:
             self._mixes.release(mix)
+
+    def _alone(self, change: Callable[[], _T]) -> asyncio.Task[_T]:
+        """A change of the mixes in a thread, one after the other; shielded it ends though nobody waits any more."""
+
+        async def run() -> _T:
+            async with self._files:
+                return await asyncio.to_thread(change)
+
+        return asyncio.create_task(run())
+
+    def _unasked(self, holding: asyncio.Task[tuple[Mix | None, list[Mix]]]) -> None:
+        if not holding.cancelled() and holding.exception() is None:
+            self._mixes.release(holding.result()[0])
 
     async def _forget(self, mixes: list[Mix]) -> None:
         for mix in mixes:
