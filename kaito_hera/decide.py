@@ -6,7 +6,7 @@ Level-triggered: it never asks what happened, only what is there. A Workspace's 
 
 import datetime
 
-from kaito_hera import api, intent, live, names, retry, scratch, status
+from kaito_hera import api, intent, live, names, retry, status
 from kaito_hera.actions import (
     Action,
     AddFinalizer,
@@ -249,7 +249,7 @@ def _clear_jobs(workspace: Workspace, current: Status, seen: Live, settings: Set
     running = attempt.attempt if attempt and runs else 0
     tuning = [live.attempt(job) for job in seen.jobs if job["metadata"]["labels"].get(names.ROLE) == "tuning"]
     left = any(job["metadata"]["labels"].get(names.ROLE) == "push" for job in seen.jobs)
-    left = left or scratch.is_used(workspace, settings)
+    left = left or intent.scratch(workspace, settings) != ""
     pushed = left and current.satisfied.tune == intent.of(workspace).tune
     kept = {running, 0 if pushed else max(tuning, default=0)}
     return [

@@ -10,6 +10,7 @@ from typing import Any
 
 from kaito_hera import names
 from kaito_hera.api import Workspace, annotations
+from kaito_hera.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,3 +122,8 @@ def _hash(value: list[Any]) -> str:
     if not value:
         return ""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def scratch(workspace: Workspace, settings: Settings) -> str:
+    """The StorageClass of a volume on which what is trained lies first; empty where there is to be none."""
+    return settings.tuning_scratch if workspace.tuning and workspace.tuning.output.image else ""

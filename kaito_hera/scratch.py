@@ -29,11 +29,6 @@ _OF_A_NODE = frozenset({"kubernetes.io/no-provisioner", "rancher.io/local-path",
 """Makers of volumes that go with their node."""
 
 
-def is_used(workspace: Workspace, settings: Settings) -> bool:
-    """Whether what this Workspace trains lies on a volume of ours first."""
-    return bool(settings.tuning_scratch and workspace.tuning and workspace.tuning.output.image)
-
-
 def volume(workspace: Workspace) -> Volume:
     """The claim of what is asked for now, as pods mount it."""
     return Volume(persistent_volume_claim=ClaimSource(claim_name=name(workspace)))
@@ -59,7 +54,7 @@ def claim(workspace: Workspace, settings: Settings, gib: int) -> dict[str, Any]:
 
 def look(run: Run) -> None:
     """Raise unless the StorageClass, where one is set, is there, its volumes outlive nodes, and no claim is going."""
-    if is_used(run.workspace, run.settings):
+    if intent.scratch(run.workspace, run.settings):
         _pass_class(run, run.settings.tuning_scratch)
         _pass_usable(run)
 

@@ -11,7 +11,7 @@ import pydantic
 from hera.workflows.io import Input, Output
 
 from artifacts.weights import config as weights
-from kaito_hera import answering, checks, inherited, jobs, nodes, rollout, scratch
+from kaito_hera import answering, checks, inherited, intent, jobs, nodes, rollout, scratch
 from kaito_hera.api import Workspace
 from kaito_hera.nodes import ordering, readiness
 from kaito_hera.run import Run
@@ -19,6 +19,7 @@ from kaito_hera.settings import Settings
 from kaito_hera.status import Refusal
 from tuning import config as tuning
 from workflows import asks, template
+from workflows.asks import images
 
 CONDITIONS = {  # condition: the step that decides it
     "PreflightSucceeded": "preflight",
@@ -180,7 +181,7 @@ def train(trained: Trained) -> Adapter:
     placement = run.placement(tuple(trained.hostnames))
     inherited.take_over(run.cluster, run.workspace)
     task = asks.tuning.task(run, trained.attempt, placement)
-    kept = scratch.is_used(run.workspace, run.settings)
+    kept = intent.scratch(run.workspace, run.settings)
     if not jobs.exists(run, task):
         asks.tuning.keep(run)
         rollout.make_room(run, placement)
@@ -207,7 +208,7 @@ def roll_out(trained: Trained) -> None:
     run = Run.open(trained.workspace, trained.settings, trained.candidate, trained.pinned)
     run.still_wanted()
     placement = run.placement(tuple(trained.hostnames))
-    server = asks.images.mounted(run, asks.serving.server(run, trained.adapter), placement)
+    server = images.mounted(run, asks.serving.server(run, trained.adapter), placement)
     rollout.apply(run, server, placement)
     answering.await_answering(run, server)
     if trained.fresh:

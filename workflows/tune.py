@@ -4,7 +4,7 @@ from typing import Any
 
 from hera.workflows import Steps, Workflow
 
-from kaito_hera import scratch
+from kaito_hera import intent
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
@@ -41,7 +41,7 @@ def tune(
             made, pushed = {"adapter": trained.get_parameter("adapter")}, None
             if not workspace.serves:
                 steps.release(arguments=template.asked(workflow))
-            if scratch.is_used(workspace, settings):
+            if intent.scratch(workspace, settings):
                 hurried = {"hurried": True} if workspace.serves else {}
                 done = steps.push(arguments=template.asked(workflow) | made | hurried, when=needed)
                 made = {"adapter": done.get_parameter("adapter")}

@@ -10,6 +10,7 @@ from tests import making
 from tests.apiserver.conftest import NAMESPACE, connected
 from tests.cluster import testing
 from workflows import asks
+from workflows.asks import images
 
 ABLE = {"containerRuntimeVersion": "containerd://2.1.4", "kubeletVersion": "v1.34.1"}
 PLACEMENT = nodes.Placement(labels={"kaito": "image-volumes"})
@@ -43,7 +44,7 @@ def gated():
 def mounted(cluster, settings, namespace, **given):
     run = Run(cluster, workspace(namespace), settings.model_copy(update=given), None, pinned=DIGEST)
     server = asks.serving.expected(run.workspace, run.settings, pinned=DIGEST)
-    return run, asks.images.mounted(run, server, PLACEMENT)
+    return run, images.mounted(run, server, PLACEMENT)
 
 
 def test_where_all_have_them_the_kubelet_mounts_the_model(gated, settings):

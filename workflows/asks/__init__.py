@@ -12,7 +12,7 @@ from kaito_hera import checks, errors, jobs, loads, ownpod, rollout, runtimes, s
 from kaito_hera import cluster as clusters
 from kaito_hera.run import Run
 from workflows import needs, trackers
-from workflows.asks import frames, images, keys, models, serving, tuning
+from workflows.asks import frames, keys, models, serving, tuning
 
 
 def wanted(run: Run, attempt: int, *, adapter: str = "") -> checks.Wanted:

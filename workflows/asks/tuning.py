@@ -82,7 +82,7 @@ def task_of(run: Run, attempt: int, asked: tuning.TuningConfig, placement: nodes
     if settings.node_provider != "byo":
         price = held.usd_per_hour(run.want.candidate, workspace.node_count, settings.region)
         asked = asked.model_copy(update={"usd_per_hour": price})
-    if scratch.is_used(workspace, settings):
+    if intent.scratch(workspace, settings):
         asked = asked.model_copy(update={"output": tuning.Output(volume=scratch.volume(workspace).label)})
     return jobs.Task(
         name=names.job(workspace, attempt),
@@ -95,7 +95,7 @@ def task_of(run: Run, attempt: int, asked: tuning.TuningConfig, placement: nodes
 
 def keep(run: Run) -> None:
     """Have a volume for what is trained, where there is to be one, and none that is not used any more."""
-    if scratch.is_used(run.workspace, run.settings):
+    if intent.scratch(run.workspace, run.settings):
         scratch.ensure(run, scratch_gib(run, training(run).honoured))
         return
     with contextlib.suppress(errors.ForbiddenError):  # by an older role, of before there were any
@@ -109,7 +109,7 @@ def scratch_gib(run: Run, training: TrainingConfig) -> int:
 
 def kept(run: Run, attempt: int, training: TrainingConfig) -> list[tuple[clusters.Kind, dict[str, Any]]]:
     """What is made for a volume of what is trained: the claim, and later the Job that pushes."""
-    if not scratch.is_used(run.workspace, run.settings):
+    if not intent.scratch(run.workspace, run.settings):
         return []
     claim = scratch.claim(run.workspace, run.settings, scratch_gib(run, training))
     later = jobs.manifest(run.workspace, push_task(run, attempt, run.placement()))
@@ -142,7 +142,7 @@ def _template(
     workspace: Workspace, settings: Settings, asked: tuning.TuningConfig, placement: nodes.Placement
 ) -> dict[str, Any]:
     assert workspace.tuning is not None
-    kept = scratch.is_used(workspace, settings)
+    kept = intent.scratch(workspace, settings)
     results = scratch.volume(workspace) if kept else workspace.tuning.output.volume_source
     frame = pods.Frame(
         role="tuning",

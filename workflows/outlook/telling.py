@@ -1,6 +1,6 @@
 """From what was judged to the words and numbers of an Outlook: steps in running order, nodes, candidates, price."""
 
-from kaito_hera import findings, loads, models, sizing
+from kaito_hera import findings, intent, loads, models, sizing
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
@@ -80,7 +80,7 @@ def steps(workspace: Workspace, settings: Settings, parts: Parts) -> tuple[Step,
     if parts.push:
         names = ["push"]
     elif parts.tune:
-        pushes = ["push"] if _scratch(workspace, settings) else []
+        pushes = ["push"] if intent.scratch(workspace, settings) else []
         names += ["train", *([*pushes, "roll-out"] if workspace.serves else ["release", *pushes])]
     elif parts.serve:
         names.append("roll-out")
@@ -104,17 +104,12 @@ def _texts(workspace: Workspace, settings: Settings) -> dict[str, str]:
         texts["roll-out"] += ": /chat and /v1"
     if tuning:
         limit = _span(tuning.active_deadline_seconds or settings.tuning_timeout_seconds)
-        to, kept = tuning.output.image or "a volume", _scratch(workspace, settings)
+        to, kept = tuning.output.image or "a volume", intent.scratch(workspace, settings)
         place = f"a volume of StorageClass {kept}" if kept else to
         texts["train"] = f"Job {name} on one node, at most {limit}; the adapter goes to {place}"
         goes = "; if that takes long, the nodes are given back meanwhile" if workspace.serves and not own else ""
         texts["push"] = f"from there to {to}, by a pod without GPUs{goes}"
     return texts
-
-
-def _scratch(workspace: Workspace, settings: Settings) -> str:
-    """The StorageClass of a volume for what is trained; empty where there is to be none."""
-    return settings.tuning_scratch if workspace.tuning and workspace.tuning.output.image else ""
 
 
 def _does(workspace: Workspace, *, own: bool) -> str:
@@ -199,7 +194,7 @@ def _price(workspace: Workspace, settings: Settings, candidates: tuple[Candidate
 
 def _until(workspace: Workspace, settings: Settings) -> str:
     if workspace.tuning and not workspace.serves:
-        return f"until the adapter is {'finished' if _scratch(workspace, settings) else 'pushed'}"
+        return f"until the adapter is {'finished' if intent.scratch(workspace, settings) else 'pushed'}"
     return "until the Workspace is deleted"
 
 
