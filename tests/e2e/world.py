@@ -134,7 +134,7 @@ class World:
         conditions = self.status(namespace, name).get("conditions", [])
         return next((c for c in conditions if c["type"] == kind), {"status": "missing", "reason": "", "message": ""})
 
-    def await_condition(self, namespace: str, name: str, kind: str, *, seconds: int = 240) -> dict[str, str]:
+    def await_condition(self, namespace: str, name: str, kind: str, *, seconds: int = 900) -> dict[str, str]:
         """Wait until it is true of what is asked now, as `kubectl wait` does."""
 
         def look():
@@ -149,7 +149,7 @@ class World:
         except AssertionError as failed:
             raise AssertionError(f"{failed}\n{self.story(namespace, name)}") from failed
 
-    def await_step(self, namespace: str, step: str, *, seconds: int = 180) -> None:
+    def await_step(self, namespace: str, step: str, *, seconds: int = 600) -> None:
         """Wait until Argo, as the watcher may be away, has begun a step; a short one may have ended before we look."""
 
         def look():
