@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pydantic
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, live, names, rollout
+from kaito_hera import errors, live, names, rayservice, rollout
 from kaito_hera.rollout import Server
 from kaito_hera.run import Run
 from kaito_hera.status import Engine
@@ -64,7 +64,8 @@ def await_answering(run: Run, server: Server | None, *, look: float = 2.0, patie
             _note(run, engine)
             return
         if time.monotonic() - began > timeout:
-            raise errors.ServerNotReadyError(f"Deployment {workspace.key}: {waiting} after {timeout} s")
+            kind, _ = rollout.standing(cluster, workspace)
+            raise errors.ServerNotReadyError(f"{kind.name} {workspace.key}: {waiting} after {timeout} s")
         if waiting != told:
             told = waiting
             print(told, flush=True)
@@ -72,19 +73,21 @@ def await_answering(run: Run, server: Server | None, *, look: float = 2.0, patie
 
 
 def _note(run: Run, engine: Engine | None) -> None:
-    """On the Deployment, for status; what an earlier server said goes."""
-    metadata = run.workspace.metadata
+    """On the server's object, for status; what an earlier server said goes."""
+    kind, found = rollout.standing(run.cluster, run.workspace)
+    name = found["metadata"]["name"] if found else run.workspace.metadata.name
     said = engine.model_dump_json(by_alias=True) if engine else None
-    run.cluster.patch(
-        clusters.DEPLOYMENT, metadata.name, metadata.namespace, {"metadata": {"annotations": {names.ENGINE: said}}}
-    )
+    told = {"metadata": {"annotations": {names.ENGINE: said}}}
+    run.cluster.patch(kind, name, run.workspace.metadata.namespace, told)
 
 
 def _look(run: Run, server: Server | None, found: list[dict[str, Any]], patience: float) -> _Heard:
     """What is still waited for, and what the replicas say where trying again cannot help."""
-    cluster, metadata = run.cluster, run.workspace.metadata
-    deployment = cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace)
-    pods = [pod for pod in found if _counts(pod, metadata.name)]
+    cluster = run.cluster
+    kind, deployment = rollout.standing(cluster, run.workspace)
+    several = kind == clusters.RAY_SERVICE
+    name = rayservice.name(run.workspace) if several else run.workspace.metadata.name
+    pods = [pod for pod in found if _counts(pod, name, "RayCluster" if several else "ReplicaSet")]
     unready = _unready(deployment, "answer /health" if server else "are ready")
     if server is None:
         kept = _kept(pods, deployment)
@@ -92,9 +95,9 @@ def _look(run: Run, server: Server | None, found: list[dict[str, Any]], patience
     _refresh(cluster, pods, server)
     # A server that is not ready answers /v1/models all the same, and there it says why.
     asked = _Asked(server, server.key(cluster), patience)
-    heard = _ask(pods, asked, deployment)
+    heard = _ask([pod for pod in pods if not several or _is_head(pod)], asked, deployment)
     waiting = "; ".join(filter(None, (unready, heard.lacks)))
-    return _Heard(waiting, _final_words(pods) | heard.refused, heard.engine)
+    return _Heard(waiting, _final_words(pods) | _served_words(deployment) | heard.refused, heard.engine)
 
 
 def _kept(pods: list[dict[str, Any]], deployment: dict[str, Any] | None) -> str:
@@ -113,11 +116,15 @@ def _images(spec: dict[str, Any]) -> list[str]:
     return [container["image"] for container in (*spec.get("initContainers", []), *spec["containers"])]
 
 
-def _counts(pod: dict[str, Any], deployment: str) -> bool:
-    """Made for our Deployment, neither on its way out nor evicted: those are left lying about."""
+def _is_head(pod: dict[str, Any]) -> bool:
+    return bool(pod["metadata"]["labels"].get(rayservice.NODE) == "head")
+
+
+def _counts(pod: dict[str, Any], server: str, owner_kind: str) -> bool:
+    """Made for our server, neither on its way out nor evicted: those are left lying about."""
     metadata, phase = pod["metadata"], pod.get("status", {}).get("phase")
     ours = any(
-        owner.get("controller") and owner["kind"] == "ReplicaSet" and owner["name"].startswith(f"{deployment}-")
+        owner.get("controller") and owner["kind"] == owner_kind and owner["name"].startswith(f"{server}-")
         for owner in metadata.get("ownerReferences", [])
     )
     return ours and not metadata.get("deletionTimestamp") and phase not in {"Succeeded", "Failed"}
@@ -127,7 +134,8 @@ def _final_words(pods: list[dict[str, Any]]) -> Words:
     """What containers said as they ended."""
     found: Words = {}
     for pod in pods:
-        for container in pod.get("status", {}).get("containerStatuses", []):
+        status = pod.get("status", {})
+        for container in (*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])):
             for state in (container.get("state", {}), container.get("lastState", {})):
                 end = state.get("terminated") or {}
                 try:
@@ -141,13 +149,26 @@ def _final_words(pods: list[dict[str, Any]]) -> Words:
     return found
 
 
+def _served_words(deployment: dict[str, Any] | None) -> Words:
+    """What a server over several nodes said as it failed to start."""
+    server = deployment or {"metadata": {"uid": ""}}
+    return {
+        f"{server['metadata']['uid']} {json.dumps(word, sort_keys=True)}": errors.reported(
+            word["reason"], str(word.get("message", "")), retryable=False
+        )
+        for word in server.get("status", {}).get("words", [])
+        if word.get("retryable") is False
+    }
+
+
 def _unready(deployment: dict[str, Any] | None, wished: str) -> str:
     """What the Deployment still lacks; `wished` is what its replicas are to do."""
     if deployment is None:
         return "the Deployment is gone"
+    kind = deployment.get("kind", clusters.DEPLOYMENT.name)
     status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
-        return "the Deployment is not looked at yet"
+        return f"the {kind} is not looked at yet"
     if status.get("updatedReplicas", 0) < wanted or status.get("replicas", 0) > wanted:
         refused = live.refused(deployment)
         return f"{status.get('updatedReplicas', 0)} of {wanted} replicas are up to date{refused and f': {refused}'}"

@@ -24,6 +24,7 @@ from kaito_hera import (
     models,
     ownpod,
     pods,
+    rayservice,
     refusals,
     rollout,
     sizing,
@@ -34,6 +35,11 @@ from kaito_hera.nodes import fitting
 from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from kaito_hera.status import Refusal
+
+_KUBERAY = (
+    f"have the platform team install KubeRay {rayservice.LEAST} or newer (it is looked for again by itself), or take a"
+    " size of which one node holds the model"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +163,25 @@ def _pass_whole(asked: dict[str, Any], made: dict[str, Any], *, own: bool) -> No
             )
 
 
+@contextlib.contextmanager
+def _explained(kind: clusters.Kind) -> Iterator[None]:
+    """What the API server says of a RayService, with what to do where it has none, or an old one."""
+    try:
+        yield
+    except clusters.UnknownKindError as cause:
+        if kind != clusters.RAY_SERVICE:
+            raise
+        raise errors.KubeRayMissingError(
+            f"resource.count: the model needs several nodes together, and this cluster has no RayService: {_KUBERAY}"
+        ) from cause
+    except clusters.InvalidObjectError as cause:
+        if kind != clusters.RAY_SERVICE or "field" not in str(cause):
+            raise
+        raise errors.KubeRayMissingError(
+            f"resource.count: this cluster's RayService does not know what the server needs: {cause}; {_KUBERAY}"
+        ) from cause
+
+
 def dry_run(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind, obj: dict[str, Any]) -> None:
     """The API server would take this object, and its pods if it has any; its name is not somebody else's.
 
@@ -170,13 +195,18 @@ def dry_run(cluster: clusters.Cluster, workspace: Workspace, kind: clusters.Kind
         return  # of KAITO's: it gives way to ours
     template = obj.get("spec", {}).get("template")
     own = template is not None and workspace.preset is None
+    template = rayservice.head(obj) if kind == clusters.RAY_SERVICE else template
     todo = [] if found else [(kind, obj)]
     if template and not found:
         meant = {key: template["metadata"][key] for key in ("labels", "annotations") if key in template["metadata"]}
         whole = {"name": metadata["name"], "namespace": metadata["namespace"], **meant}
         todo.append((clusters.POD, {"metadata": whole, "spec": template["spec"]}))
     for made, body in todo:
-        with contextlib.suppress(clusters.ConflictError), ownpod.in_users_words(made, own=own):
+        with (
+            contextlib.suppress(clusters.ConflictError),
+            _explained(made),
+            ownpod.in_users_words(made, own=own),
+        ):
             # a conflict: the server had nothing against it but its name
             _pass_whole(body.get("spec", {}), cluster.create(made, body, dry_run=True).get("spec", {}), own=own)
     if own:  # it takes some things in a new object that it takes in no change

@@ -44,6 +44,7 @@ WORKSPACE = Kind("Workspace", "workspaces", "v1beta1", "kaito.sh")
 WORKFLOW = Kind("Workflow", "workflows", "v1alpha1", "argoproj.io")
 JOB = Kind("Job", "jobs", group="batch")
 DEPLOYMENT = Kind("Deployment", "deployments", group="apps")
+RAY_SERVICE = Kind("RayService", "rayservices", group="ray.io")
 SERVICE = Kind("Service", "services")
 POD = Kind("Pod", "pods")
 CONFIG_MAP = Kind("ConfigMap", "configmaps")
@@ -180,7 +181,8 @@ class Cluster:
     def create(self, kind: Kind, obj: Object, *, dry_run: bool = False) -> Object:
         """Create; raises `ConflictError` when the name is taken, `ForbiddenError` when a quota or policy says no."""
         query = {**_STRICT, "dryRun": "All" if dry_run else ""}
-        return self._json("POST", _path(kind, obj["metadata"].get("namespace")), query, obj)
+        body = {"apiVersion": kind.api_version, "kind": kind.name, **obj}
+        return self._json("POST", _path(kind, obj["metadata"].get("namespace")), query, body)
 
     def apply(self, kind: Kind, obj: Object, *, manager: str = FIELD_MANAGER, dry_run: bool = False) -> Object:
         """Server-side apply: fields in `obj` are the manager's and put back, all others are left alone."""

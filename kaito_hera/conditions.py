@@ -10,7 +10,7 @@ import datetime
 import functools
 from typing import Any, NamedTuple
 
-from kaito_hera import intent, live, names, status
+from kaito_hera import intent, live, names, rayservice, status
 from kaito_hera.api import Workspace
 from kaito_hera.live import Live, Step
 from kaito_hera.settings import Settings
@@ -75,8 +75,9 @@ class View:
 
     @property
     def deployment(self) -> dict[str, Any] | None:
-        """The server."""
-        return next((d for d in self.live.deployments if d["metadata"]["name"] == self.workspace.metadata.name), None)
+        """The server: a Deployment, or a RayService that is read as one."""
+        named = {self.workspace.metadata.name, rayservice.name(self.workspace)}
+        return next((d for d in self.live.deployments if d["metadata"]["name"] in named), None)
 
 
 def stamped(before: Status, name: str, verdict: Verdict, *, now: datetime.datetime, generation: int) -> Condition:
@@ -163,7 +164,9 @@ def _answering(view: View, deployment: dict[str, Any]) -> Verdict:
     if 0 < wanted <= ready:
         return _true(status.INFERENCE_READY)
     if ready < wanted and (refused := live.refused(deployment)):
-        return Verdict("False", "PodsRefused", f"Deployment {view.workspace.key}: {refused}")
+        return Verdict(
+            "False", "PodsRefused", f"{deployment.get('kind', 'Deployment')} {view.workspace.key}: {refused}"
+        )
     for pod in view.live.pods_of("serving"):
         if wrong := live.waiting(pod):
             return Verdict("False", wrong.reason, f"pod {pod['metadata']['name']}: {wrong.message}")

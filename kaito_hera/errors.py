@@ -168,6 +168,10 @@ class NoNodesMatchError(TransientError):
     """Too few existing nodes fit the label selector."""
 
 
+class KubeRayMissingError(TransientError):
+    """The cluster has no RayService (yet), or an old one."""
+
+
 class KaitoJobRunsError(TransientError):
     """KAITO's own tuning Job is not over yet."""
 

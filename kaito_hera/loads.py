@@ -18,6 +18,9 @@ CONTEXT = 2048
 _EXCHANGE = 0.5
 """GiB that each of vLLM's GPUs takes to talk to the others, an assumption."""
 _IN_LAYERS = "its layers go onto {gpus} GPUs, and requests are answered one at a time"
+_OVER_NODES = "{nodes} nodes hold it together, as a RayService of KubeRay's, which was never run on GPUs"
+_MOST_NODES = 8
+"""That are advised."""
 _UNSERVED = "set tuning.serve to false: the adapter is pushed, nothing is served"
 
 
@@ -57,6 +60,8 @@ class Server:
     """Among how many vLLM is told to divide it; 0: not said."""
     vllm: bool = False
     """Whether vLLM serves: it divides each layer, and answers many requests however it does."""
+    nodes: int = 1
+    """So many may hold the model together, where one does not: vLLM's alone."""
 
 
 class Less(NamedTuple):
@@ -102,6 +107,8 @@ class Demand:
     """Of how many GPUs it can be divided among; empty where any number will do."""
     divided: str = ""
     """What follows for people where it is divided."""
+    nodes: int = 1
+    """So many nodes divide it, where all GPUs of one do not hold it."""
 
     @property
     def gib(self) -> float:
@@ -134,13 +141,31 @@ class Demand:
         if (most := self.most(gpus)) < gpus:
             idle = f"vLLM divides {name} among {most} of {gpus} GPUs, the others are paid and idle"
             return f"{idle}; a size with {most} does as much"
-        if not self.divided or self.taken(gib, gpus) == 1:
+        nodes = self.over_nodes(gib, gpus)
+        follows = _OVER_NODES.format(nodes=nodes) if nodes > 1 else self.divided.format(gpus=gpus)
+        if not follows or self.taken(gib, gpus) == 1:
             return ""
-        return f"to {self.verb} {name} ({self.basis}) needs {self.gib:.1f} GiB; so {self.divided.format(gpus=gpus)}"
+        return f"to {self.verb} {name} ({self.basis}) needs {self.gib:.1f} GiB; so {follows}"
 
     def taken(self, gib: float, gpus: int) -> int:
-        """How many of a node's GPUs of so many GiB it is for: one, where that holds what they could divide."""
-        return 1 if self.spread and self.gib_of(1) <= gib else self.most(gpus)
+        """How many of a node's GPUs of so many GiB it is for: one, where that holds what they could divide.
+
+        More than a node has where several nodes are.
+        """
+        if self.spread and self.gib_of(1) <= gib:
+            return 1
+        most = self.most(gpus)
+        over = self.nodes > 1 and most == gpus and self.gib_of(gpus, -1) > gib
+        return gpus * self.nodes if over else most
+
+    def over_nodes(self, gib: float, gpus: int) -> int:
+        """How many nodes it is for, of so many GPUs of so many GiB each."""
+        return max(1, self.taken(gib, gpus) // gpus)
+
+    def nodes_for(self, gib: float, gpus: int) -> int | None:
+        """How many nodes, more than are asked for, would hold it together; None where not even many do."""
+        several = range(self.nodes + 1, _MOST_NODES + 1)
+        return next((n for n in several if dataclasses.replace(self, nodes=n).way(gib, gpus) is not None), None)
 
     def way(self, gib: float, gpus: int = 1) -> int | None:
         """The first of the ways that so many GiB hold, on each of so many GPUs; None where none is, or GPUs lack."""
@@ -223,6 +248,7 @@ def serve(model: presets.Preset, server: Server = Server()) -> Demand:
         less=less,
         spread=need.parts["weights"] + need.parts["cache"],
         several=_EXCHANGE if server.vllm else memory.uneven(model),
+        nodes=server.nodes,
         **(_by_vllm(model, server, need) if server.vllm else {"divided": _IN_LAYERS}),
     )
 

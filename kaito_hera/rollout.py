@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kaito_hera import cluster as clusters
-from kaito_hera import dockerconfigs, errors, inherited, models, names, nodes, ownpod, pods
+from kaito_hera import dockerconfigs, errors, inherited, models, names, nodes, ownpod, pods, rayservice
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.nodes import gpus
 from kaito_hera.run import Run
@@ -52,6 +52,10 @@ class Server:
     """Another one than the serving image."""
     whole: bool = False
     """It works with all GPUs of its node."""
+    nodes: int = 1
+    """So many nodes hold its model together; otherwise each has a server of its own."""
+    application: str = ""
+    """What Ray Serve runs where it is several nodes, as `module:function`."""
     volumes: tuple[pods.Mount, ...] = ()
     """The user's, with adapters: to add or remove one restarts the server."""
     mounts: tuple[pods.Mount, ...] = ()
@@ -74,11 +78,17 @@ def objects(
             clusters.SERVICE: _service(workspace, ownpod.PORT),
             clusters.DEPLOYMENT: _deployment(workspace, settings, template),
         }
+    template = pod_template(workspace, settings, server, placement)
+    served = (
+        {clusters.RAY_SERVICE: _ray_service(workspace, server, template)}
+        if server.nodes > 1
+        else {clusters.DEPLOYMENT: _deployment(workspace, settings, template)}
+    )
     return {
         clusters.CONFIG_MAP: {"metadata": pods.metadata(workspace, config_name(workspace)), "data": server.files},
         clusters.NETWORK_POLICY: _network_policy(workspace, server),
-        clusters.SERVICE: _service(workspace, server.port),
-        clusters.DEPLOYMENT: _deployment(workspace, settings, pod_template(workspace, settings, server, placement)),
+        clusters.SERVICE: _service(workspace, server.port, rayservice.HEAD if server.nodes > 1 else None),
+        **served,
     }
 
 
@@ -90,17 +100,47 @@ def apply(run: Run, server: Server | None, placement: nodes.Placement) -> None:
         ensure_registry_secret(cluster, workspace, server.pull_secrets)
         _ensure_token(cluster, workspace)
     inherited.take_over(cluster, workspace)
-    for kind, obj in objects(workspace, run.settings, server, placement).items():
+    made = objects(workspace, run.settings, server, placement)
+    _make_way(run, made.get(clusters.RAY_SERVICE))
+    for kind, obj in made.items():
         pods.apply(cluster, workspace, kind, obj)
-    _scale(cluster, workspace)
+    if clusters.DEPLOYMENT in made:
+        _scale(cluster, workspace)
 
 
 def remove(run: Run) -> None:
     """Take the server down; the rest of its objects go with the Workspace."""
+    for kind in (clusters.DEPLOYMENT, clusters.RAY_SERVICE):
+        _remove(run, kind)
+
+
+def _make_way(run: Run, wanted: dict[str, Any] | None) -> None:
+    """Take down the server of the other kind, or a RayService that has to be another one: its nodes are needed."""
+    if wanted is None:
+        _remove(run, clusters.RAY_SERVICE)
+        return
+    _remove(run, clusters.DEPLOYMENT)
+    metadata = wanted["metadata"]
+    found = run.cluster.get(clusters.RAY_SERVICE, metadata["name"], metadata["namespace"])
+    if found and not rayservice.stays(found, wanted):
+        _remove(run, clusters.RAY_SERVICE)
+
+
+def _remove(run: Run, kind: clusters.Kind) -> None:
     metadata = run.workspace.metadata
-    found = run.cluster.get(clusters.DEPLOYMENT, metadata.name, metadata.namespace)
+    name = rayservice.name(run.workspace) if kind == clusters.RAY_SERVICE else metadata.name
+    found = run.cluster.get(kind, name, metadata.namespace)
     if found and found["metadata"].get("labels", {}).get(names.UID) == metadata.uid:
-        run.cluster.delete(clusters.DEPLOYMENT, metadata.name, metadata.namespace, uid=found["metadata"]["uid"])
+        run.cluster.delete(kind, name, metadata.namespace, uid=found["metadata"]["uid"])
+
+
+def standing(cluster: clusters.Cluster, workspace: Workspace) -> tuple[clusters.Kind, dict[str, Any] | None]:
+    """The server that there is, with its kind: a RayService is read as a Deployment of one replica."""
+    namespace = workspace.metadata.namespace
+    found = cluster.get(clusters.DEPLOYMENT, workspace.metadata.name, namespace)
+    if found is None and (several := cluster.get(clusters.RAY_SERVICE, rayservice.name(workspace), namespace)):
+        return clusters.RAY_SERVICE, rayservice.as_deployment(several)
+    return clusters.DEPLOYMENT, found
 
 
 def make_room(run: Run, placement: nodes.Placement) -> None:
@@ -152,6 +192,18 @@ def _deployment(workspace: Workspace, settings: Settings, template: dict[str, An
             "template": template,
         },
     }
+
+
+def _ray_service(workspace: Workspace, server: Server, template: dict[str, Any]) -> dict[str, Any]:
+    cold = next(name for name in server.files if name not in server.hot)
+    return rayservice.manifest(
+        pods.metadata(workspace, rayservice.name(workspace), role=ROLE),
+        template,
+        nodes=server.nodes,
+        port=server.port,
+        application=server.application,
+        config=f"{_FOLDER}/{cold}",
+    )
 
 
 def pod_template(
@@ -207,13 +259,14 @@ def _probes(patience: int) -> dict[str, Any]:
     }
 
 
-def _service(workspace: Workspace, port: int) -> dict[str, Any]:
+def _service(workspace: Workspace, port: int, only: dict[str, str] | None = None) -> dict[str, Any]:
+    """`only`: labels of those of the server's pods that answer, where not all do."""
     public = workspace.annotation(annotations.ENABLE_LB) == "true"
     return {
         "metadata": pods.metadata(workspace, workspace.metadata.name, role=ROLE),
         "spec": {
             "type": "LoadBalancer" if public else "ClusterIP",
-            "selector": selector(workspace),
+            "selector": selector(workspace) | (only or {}),
             "ports": [
                 {"name": "http", "port": 80, "targetPort": port, "protocol": "TCP"},
                 # KAITO's port for torch's rendezvous; kept since users' scripts print and expect it.
@@ -230,7 +283,10 @@ def _network_policy(workspace: Workspace, server: Server) -> dict[str, Any]:
         "spec": {
             "podSelector": {"matchLabels": selector(workspace)},
             "policyTypes": ["Ingress"],
-            "ingress": [{"ports": [{"port": server.port, "protocol": "TCP"}]}],
+            "ingress": [
+                {"ports": [{"port": server.port, "protocol": "TCP"}]},
+                *(rayservice.admitted(selector(workspace)) if server.nodes > 1 else ()),
+            ],
         },
     }
 

@@ -7,7 +7,7 @@ since our engine serves both APIs.
 from typing import Literal
 
 import presets
-from kaito_hera import errors
+from kaito_hera import errors, models
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.findings import Finding
 from kaito_hera.settings import Settings
@@ -27,6 +27,22 @@ def of(workspace: Workspace, settings: Settings) -> Runtime:
 def wants_vllm(workspace: Workspace) -> bool:
     """Whether the annotation asks for vLLM."""
     return workspace.annotation(annotations.RUNTIME) == "vllm"
+
+
+def may_spread(workspace: Workspace) -> bool:
+    """Whether several nodes may hold its model together.
+
+    By vLLM, on whole GPUs, without adapters: their files are where the requests come in, and not on the other nodes.
+    The numbers of a model that no file here describes are not known when the server is made.
+    """
+    partition = workspace.resource.partition
+    plain = workspace.tuning is None and not workspace.adapters and not (partition and partition.profile)
+    return wants_vllm(workspace) and plain and models.find(workspace) is not None
+
+
+def nodes(workspace: Workspace, runtime: Runtime) -> int:
+    """So many nodes may."""
+    return workspace.node_count if runtime == "vllm" and may_spread(workspace) else 1
 
 
 def heeded(workspace: Workspace, settings: Settings) -> Workspace:

@@ -8,7 +8,7 @@ import datetime
 from typing import NamedTuple
 
 import presets
-from kaito_hera import errors, loads, models
+from kaito_hera import errors, loads, models, runtimes
 from kaito_hera.api import Metadata, Workspace, annotations
 from kaito_hera.findings import Finding
 from kaito_hera.loads import Demand
@@ -310,7 +310,11 @@ def _roomier(
     cards = [size for at, size in enumerate(fits) if size.gpu not in {other.gpu for other in fits[:at]}]
     advice = [_take(workspace, candidate.field, cards[:_ADVISED], region)] if fits else []
     advice += [less.advice for less in demand.less if less.gib * loads.MARGIN <= candidate.usable_gib]
-    if not fits:
+    nodes = demand.nodes_for(candidate.usable_gib, candidate.gpus) if runtimes.may_spread(workspace) else None
+    if nodes:
+        anew = " (delete the Workspace and apply it anew)" if _applied(workspace) else ""
+        advice.append(f"set resource.count to {nodes}: so many of these nodes hold it together{anew}")
+    if not fits and not nodes:
         model = models.find(workspace)
         other = smaller(model) if model else ""
         such = f", such as {other}" if other else ""

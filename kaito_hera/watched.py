@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kaito_hera import cluster as clusters
-from kaito_hera import names
+from kaito_hera import names, rayservice
 from kaito_hera.live import Object
 from kaito_hera.reflector import Key, Watched
 
@@ -69,6 +69,12 @@ def _deployment(obj: Object) -> Object:
     }
 
 
+def _ray_service(obj: Object) -> Object:
+    """What several nodes serve together, as the Deployment that one would have."""
+    read = rayservice.as_deployment(obj)
+    return {**_deployment(read), "kind": read["kind"]}
+
+
 def _pod(obj: Object) -> Object:
     status = obj.get("status", {})
     return {
@@ -125,7 +131,7 @@ def workflows(operator: str) -> Watched:
 
 
 def made(kind: clusters.Kind, operator: str) -> Watched:
-    """Jobs, Deployments or pods where we make them; elsewhere their labels prove nothing, since anybody may write some.
+    """Jobs, servers or pods where we make them; elsewhere their labels prove nothing, since anybody may write some.
 
     Steps and releases are in the operator's namespace, everything else is in the Workspace's.
     """
@@ -136,7 +142,12 @@ def made(kind: clusters.Kind, operator: str) -> Watched:
         home = operator if role in {"step", "release"} else key[0]
         return key if obj["metadata"]["namespace"] == home else None
 
-    return Watched(kind, _OURS, claimed, _TRIMS[kind])
+    return Watched(kind, _OURS, claimed, _TRIMS[kind], optional=kind == clusters.RAY_SERVICE)
 
 
-_TRIMS = {clusters.JOB: _job, clusters.DEPLOYMENT: _deployment, clusters.POD: _pod}
+_TRIMS = {
+    clusters.JOB: _job,
+    clusters.DEPLOYMENT: _deployment,
+    clusters.RAY_SERVICE: _ray_service,
+    clusters.POD: _pod,
+}

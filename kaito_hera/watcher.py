@@ -41,9 +41,9 @@ class Watcher:
         self._reconciler = Reconciler(cluster, settings, plan)
         self._workspaces = self._reflect(watched.WORKSPACES)
         self._workflows = self._reflect(watched.workflows(settings.namespace))
-        self._jobs, self._deployments, self._pods = (
+        self._jobs, self._deployments, self._ray_services, self._pods = (
             self._reflect(watched.made(kind, settings.namespace))
-            for kind in (clusters.JOB, clusters.DEPLOYMENT, clusters.POD)
+            for kind in (clusters.JOB, clusters.DEPLOYMENT, clusters.RAY_SERVICE, clusters.POD)
         )
         self._nodes = self._reflect(watched.NODES)
 
@@ -60,7 +60,8 @@ class Watcher:
 
     @property
     def _reflectors(self) -> tuple[Reflector, ...]:
-        return self._workspaces, self._workflows, self._jobs, self._deployments, self._pods, self._nodes
+        servers = self._deployments, self._ray_services
+        return self._workspaces, self._workflows, self._jobs, *servers, self._pods, self._nodes
 
     def _reflect(self, what: Watched) -> Reflector:
         return Reflector(self._cluster, what, self._queue.add)
@@ -117,7 +118,7 @@ class Watcher:
             now=datetime.datetime.now(datetime.UTC),
             workflows=self._workflows.of(key),
             jobs=self._jobs.of(key),
-            deployments=self._deployments.of(key),
+            deployments=(*self._deployments.of(key), *self._ray_services.of(key)),
             pods=self._pods.of(key),
             nodes=(*self._nodes.of(key), *brought),
         )

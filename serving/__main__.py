@@ -1,6 +1,7 @@
 """The command line.
 
 python -m serving CONFIG            serve, on port 5000, until SIGTERM: what the pod does, with Ray Serve
+python -m serving --fetch CONFIG    fetch the model's files and end: before Ray starts, where several nodes serve
 python -m serving --check CONFIG    see in seconds whether the model and the adapters can be had; no torch, no ray
 python -m serving MODEL             serve on a laptop: a folder, a preset, or ORGANISATION/NAME[@REVISION] of the hub
 """
@@ -20,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = importlib.import_module("serving.check").check(Path(asked.what))
         sys.stdout.flush()
         os._exit(code)  # threads of a check may still wait for a dead host
+    if asked.fetch:
+        return int(importlib.import_module("serving.driver").fetch(Path(asked.what)))
     if asked.what.endswith(".json"):
         return int(importlib.import_module("serving.driver").serve(Path(asked.what)))
     laptop = importlib.import_module("serving.laptop")
@@ -35,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         "what", metavar="CONFIG|MODEL", help="a ServingConfig, NAME.json beside adapters.json; or a model"
     )
     parser.add_argument("--check", action="store_true", help="check the CONFIG and end")
+    parser.add_argument("--fetch", action="store_true", help="fetch the CONFIG's model and end")
     laptop = parser.add_argument_group("with a MODEL")
     laptop.add_argument(
         "--adapter",

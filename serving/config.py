@@ -33,6 +33,9 @@ MODEL = Path("/mnt/model")
 SCRATCH = Path("/mnt/scratch")
 """A writable volume for weights and adapters."""
 
+SEVERAL = "serving.several:application"
+"""What Ray Serve runs where several nodes serve together; its argument `config` is the file's path."""
+
 
 Runtime = Literal["transformers", "vllm"]
 ToolCallParser = Literal["hermes", "llama3_json", "mistral", "phi4_mini_json"]
@@ -88,6 +91,8 @@ class ServingConfig(Strict):
     """Whose engine: this image's own, or vLLM's in the image serving-vllm."""
     vllm: dict[str, Any] = pydantic.Field(default_factory=dict)
     """Arguments of vLLM's engine, as its AsyncEngineArgs names them."""
+    nodes: Annotated[int, pydantic.Field(ge=1)] = 1
+    """So many nodes hold the model together, each with as many GPUs: vLLM's alone, in a cluster of Ray's."""
 
 
 class Adapter(Strict):

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -98,13 +98,29 @@ class ReplicaFailed(Exception):
 
 def serve(config_file: Path) -> Exit:
     """Serve until SIGTERM or until something breaks; the exit code."""
+    return _guarded(lambda surroundings: _serve(config_file, surroundings))
+
+
+def fetch(config_file: Path) -> Exit:
+    """Fetch the weights alone: before Ray starts, on each of several nodes that serve together."""
+
+    def work(surroundings: settings.Settings) -> Exit:
+        Stopping(surroundings.drain_seconds).listen()
+        weights_of(read_config(config_file).model, surroundings)
+        return Exit.DONE
+
+    return _guarded(work)
+
+
+def _guarded(work: Callable[[settings.Settings], Exit]) -> Exit:
+    """The exit code of what is done; why it failed becomes the termination message."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     log.setLevel(logging.INFO)
     termination_log = settings.read({}).termination_log
     try:
         surroundings = settings.read()
         termination_log = surroundings.termination_log
-        return _serve(config_file, surroundings)
+        return work(surroundings)
     except (Stopped, SystemExit):  # SystemExit: Ray's own handler, while it starts
         return Exit.DONE
     except errors.Fatal as error:
@@ -127,14 +143,14 @@ def _serve(config_file: Path, surroundings: settings.Settings) -> Exit:
     began = time.monotonic()
     stopping = Stopping(surroundings.drain_seconds)
     stopping.listen()
-    config = _read_config(config_file)
+    config = read_config(config_file)
     if not os.environ.get("RAY_AUTH_TOKEN"):
         raise errors.BadConfig("RAY_AUTH_TOKEN is not set: without it other pods could run code here; give it a Secret")
     with _private_folder(surroundings.run_folder) as run:
         os.environ.update(_environment(run, surroundings, config.port))
         _without_pandas(run)
         imported = _in_background(importlib.import_module, "serving.replica")
-        model = _weights(config.model, surroundings)
+        model = weights_of(config.model, surroundings)
         replica = imported.result()
         launch = replica.Launch(
             config=config,
@@ -155,14 +171,15 @@ def _serve(config_file: Path, surroundings: settings.Settings) -> Exit:
     return Exit.DONE
 
 
-def _weights(model: Model, surroundings: settings.Settings) -> Path:
+def weights_of(model: Model, surroundings: settings.Settings) -> Path:
     """The model's files: mounted, or fetched."""
     if surroundings.model_folder:
         return weights.mounted(model, surroundings.model_folder)
     return weights.fetch(model, surroundings.scratch, surroundings.registry_auth, surroundings.cache)
 
 
-def _read_config(file: Path) -> ServingConfig:
+def read_config(file: Path) -> ServingConfig:
+    """What the operator wrote; raises BadConfig."""
     try:
         return ServingConfig.model_validate_json(file.read_bytes())
     except (OSError, pydantic.ValidationError) as error:

@@ -1,9 +1,10 @@
 """From the images' configs to the numbers that GPU memory follows from, since `sizing` knows no image. Pure."""
 
+import dataclasses
 import math
 
 import presets
-from kaito_hera import loads
+from kaito_hera import loads, runtimes
 from kaito_hera.api import Workspace
 from kaito_hera.settings import Settings
 from presets import memory
@@ -27,7 +28,9 @@ def demands(
     config = workspace.tuning.config if workspace.tuning else None
     rows = batch(training, "tuning.config" if config else "the operator's training_config") if training else None
     asked = "inference.config asks for it (vllm.dtype: bfloat16)" if server.dtype == "bfloat16" else ""
-    return loads.demands(workspace, as_loaded(model, server, runtime), rows, served(server, runtime, asked))
+    nodes = runtimes.nodes(workspace, runtime)
+    serves = dataclasses.replace(served(server, runtime, asked), nodes=nodes)
+    return loads.demands(workspace, as_loaded(model, server, runtime), rows, serves)
 
 
 def served(server: InferenceConfig, runtime: Runtime, asked: str = "") -> loads.Server:

@@ -39,6 +39,7 @@ PROGRAMS: dict[str, Program] = {
     **{name: Program("kubernetes", f"k8s.io/kubernetes/cmd/{name}") for name in _KUBERNETES},
     "gpu-plugin": Program("kubernetes", "./gpu-plugin"),
     "coredns": Program("coredns", "."),
+    "kuberay-operator": Program("kuberay", "github.com/ray-project/kuberay/ray-operator"),
     **{name: Program("argo", f"{_ARGO_MODULE}/cmd/{name}") for name in _ARGO},
 }
 

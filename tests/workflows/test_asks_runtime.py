@@ -147,3 +147,36 @@ def gpus(preset, size, partition=None, runtime="", settings=WITH):
 )  # fmt: skip
 def test_a_server_of_ours_takes_all_gpus_where_one_does_not_hold_its_model(preset, size, partition, asked):
     assert gpus(preset, size, partition) == asked
+
+
+@pytest.mark.parametrize(
+    ("preset", "size", "count", "given", "over"),
+    [
+        ("llama-3.3-70b-instruct", "Standard_NC24ads_A100_v4", 3, {}, 3),
+        ("llama-3.3-70b-instruct", "Standard_NC96ads_A100_v4", 3, {}, 1),
+        ("llama-3.3-70b-instruct", "Standard_NC24ads_A100_v4", 1, {}, 1),
+        ("llama-3.3-70b-instruct", "Standard_NC24ads_A100_v4", 3, {"runtime": ""}, 1),
+        ("llama-3.3-70b-instruct", "Standard_NC24ads_A100_v4", 3, {"settings": Settings()}, 1),
+        ("llama-3.3-70b-instruct", "", 3, {}, 1),
+        ("deepseek-v3-0324", "Standard_ND96isr_H100_v5", 2, {}, 2),
+        ("acme/unknown", "Standard_NC24ads_A100_v4", 3, {}, 1),
+    ],
+)  # fmt: skip
+def test_several_nodes_serve_together_where_one_does_not_hold_the_model(preset, size, count, given, over):
+    server, config = laid(preset, size, count, **given)
+    assert (server.nodes, config.get("nodes", 1)) == (over, over)
+
+
+def test_adapters_are_on_no_other_node_than_the_head():
+    adapters = [{"source": {"name": "mine", "image": "a.io/x:1"}, "strength": "1.0"}]
+    server, _ = laid("llama-3.3-70b-instruct", "Standard_NC24ads_A100_v4", 3, adapters=adapters)
+    assert server.nodes == 1
+
+
+def laid(preset, size, count, *, runtime="vllm", settings=WITH, adapters=()):
+    made = making.inference(annotations={"kaito.sh/runtime": runtime})
+    made["resource"] |= {"instanceType": size, "count": count}
+    made["inference"] = {"preset": {"name": preset}, **({"adapters": adapters} if adapters else {})}
+    workspace = making.parsed(made)
+    server = serving.expected(workspace, settings, want=nodes.wanted(workspace))
+    return server, json.loads(server.files["serving.json"])

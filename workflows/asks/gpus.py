@@ -1,4 +1,4 @@
-"""How many of a node's GPUs a server gets: one, or all of them where one does not hold its model. Pure."""
+"""How much of its nodes a server gets: one GPU, all of a node's, or several nodes where one does not hold it. Pure."""
 
 from kaito_hera import loads, nodes, runtimes
 from kaito_hera.api import Workspace
@@ -26,3 +26,12 @@ def all_of_them(workspace: Workspace, settings: Settings, chosen: InferenceConfi
     if vllm:
         return demand.most(want.gpus) > 1
     return demand.taken(want.size.gib_per_gpu * want.size.usable, want.gpus) > 1
+
+
+def over_nodes(workspace: Workspace, settings: Settings, chosen: InferenceConfig, want: Want | None) -> int:
+    """How many nodes hold one model together; 1 where each of them has a server of its own."""
+    runtime = runtimes.of(workspace, settings)
+    if want is None or want.size is None or want.device != nodes.GPU or runtimes.nodes(workspace, runtime) == 1:
+        return 1
+    found = needs.demands(workspace, models.known(workspace), None, chosen, runtime)
+    return found[-1].over_nodes(want.size.gib_per_gpu * want.size.usable, want.gpus) if found else 1

@@ -1,5 +1,6 @@
 """What is asked of the serving image: its config, its adapters, what its answers mean."""
 
+import dataclasses
 import hashlib
 from typing import Any
 
@@ -43,8 +44,15 @@ def expected(
     if workspace.preset is None:
         return None
     chosen = chosen or InferenceConfig()
-    whole = gpus.all_of_them(workspace, settings, chosen, want)
-    return _of_preset(workspace, settings, chosen, adapter=adapter, pinned=pinned, whole=whole)
+    made = _of_preset(
+        workspace,
+        settings,
+        chosen,
+        adapter=adapter,
+        pinned=pinned,
+        nodes=gpus.over_nodes(workspace, settings, chosen, want),
+    )
+    return dataclasses.replace(made, whole=gpus.all_of_them(workspace, settings, chosen, want))
 
 
 def _of_preset(
@@ -54,7 +62,7 @@ def _of_preset(
     *,
     adapter: str = "",
     pinned: str = "",
-    whole: bool = False,
+    nodes: int = 1,
 ) -> Server:
     runtime = runtimes.of(workspace, settings)
     config = serving.ServingConfig(
@@ -68,6 +76,7 @@ def _of_preset(
         tool_call_parser=chosen.tool_call_parser,
         runtime=runtime,
         vllm=_handed_on(workspace, chosen) if runtime == "vllm" else {},
+        nodes=nodes,
     )
     adapters = _adapters(workspace, adapter)
     return Server(
@@ -82,7 +91,8 @@ def _of_preset(
         volumes=(*(_mount(name, volume) for name, volume in _volumes(workspace)), *_cache(workspace)),
         port=config.port,
         image=settings.vllm_image if runtime == "vllm" else "",
-        whole=whole,
+        nodes=nodes,
+        application=serving.SEVERAL,
         mounts=(*models.mounts(workspace), *keys.mounts(workspace)),
         env=(*models.env(workspace, settings), *keys.env(workspace), *_cache_env(workspace)),
         key=keys.first(workspace),

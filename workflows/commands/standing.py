@@ -3,6 +3,7 @@
 Whoever may read Workspaces alone gets an answer too: what is forbidden is said on stderr and taken as usual.
 """
 
+import contextlib
 import datetime
 import sys
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pydantic
 
 from kaito_hera import cluster as clusters
-from kaito_hera import decide, errors, names, runtimes
+from kaito_hera import decide, errors, names, rayservice, runtimes
 from kaito_hera.api import Workspace
 from kaito_hera.cluster import Cluster
 from kaito_hera.intent import Parts
@@ -66,6 +67,9 @@ def _parts(cluster: Cluster, found: dict[str, Any], settings: Settings) -> Parts
         parsed, seen = Workspace.parse(found), Status.of(found)
         labels = clusters.selector({names.UID: parsed.metadata.uid})
         deployments = cluster.items(clusters.DEPLOYMENT, parsed.metadata.namespace, labels=labels)
+        with contextlib.suppress(clusters.UnknownKindError, errors.ForbiddenError):
+            several = cluster.items(clusters.RAY_SERVICE, parsed.metadata.namespace, labels=labels)
+            deployments += map(rayservice.as_deployment, several)
         nodes = [cluster.get(clusters.NODE, name) for name in seen.worker_nodes]
     except (errors.ForbiddenError, pydantic.ValidationError):
         return None

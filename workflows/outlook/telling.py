@@ -21,13 +21,14 @@ def tell(
 ) -> Outlook:
     """All of it."""
     fatal = tuple(finding(one) for one in found if one.fatal)
+    together = _together(workspace, demands)
     return Outlook(
         workspace=workspace.key,
         does=_does(workspace, own=settings.node_provider == "byo"),
         model=_model(workspace),
         works=not fatal,
-        steps=steps(workspace, settings, parts),
-        nodes=_nodes(workspace, settings),
+        steps=steps(workspace, settings, parts, together=together),
+        nodes=_nodes(workspace, settings, together=together),
         candidates=candidates,
         memory=tuple(_memory(demand) for demand in demands),
         holders=_holders(demands, settings, region),
@@ -71,7 +72,14 @@ def finding(one: findings.Finding) -> Finding:
     return Finding(reason=one.reason if one.fatal else "", field=one.field, problem=one.problem, remedy=one.remedy)
 
 
-def steps(workspace: Workspace, settings: Settings, parts: Parts) -> tuple[Step, ...]:
+def _together(workspace: Workspace, demands: tuple[loads.Demand, ...]) -> bool:
+    """Whether several nodes hold one model together, of each kind of node that may be had."""
+    served = [demand for demand in demands if demand.verb == "serve"]
+    sizes = sizing.candidates(workspace)
+    return bool(served and sizes) and all(served[0].over_nodes(one.usable_gib, one.gpus) > 1 for one in sizes)
+
+
+def steps(workspace: Workspace, settings: Settings, parts: Parts, *, together: bool = False) -> tuple[Step, ...]:
     """The steps of the next attempt, as `workflows.plan` makes it of these parts; none where there is nothing to do."""
     if not parts:
         return ()
@@ -85,6 +93,9 @@ def steps(workspace: Workspace, settings: Settings, parts: Parts) -> tuple[Step,
     elif parts.serve:
         names.append("roll-out")
     texts = _texts(workspace, settings)
+    if together:
+        over = f"a RayService over {workspace.node_count} nodes behind Service {workspace.metadata.name}, port 80"
+        texts["roll-out"] = f"{over}: /chat and /v1; never run on GPUs"
     return tuple(Step(name=name, does=texts[name]) for name in names)
 
 
@@ -130,10 +141,10 @@ def _model(workspace: Workspace) -> str | None:
     return f"{model.hub_id}@{model.revision}" if model and model.revision else model.hub_id if model else None
 
 
-def _nodes(workspace: Workspace, settings: Settings) -> Nodes:
+def _nodes(workspace: Workspace, settings: Settings, *, together: bool) -> Nodes:
     return Nodes(
         count=workspace.node_count,
-        meaning=meaning(workspace),
+        meaning="together they hold the model, as one server" if together else meaning(workspace),
         bought=settings.node_provider != "byo",
         labels=workspace.resource.label_selector.labels(),
     )

@@ -48,7 +48,7 @@ def start(folder: Path, config: ServingConfig, gpus: int) -> VllmEngine:
         llm,
         _library(),
         own=own,
-        info=_info(llm, own, gpus=wanted["tensor_parallel_size"]),
+        info=_info(llm, own, gpus=wanted["tensor_parallel_size"] * config.nodes),
         mixes=Mixes(Path(tempfile.mkdtemp(prefix="mixes-")), _linears(folder), rank=_rank(wanted)),
         figures=figures,
     )
@@ -68,8 +68,7 @@ def arguments(folder: Path, config: ServingConfig, *, gpus: int) -> dict[str, An
         )
     if not wanted["enable_lora"]:
         wanted = {name: value for name, value in wanted.items() if name not in LORA}
-    backend = {"distributed_executor_backend": "mp"} if wanted["tensor_parallel_size"] > 1 else {}
-    return wanted | backend | {
+    return wanted | _spread(config, gpus, wanted["tensor_parallel_size"]) | {
         "model": str(folder),
         "dtype": config.dtype,
         "max_model_len": config.context or AS_MUCH_AS_FITS,
@@ -79,6 +78,19 @@ def arguments(folder: Path, config: ServingConfig, *, gpus: int) -> dict[str, An
         "enable_log_requests": False,
         "disable_log_stats": True,
     }  # fmt: skip
+
+
+def _spread(config: ServingConfig, gpus: int, shares: int) -> dict[str, Any]:
+    """How its processes are started: over several nodes by Ray, each node with a stage of the layers."""
+    if config.nodes == 1:
+        return {"distributed_executor_backend": "mp"} if shares > 1 else {}
+    if shares != gpus:
+        raise errors.BadConfig(
+            f"each of {config.nodes} nodes must use all of its {gpus} GPUs, and this model's layers are divided among"
+            f" {shares}: take a size whose number of GPUs divides the model's heads, and leave"
+            " inference_config.yaml's vllm.tensor-parallel-size out"
+        )
+    return {"distributed_executor_backend": "ray", "pipeline_parallel_size": config.nodes}
 
 
 def _start(wanted: Mapping[str, Any], figures: Figures) -> Any:

@@ -319,6 +319,15 @@ def test_gpus_divide_the_heads_of_keys_and_blocks_of_experts_too(base, tmp_path)
             assert start.arguments(tmp_path, config, gpus=gpus)["tensor_parallel_size"] == count
 
 
+def test_nodes_divide_the_layers_and_the_gpus_of_each_the_heads(base):
+    config = ServingConfig.model_validate(CONFIG | {"nodes": 3})
+    wanted = start.arguments(base, config, gpus=2)
+    assert (wanted["tensor_parallel_size"], wanted["pipeline_parallel_size"]) == (2, 3)
+    assert wanted["distributed_executor_backend"] == "ray"
+    with pytest.raises(errors.BadConfig, match="each of 3 nodes must use all of its 3 GPUs"):
+        start.arguments(base, config, gpus=3)
+
+
 def test_a_model_that_transformers_does_not_know_is_started_and_has_no_adapters(base, adapters, tmp_path):
     for file in base.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
