@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import threading
 import time
 
@@ -252,13 +251,19 @@ def test_a_push_that_does_not_end_in_time_is_cut_off(one):
 
 
 def test_a_push_that_has_hardly_begun_is_cut_off_too(one):
-    attempt, secret = one.attempt(), one.secret.read_text()
-    one.secret.unlink()
-    os.mkfifo(one.secret)
+    slow = threading.Event()
+
+    class OnSlowDisk(type(one.secret)):
+        def __fspath__(self):
+            slow.wait()
+            return super().__fspath__()
+
+    one.secret = OnSlowDisk(one.secret)
+    attempt = one.attempt()
     attempt.write(10, fill(b"ten"))  # its push waits for the secret
     assert attempt.finish(0) == 0
     assert one.copies.in_use
-    one.secret.write_text(secret)
+    slow.set()
     one.quiet()
     assert one.steps() is None
 
