@@ -85,7 +85,7 @@ def served(pod):
     return Served.model_validate(pod.request("GET", "/v1/models")[1])
 
 
-def eventually(condition, seconds=30):
+def eventually(condition, seconds=120):
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends, "did not happen in time"
