@@ -140,7 +140,7 @@ class Pod:
             text = answer.read().decode()
             return answer.status, json.loads(text) if text.startswith("{") else text
 
-    def await_status(self, path, status, seconds=180):
+    def await_status(self, path, status, seconds=480):
         """Poll until the path answers so; the seconds since the start."""
         ends = time.monotonic() + seconds
         last = None
@@ -187,7 +187,7 @@ class Pod:
     def terminate(self):
         os.kill(self.driver(), signal.SIGTERM)
 
-    def wait(self, seconds=60):
+    def wait(self, seconds=240):
         return self.process.wait(seconds)
 
     def memory(self):

@@ -206,14 +206,14 @@ def test_sigterm_finishes_what_runs_and_ends_with_0(pod):
     began = time.monotonic()
     pod.terminate()
     assert not answers
-    pod.await_status("/health", 503, seconds=10)
+    pod.await_status("/health", 503, seconds=60)
     refused, reason = pod.request("POST", "/chat", {"prompt": PROMPT})
     assert (refused, reason["detail"]) == (503, "the server is shutting down")
     for each in running:
-        each.join(60)
+        each.join(240)
     assert len(answers) == 1
     assert [(status, text[-14:]) for status, text in streams] == [(200, "data: [DONE]\n\n")] * 4
-    assert pod.wait(30) == 0
+    assert pod.wait() == 0
     print(f"\ngone after {time.monotonic() - began:.1f} s")
     assert not pod.termination.exists()
 
@@ -253,12 +253,12 @@ def test_a_stream_that_outlives_the_shutdown_ends_with_an_event_through_haproxy(
     running.start()
     eventually(lambda: another.request("GET", "/v1/models")[1]["engine"]["requests"])
     another.terminate()
-    running.join(60)
+    running.join(240)
     [(status, text)] = answers
     assert status == 200
     last = text.removesuffix("\n\n").rpartition("\n\n")[2]
     assert json.loads(last.removeprefix("data: "))["error"]["type"] == "service_unavailable"
-    assert another.wait(30) == 0
+    assert another.wait() == 0
 
 
 @pytest.mark.parametrize(
