@@ -7,6 +7,7 @@ checkpoint first.
 
 import contextlib
 import datetime
+import http.client
 import itertools
 import re
 import threading
@@ -15,6 +16,8 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+_CUT = (OSError, http.client.HTTPException)
+"""What an answer ends with whose process is killed meanwhile."""
 _STEP = re.compile(r"^kaito_hera_tuning_step (\d+)$", re.MULTILINE)
 _TIME = r"^(\S+ \S+) INFO "
 _BEGAN = re.compile(_TIME + "computing in ", re.MULTILINE)
@@ -53,7 +56,7 @@ class Watch:
 
     def look(self) -> None:
         while not self.ends.wait(0.005):
-            with contextlib.suppress(OSError), urllib.request.urlopen(self._address, timeout=1) as answer:
+            with contextlib.suppress(*_CUT), urllib.request.urlopen(self._address, timeout=1) as answer:
                 if found := _STEP.search(answer.read().decode()):
                     self._add(int(found[1]))
 

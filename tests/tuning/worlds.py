@@ -43,7 +43,7 @@ class World:
         return start(self.own, config, *options, HF_ENDPOINT=self.hub.url)
 
     def end(self, running):
-        out, err = running.communicate(timeout=300)
+        out, err = running.communicate(timeout=500)
         left = (self.own / "termination").read_text()
         lines = [Progress.parse(line) for line in out.splitlines()]
         return SimpleNamespace(code=running.returncode, err=err, left=parse_termination(left), lines=lines)
