@@ -136,6 +136,7 @@ class Size(Facts):
     """CUDA compute capability, `major.minor`; None for other vendors' cards."""
     quota_family: str = ""
     vcpus: int = 0
+    """Of a node: clouds count quotas in these."""
     prices: Mapping[str, float] = {}
     """US dollars per hour, on demand, Linux: by region, and the `lowest` and `highest` of all regions."""
     priced_regions: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from presets import catalogue
 from presets.facts import Preset, Shape, Size
@@ -45,14 +45,39 @@ class Need:
         return sum(self.parts.values())
 
 
-def serving(model: Preset, *, context: int = 2048) -> Need:
-    """What one GPU holds to serve `model` with our engine, with a cache for `context` tokens in all.
+class Room(NamedTuple):
+    """GiB that a server sets aside for adapters as it starts, whether they come or not."""
+
+    each: float = 0.0
+    """On every GPU, however many share a layer."""
+    divided: float = 0.0
+    """That they divide among each other."""
+
+
+def serving(model: Preset, *, context: int = 2048, adapters: float = 0.0) -> Need:
+    """What one GPU holds to serve `model`, with a cache for `context` tokens in all and so many GiB for `adapters`.
 
     Weights as KAITO's estimator counts them; the runtime's part is the CUDA context (0.75) and the activations and
     logits of a batch (1.0).
     """
     weights = model.transformers_gib or model.weights_gib
-    return Need({"weights": _LOADING * weights, "cache": cache_bytes(model, context) / _GIB, "runtime": 1.75})
+    parts = {"weights": _LOADING * weights, "cache": cache_bytes(model, context) / _GIB, "runtime": 1.75}
+    return Need(parts | ({"adapters": adapters} if adapters else {}))
+
+
+def room(shape: Shape, columns: int, *, width: int = 2) -> Room:
+    """What vLLM sets aside for adapters: `columns` is max_loras x max_lora_rank, `width` the bytes of a number.
+
+    Both factors of every slot on every linear layer, as `create_lora_weights` of vllm/lora/layers allocates them. A
+    layer that is divided by its outputs has the factor of its inputs whole on every GPU, one that is divided by its
+    inputs that of its outputs; embedding and head have both. Taken for all of these, and of queries, keys, values, gate
+    and up each its own, though some models have no such head or one factor for them together. For a complete shape.
+    """
+    assert shape.vocabulary is not None
+    whole = shape.layers * (7 if shape.gated else 6) * shape.hidden
+    divided = _adapter(shape, 1) - whole
+    each = whole + 2 * (shape.vocabulary + shape.hidden)
+    return Room(*(columns * width * numbers / _GIB for numbers in (each, divided)))
 
 
 def uneven(model: Preset) -> float:
@@ -87,7 +112,6 @@ def tuning(
     recompute: bool = True,
     head: Literal["whole", "chunked"] | None = None,
     stored: str | None = None,
-    width: int = 0,
     gpus: int = 1,
 ) -> Need:
     """What one GPU holds to tune `model` with micro-batches of `tokens` tokens in all, if it is one of `gpus`.
@@ -97,8 +121,7 @@ def tuning(
     Activations are fitted to what a Llama-type layer with LoRA saves for the backward pass.
     `recompute`: they are computed again then, so that one layer's are held at a time. `head`: the loss is taken over
     the logits of the whole micro-batch, in both precisions and as a gradient; or chunk by chunk, as the trainer does by
-    itself where it knows the head. `width`: of the longest line of packed rows, for the mask that keeps them apart.
-    Several GPUs add up their gradients, of which each holds a copy.
+    itself where it knows the head. Several GPUs add up their gradients, of which each holds a copy.
     A model whose shape is not known is taken as the one that needs most.
     """
     head = head or ("chunked" if model.architecture in plain_heads() and model.shape else "whole")
@@ -111,7 +134,6 @@ def tuning(
         "adapter": 16.0 * _adapter(s, rank),
         "dequantised layer": 2.0 * s.hidden * s.intermediate if each < 2 else 0.0,
         **_activations(s, tokens, recompute=recompute, chunked=head == "chunked"),
-        "mask": 3.0 * tokens * width,
         "exchange": 4.0 * _adapter(s, rank) if gpus > 1 else 0.0,
     }
     parts["fragments"] = 0.06 * sum(parts.values())

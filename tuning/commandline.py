@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tuning import flags
 from tuning.config import Progress, Result, TuningConfig
 from tuning.errors import ConfigInvalid
 from tuning.eviction import Eviction
-from tuning.places import Places
+from tuning.places import Places, scratch
 from tuning.report import Report
 
 _PLACES = {
@@ -93,6 +92,8 @@ def parser() -> argparse.ArgumentParser:
         default=600.0,
         help="for so long what refuses it is asked again; default: %(default)s",
     )
+    renew = "an adapter whose card says the intent OLD is pushed as of NEW: its Workspace names another place by now"
+    push.add_argument("--renew", nargs=2, default=(), metavar=("OLD", "NEW"), help=renew)
     push.add_argument("--progress", action="store_true", help="progress lines on stdout, as of `run`")
     return whole
 
@@ -130,8 +131,8 @@ def _asked(asked: argparse.Namespace) -> Iterator[tuple[TuningConfig, Places]]:
     elif missing:
         asked.error(f"give CONFIG, or {', '.join(missing)}")
     else:
-        with tempfile.TemporaryDirectory(prefix="tuning-") as scratch:
-            yield flags.asked(asked, Places(**{"scratch": Path(scratch), **given}))
+        with scratch() as folder:
+            yield flags.asked(asked, Places(**{"scratch": folder, **given}))
 
 
 def _run(asked: argparse.Namespace, eviction: Eviction) -> Result:
@@ -162,7 +163,7 @@ def _pull(asked: argparse.Namespace, _eviction: Eviction) -> None:
 
 
 def _push(asked: argparse.Namespace, eviction: Eviction) -> Result:
-    from tuning.output import carry  # noqa: PLC0415
+    from tuning.output import carry, patience  # noqa: PLC0415
 
     report = Report(sys.stdout if asked.progress else None)
 
@@ -170,7 +171,8 @@ def _push(asked: argparse.Namespace, eviction: Eviction) -> Result:
         report.say(Progress(phase="push", percent=95, message=text))
 
     tell("")
-    made = carry.push(asked.folder, asked.image, asked.push_auth, eviction, seconds=asked.seconds, tell=tell)
+    waits = patience.Patience(eviction, seconds=asked.seconds, tell=tell)
+    made = carry.push(asked.folder, asked.image, auth=asked.push_auth, waits=waits, renewed=asked.renew)
     print(made)  # noqa: T201
     return Result(adapter=made)
 

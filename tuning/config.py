@@ -6,6 +6,7 @@ The operator writes a `TuningConfig` as JSON; the image prints `Progress` lines,
 
 import enum
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -38,6 +39,9 @@ GRACE_SECONDS = 60
 
 METRICS_PORT = 5000
 """Of the pod, as KAITO has it."""
+
+MOST_PROCESSES = 64
+"""That train together: the largest nodes have 16 GPUs, or 8 that are cut into 7 slices each."""
 
 MESSAGE_LENGTH = 300
 """Characters of a progress line's message; what is longer is cut."""
@@ -112,6 +116,13 @@ class Output(Strict):
         return self
 
 
+def _is_name(intent: str) -> str:
+    """Folders and files are called by it; an empty one is that of an adapter without a card, as KAITO leaves it."""
+    if intent and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", intent):
+        raise ValueError("it is no name for a folder; write a hash, or at most 64 letters, digits, - and _")
+    return intent
+
+
 class TuningConfig(Strict):
     """One tuning run."""
 
@@ -123,13 +134,13 @@ class TuningConfig(Strict):
     training: TrainingConfig
     input: Input
     output: Output
-    intent: str
+    intent: Annotated[str, pydantic.AfterValidator(_is_name)]
     """Hash of what the user asked for; what is made is marked with it, and what has the mark is not made again."""
     allowed_private_cidrs: Ranges = ()
     """Private ranges that data may be fetched from; none by default."""
     require_gpu: bool = False
     """True refuses to train on a CPU: a node whose GPU torch cannot use is broken."""
-    processes: Annotated[int, pydantic.Field(ge=0)] = 0
+    processes: Annotated[int, pydantic.Field(ge=0, le=MOST_PROCESSES)] = 0
     """How many train together, each with a GPU of its own; 0: as many as there are GPUs, on a CPU one."""
     metrics_port: Annotated[int, pydantic.Field(ge=0, lt=2**16)] = 0
     """Where Prometheus and whoever knows KAITO's metrics may ask; 0 answers nobody."""

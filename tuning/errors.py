@@ -23,9 +23,11 @@
 The class name is the condition's reason; the message names the field or object, the value seen and the way out.
 """
 
+import contextlib
 import errno
 import json
 
+from artifacts import errors as kinds
 from artifacts.weights.errors import WeightsError
 from tuning.config import RETRYABLE, Exit, Failure
 
@@ -154,6 +156,21 @@ class Evicted(TuningError):
 
     code = Exit.EVICTED
 
+
+def of_image(what: str, way_in: str) -> contextlib.AbstractContextManager[None]:
+    """Errors within are about the image of a field or name; `way_in` is what to do where its registry refuses it."""
+    return kinds.translated(_OF_IMAGE, f"{what}: ", {kinds.Denied: way_in})
+
+
+_OF_IMAGE: kinds.Table = {
+    kinds.Denied: PullUnauthorized,
+    kinds.HostRefused: DataRefused,
+    kinds.NotFound: DataNotFound,
+    kinds.TooLarge: DataTooLarge,
+    kinds.Unusable: DataInvalid,
+    kinds.Away: DataUnreachable,
+    kinds.MachineTrouble: NodeTrouble,
+}
 
 _SIGNS: tuple[tuple[tuple[str, ...], type[TuningError], str], ...] = (
     (

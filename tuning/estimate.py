@@ -34,7 +34,6 @@ def lines(asked: argparse.Namespace) -> Iterator[str]:
             recompute=recompute,
             head="whole" if arguments.label_smoothing_factor else None,
             stored=training.stored,
-            width=rows * length,
         )
 
     need = needed(rows)

@@ -122,6 +122,8 @@ def named_model(name: str) -> tuple[Model, Path | None]:
     """The model that is meant, and the folder that it is in, if it is in one."""
     if os.path.isdir(name):  # noqa: PTH112 -- pathlib raises for a name that is too long
         return Model(id=Path(name).resolve().name, revision="", field="--model"), Path(name)
+    if name.startswith((".", "/", "~")):
+        raise ConfigInvalid(f"--model {name[:200]}: no such folder")
     try:
         return named(name, "--model"), None
     except presets.UnknownNameError as error:

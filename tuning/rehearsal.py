@@ -10,7 +10,7 @@ from artifacts import looks
 from artifacts.weights import few
 from artifacts.weights.errors import WeightsError
 from tuning.config import TuningConfig
-from tuning.data import masks, rows
+from tuning.data import bounds, masks, rows
 from tuning.data import tokenizer as tokenizers
 from tuning.data.heads import Seen
 from tuning.errors import ConfigInvalid, DataInvalid
@@ -68,7 +68,8 @@ def _encoder(config: TuningConfig, files: tokenizers.Files) -> masks.Encoder:
     tokenizer.chat_template = own or tokenizer.chat_template or masks.PLAIN_TEMPLATE
     arguments, dataset = config.training.arguments, config.training.dataset
     try:
-        tokenizer.see_template()
+        with bounds.bounded(len(str(tokenizer.chat_template))):  # its constants are computed then
+            tokenizer.see_template()
     except ValueError as error:
         if own:
             raise ConfigInvalid(f"ModelConfig.chat_template: {error}; correct the template") from error

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,19 +43,21 @@ class Report:
         self._clock = clock
         self._last: Progress | None = None
         self._said_at = float("-inf")
+        self._turn = threading.RLock()  # what is fetched is told of by a thread of its own
 
     def say(self, progress: Progress, *, last: bool = False) -> None:
         """Print the line unless one was printed shortly before; a new phase and a `last` line always are."""
-        before, now = self._last, self._clock()
-        percent = max(progress.percent, before.percent if before else 0)
-        self._last = progress = progress.model_copy(update={"percent": percent})
-        self.curve.add(progress)
-        for listener in self._listeners:
-            listener(progress)
-        new_phase = before is None or before.phase != progress.phase
-        if self._out and (last or new_phase or now - self._said_at >= PAUSE_SECONDS):
-            self._said_at = now
-            print(progress.line(), file=self._out, flush=True)
+        with self._turn:
+            before, now = self._last, self._clock()
+            percent = max(progress.percent, before.percent if before else 0)
+            self._last = progress = progress.model_copy(update={"percent": percent})
+            self.curve.add(progress)
+            for listener in self._listeners:
+                listener(progress)
+            new_phase = before is None or before.phase != progress.phase
+            if self._out and (last or new_phase or now - self._said_at >= PAUSE_SECONDS):
+                self._said_at = now
+                print(progress.line(), file=self._out, flush=True)
 
 
 def log_to(stream: TextIO) -> None:

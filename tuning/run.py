@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from artifacts.weights import pace
 from tuning.config import MESSAGE_LENGTH, Progress, Result, TuningConfig
 from tuning.data import fetch, inputs, masks, rows
 from tuning.errors import DataInvalid
@@ -55,15 +56,10 @@ class Run:
         if self.config.require_gpu:
             model.require_gpu()  # before minutes go by with a model that nothing here can train
 
-        data_files = inputs.files(
-            self.config,
-            self.places,
-            lambda share: self.report.say(Progress(phase="fetch", percent=int(3 * share), message="fetching data")),
-        )
+        data_files = self._fetch_data()
         dropped = rows.Dropped()
         found = rows.read(data_files, self.config.training.dataset, dropped)
-        self.report.say(Progress(phase="fetch", percent=3, message="fetching the base model"), last=True)
-        folder = hub.download(self.config, self.places)
+        folder = self._fetch_model()
 
         self.report.say(Progress(phase="load", percent=4, message="turning rows into tokens"))
         tokenizer = self._tokenizer(folder)
@@ -83,6 +79,32 @@ class Run:
             files |= cards.tell(self.places.scratch / "adapter", card, self.report.curve, data.samples)
             put = self._put(files, card, trained.loss, kept)
         return Result(adapter=put.name, loss=round(trained.loss, 5), left=put.left)
+
+    def _fetch_data(self) -> list[fetch.File]:
+        """The data's files; a volume's are there, and only looked at."""
+        said: dict[str, Any] = {"percent": 0, "message": "fetching data"}
+
+        def say(**news: Any) -> None:
+            said.update(news)
+            self.report.say(Progress(phase="fetch", **said))
+
+        def tell(words: str) -> None:
+            log.info(words)
+            say(message=words)
+
+        told = pace.telling(self.places.scratch, tell, "data")
+        with contextlib.nullcontext() if self.config.input.volume else told:
+            return inputs.files(self.config, self.places, lambda share: say(percent=int(3 * share)))
+
+    def _fetch_model(self) -> Path:
+        """The folder with the base model's files."""
+
+        def tell(words: str) -> None:
+            log.info(words)
+            self.report.say(Progress(phase="fetch", percent=3, message=words))
+
+        self.report.say(Progress(phase="fetch", percent=3, message="fetching the base model"), last=True)
+        return hub.download(self.config, self.places, tell=tell)
 
     def _tokenizer(self, folder: Path) -> Any:
         tokenizer = model.tokenizer(folder, self.config.training.model.chat_template)

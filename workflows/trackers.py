@@ -1,11 +1,9 @@
 """Experiment trackers of a tuning run: their credentials, from the Secret that an annotation names. Pure."""
 
-import dataclasses
 from typing import Any
 
 from kaito_hera.api import Workspace, annotations
 from tuning.training_config import TrainingConfig
-from workflows import configs
 
 FIELD = f"metadata.annotations[{annotations.TRACKING}]"
 
@@ -40,12 +38,8 @@ def tokens(workspace: Workspace, training: TrainingConfig) -> tuple[tuple[str, s
     return tuple((FIELD, secret, key) for key in needed if secret)
 
 
-def noted(workspace: Workspace, found: configs.Config[TrainingConfig]) -> configs.Config[TrainingConfig]:
-    """The config, warning of what is asked of trackers and cannot be, though the adapter can."""
-    return dataclasses.replace(found, warnings=(*found.warnings, *_warnings(workspace, found.honoured)))
-
-
-def _warnings(workspace: Workspace, training: TrainingConfig) -> tuple[str, ...]:
+def warnings(workspace: Workspace, training: TrainingConfig) -> tuple[str, ...]:
+    """What is asked of trackers and cannot be, though the adapter can."""
     said, told = [], training.arguments.report_to
     if needy := [name for name in told if name in _NEEDED and not _secret(workspace)]:
         keys = " and ".join(_NEEDED[name] for name in needy)

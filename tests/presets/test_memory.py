@@ -140,14 +140,12 @@ def test_what_is_answered_many_at_once_is_what_the_engine_batches():
     assert {CLASSES[kind] for kind in BATCHED} == presets.batched()
 
 
-def test_packed_rows_have_a_mask_and_several_gpus_an_exchange():
+def test_several_gpus_have_an_exchange():
     alone = memory.tuning(PHI_4, "lora", tokens=4096, rank=8)
-    packed = memory.tuning(PHI_4, "lora", tokens=4096, rank=8, width=4096)
-    assert packed.parts["mask"] == 3 * 4096**2 / 2**30
     several = memory.tuning(PHI_4, "lora", tokens=4096, rank=8, gpus=4)
     assert several.parts["exchange"] == pytest.approx(several.parts["adapter"] / 4)
     assert 0.5 < several.gib - alone.gib < 1
-    assert "mask" not in alone.parts
+    assert "exchange" not in alone.parts
 
 
 def test_weights_may_be_stored_in_more_bits_than_qlora_is_known_for():
@@ -248,3 +246,20 @@ def test_the_cheapest_size_for_a_model(name, verb, size):
 
 def test_no_one_gpu_serves_what_would_have_to_be_spread():
     assert memory.cheapest(memory.serving(LLAMA_70B).gib, on=NOW) == []
+
+
+def test_room_for_adapters_is_what_vllm_allocates_layer_by_layer():
+    """The buffers of its create_lora_weights for a Llama of 8B, whose matrices each have a place of their own."""
+    hidden, key, wide, words = 4096, 1024, 14_336, 128_256
+
+    def numbers(gpus):
+        by_outputs = [(hidden, hidden), (hidden, key), (hidden, key), (hidden, wide), (hidden, wide)]
+        by_inputs = [(hidden, hidden), (wide, hidden)]
+        layer = sum(before + behind // gpus for before, behind in by_outputs)
+        layer += sum(before // gpus + behind for before, behind in by_inputs)
+        return 32 * layer + 2 * (words + hidden)
+
+    for slots, rank, width, gpus in ((4, 64, 2, 1), (4, 64, 2, 8), (1, 16, 4, 2)):
+        room = memory.room(LLAMA_8B.shape, slots * rank, width=width)
+        assert room.each + room.divided / gpus == pytest.approx(slots * rank * width * numbers(gpus) / 2**30)
+    assert sum(memory.room(LLAMA_8B.shape, 4 * 64)) == pytest.approx(1.376, abs=0.001)

@@ -121,6 +121,7 @@ def test_addresses_and_images_are_what_a_pod_takes(model, tmp_path):
         (["--data", "none.json"], "none.json: there is no such file"),
         (["--data", "{0}", "--model", "phi-3-mini-4k-instrukt"], "phi-3-mini-4k-instruct"),
         (["--data", "{0}", "--model", "x" * 5000], "is not known"),
+        (["--data", "{0}", "--model", "./gone"], "--model ./gone: no such folder"),
         (["--data", "x" * 5000], "there is no such file"),
         (["--data", ""], "'': there is no such file"),
         (["--data", "/dev/zero"], "/dev/zero is no regular file"),
@@ -272,6 +273,17 @@ def test_what_is_no_adapter_is_not_carried(adapter, registry, auth, plain, tmp_p
     assert "has no adapter_config.json" in done.stderr
     done = say("pull", f"{registry.host}/team/none:1", tmp_path / "x", "--pull-auth", auth, **plain)
     assert done.returncode == Exit.BAD_DATA
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2Jb.md", "a\nb.md", "gpj.\u202egnp.md"])
+def test_names_that_a_terminal_obeys_are_not_brought(adapter, registry, auth, plain, tmp_path, name):
+    (adapter / name).write_text("more")
+    target = f"{registry.host}/team/named:1"
+    assert say("push", adapter, target, "--push-auth", auth).returncode == 0
+    done = say("pull", target, tmp_path / "x", "--pull-auth", auth, **plain)
+    assert done.returncode == Exit.BAD_DATA
+    assert f"{target}: it has a file named {f'data/{name}'!r}, which a terminal would obey" in done.stderr
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_wrong_password_is_told(registry, plain, tmp_path):

@@ -187,6 +187,12 @@ def test_a_few_bad_rows_are_a_warning(validate):
     ("template", "code", "said"),
     [
         ("{% for m in messages %}", Exit.BAD_CONFIG, "ModelConfig.chat_template: the chat template cannot be compiled"),
+        (
+            "{% for i in range(99999) %}{{ 'x' * 99 }}{% endfor %}",
+            Exit.BAD_CONFIG,
+            "ModelConfig.chat_template (where none is given, the model's own): a conversation of ",
+        ),
+        ("{{ 'x' * 9999999999 }}", Exit.BAD_CONFIG, "takes more than 128 MiB of memory to render; give a template"),
         ("{{ raise_exception('never') }}", Exit.BAD_DATA, "the chat template refuses the conversation: never"),
         ("{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}", Exit.DONE, "⟦"),
     ],

@@ -267,7 +267,7 @@ def test_a_batch_in_parts_is_the_same_optimisation(run, config, registry, urls, 
 )
 def test_other_ways_to_train(run, config, registry, urls, tmp_path, method, training):
     few = {"arguments": {"max_steps": 1, "activation_checkpointing": True, "gradient_accumulation_steps": 2}}
-    intent = json.dumps([method, training])
+    intent = "-".join([method, *training])
     done = run(config(f"{registry.host}/team/ways:1", urls=urls, method=method, training=few | training, intent=intent))
     assert done.code == Exit.DONE, done.text
     _, data = pull(done.left.adapter, tmp_path)

@@ -1,5 +1,6 @@
 """Runs that end before anything heavy: bad rows, no model, no disk, an eviction, and what nobody expected."""
 
+import json
 import os
 import signal
 import threading
@@ -70,6 +71,23 @@ def test_a_disk_that_is_full(tuning, config, registry, files, auth, tmp_path):
     done = tuning(config(f"{registry.host}/team/a:1"), "--push-auth", str(auth))
     assert (done.code, done.left.reason, done.left.retryable) == (Exit.NODE_TROUBLE, "NodeTrouble", True)
     assert "No space left on device" in done.left.message
+
+
+@pytest.mark.parametrize("verb", [(), ("validate",)])
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"intent": "../../x"}, "intent: Value error, it is no name for a folder; write a hash, "),
+        ({"intent": "."}, "intent: Value error, it is no name for a folder; write a hash, "),
+        ({"intent": "x" * 65}, "intent: Value error, it is no name for a folder; write a hash, "),
+        ({"processes": 10**9}, "processes: Input should be less than or equal to 64, found '1000000000'"),
+    ],
+)
+def test_a_config_that_nothing_can_follow(tuning, config, verb, changed, said):
+    done = tuning(json.dumps(config("reg.io/a:1").model_dump(mode="json") | changed), *verb)
+    assert (done.code, done.left.reason, done.left.retryable) == (Exit.BAD_CONFIG, "ConfigInvalid", False)
+    assert said in done.left.message
+    assert repr(str(*changed.values())) in done.left.message
 
 
 def test_what_nobody_expected(tuning, config, registry, files, auth, tmp_path):

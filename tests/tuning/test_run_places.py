@@ -9,6 +9,7 @@ from tests.tuning import servers, words
 from tuning.config import INTENT, Exit
 from tuning.eviction import Eviction
 from tuning.output import carry, volume
+from tuning.output.patience import Patience
 
 FEW = {"arguments": {"max_steps": 2, "per_device_train_batch_size": 4}}
 ROWS = "".join(json.dumps({"messages": words.conversation(each, words.B)}) + "\n" for each in words.QUESTIONS)
@@ -43,7 +44,7 @@ def test_from_a_volume_to_a_volume_and_not_twice_and_later_into_a_registry(run, 
     assert (again.code, again.left.adapter, again.left.loss) == (Exit.DONE, done.left.adapter, None)
     other = run(config("", training=FEW, intent="another", **places))
     assert (other.code, other.left.reason) == (Exit.BAD_DATA, "DataInvalid")
-    carry.push(results, f"{registry.host}/team/later:1", auth, Eviction())
+    carry.push(results, f"{registry.host}/team/later:1", auth=auth, waits=Patience(Eviction(), seconds=60))
     notes = registry.manifest("team/later", "1")["annotations"]
     assert (notes[INTENT], notes["sh.kaito.hera.method"], notes["sh.kaito.hera.loss"]) == (
         "an-intent",

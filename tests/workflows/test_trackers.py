@@ -3,6 +3,7 @@
 import pytest
 
 from kaito_hera.api import Workspace
+from kaito_hera.settings import Settings
 from tests import making
 from tuning import training_config
 from workflows import configs, trackers
@@ -51,12 +52,17 @@ def test_each_tracker_needs_its_key():
     ],
 )
 def test_what_is_asked_in_vain_is_a_warning(secret, names, said):
-    (warning,) = trackers.noted(workspace(secret), configs.Config(training(*names))).warnings
+    (warning,) = trackers.warnings(workspace(secret), training(*names))
     assert said in warning
 
 
 def test_what_can_be_done_needs_no_warning():
-    asked = configs.Config(training("mlflow"))
-    assert trackers.noted(workspace("mine"), asked) == asked
+    assert trackers.warnings(workspace("mine"), training("mlflow")) == ()
     claim = {"volumeSource": {"persistentVolumeClaim": {"claimName": "c"}}}
-    assert trackers.noted(workspace("", **claim), configs.Config(training("tensorboard"))).warnings == ()
+    assert trackers.warnings(workspace("", **claim), training("tensorboard")) == ()
+
+
+@pytest.mark.parametrize("data", [None, {"training_config.yaml": "training_config: {}"}], ids=["default", "written"])
+def test_it_is_said_with_the_config_that_asks_so(data):
+    (warning,) = configs.training(workspace("mine"), Settings(), lambda *_: data).warnings
+    assert "has no effect, since TrainingArguments.report_to names no tracker" in warning

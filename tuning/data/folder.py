@@ -159,10 +159,11 @@ def _listed(names: list[str]) -> str:
 
 
 def unreadable(folder: Folder, error: OSError) -> TuningError:
-    """What a disk's error means."""
+    """What a disk's error means; of an open file the system names none."""
+    where = error.filename or folder.path
     if error.errno in (errno.EACCES, errno.EPERM):
         return VolumeRefused(
-            f"{folder.field}: user {os.getuid()} may not read {error.filename}; "
+            f"{folder.field}: user {os.getuid()} may not read {where}; "
             "make files and folders readable for all, or for group 65532"
         )
-    return NodeTrouble(f"{folder.field}: cannot be read: {error.strerror} at {error.filename}; another try may do")
+    return NodeTrouble(f"{folder.field}: cannot be read: {error.strerror} at {where}; another try may do")

@@ -10,8 +10,9 @@ import contextlib
 import itertools
 from array import array
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from tuning.data import bounds
 from tuning.data.rows import Dropped, Found
 from tuning.data.shapes import Example, Message, Tools
 from tuning.data.tokenizer import Tokenizer
@@ -200,31 +201,24 @@ class Encoder:
 
     def _by_marks(self, messages: list[Message], tools: Tools) -> tuple[list[int], list[int]]:
         """The template itself says what the assistant says."""
-        try:
-            rendered = self._tokenizer.apply_chat_template(
-                self._as_asked(messages),
-                tools=list(tools) or None,
-                tokenize=True,
-                return_dict=True,
-                return_assistant_tokens_mask=True,
-            )
-        except Exception as error:
-            raise ValueError(f"the chat template refuses the conversation: {error}") from error
+        self._render(messages, tools)  # which bounds it: tokens are made where memory must not be
+        rendered = self._apply(messages, tools, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
         ids, marks = rendered["input_ids"], rendered["assistant_masks"]
         return list(ids), [token if mark else IGNORED for token, mark in zip(ids, marks, strict=True)]
 
     def _render(self, messages: list[Message], tools: Tools = (), *, add_generation_prompt: bool = False) -> str:
         if not messages and not add_generation_prompt:
             return ""
+        said = len(str(messages)) + len(str(tools))
+        with bounds.bounded(said):
+            text = str(self._apply(messages, tools, tokenize=False, add_generation_prompt=add_generation_prompt))
+        return bounds.see(text, said)
+
+    def _apply(self, messages: list[Message], tools: Tools, **options: bool) -> Any:
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    self._as_asked(messages),
-                    tools=list(tools) or None,
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                )
-            )
+            return self._tokenizer.apply_chat_template(self._as_asked(messages), tools=list(tools) or None, **options)
+        except MemoryError:
+            raise
         except Exception as error:  # a template is a program of its own; its complaints are about this row
             raise ValueError(f"the chat template refuses the conversation: {error}") from error
 

@@ -1,32 +1,24 @@
 """Data in an image: had with `artifacts`, as files below /data or at its top. Knows no rows."""
 
-import contextlib
 import tempfile
-import time
 from pathlib import Path
 
-from artifacts import errors, skopeo, unpack
-from tuning.data.fetch import MAX_BYTES, PATIENCE_SECONDS
+from artifacts import skopeo, unpack
+from tuning import errors
+from tuning.data import fetch
+from tuning.data.fetch import MAX_BYTES
 from tuning.data.folder import Folder
-from tuning.errors import (
-    DataInvalid,
-    DataNotFound,
-    DataRefused,
-    DataTooLarge,
-    DataUnreachable,
-    NodeTrouble,
-    PullUnauthorized,
-)
 from tuning.report import log
 
 FIELD = "tuning.input.image"
+_WAY_IN = "name a pull secret for this registry in tuning.input.imagePullSecrets"
 ASK_SECONDS = 30.0
 PULL_SECONDS = 3600.0
 
 
 def inspect(image: str, auth: Path, *, seconds: float = ASK_SECONDS) -> skopeo.Image:
     """What the registry says of the image."""
-    with _explained():
+    with errors.of_image(FIELD, _WAY_IN):
         return skopeo.inspect(image, authfile=auth, seconds=seconds, limit=MAX_BYTES)
 
 
@@ -38,7 +30,7 @@ def pull(
     Raises DataTooLarge where they have more than `limit` bytes.
     """
     target = Path(tempfile.mkdtemp(dir=scratch, prefix="image-"))
-    with _explained(), tempfile.TemporaryDirectory(dir=scratch, prefix="blobs-") as blobs:
+    with errors.of_image(FIELD, _WAY_IN), tempfile.TemporaryDirectory(dir=scratch, prefix="blobs-") as blobs:
         skopeo.pull(image, Path(blobs, "dir"), authfile=auth, seconds=seconds)
         odd = unpack.unpack(Path(blobs, "dir"), image.layers, target / "files", _cap, limit=limit)
     if links := [name for name in odd if name.startswith("data/")]:
@@ -47,38 +39,11 @@ def pull(
     return Folder(below if below.is_dir() else target / "files", f"{FIELD} ({image.name})")
 
 
-def patiently(
-    image: str, scratch: Path, auth: Path, *, patience: float = PATIENCE_SECONDS, pause: float = 1.0
-) -> Folder:
+def patiently(image: str, scratch: Path, auth: Path, pace: fetch.Pace = fetch.PACE) -> Folder:
     """The same for an image's name, for as long as a registry may be away."""
-    end = time.monotonic() + patience
-    while True:
-        try:
-            return pull(inspect(image, auth), scratch, auth)
-        except DataUnreachable as error:
-            if time.monotonic() + pause > end:
-                raise
-            log.warning("%s; trying again in %.0f s", error, pause)
-        time.sleep(pause)
-        pause = min(2 * pause, 15)
+    return fetch.patiently(lambda: pull(inspect(image, auth), scratch, auth), pace)
 
 
 def _cap(path: str) -> int | None:
     below, _, rest = path.partition("/")
     return MAX_BYTES if (below == "data" and rest) or not (rest or below.startswith(".")) else None
-
-
-def _explained() -> contextlib.AbstractContextManager[None]:
-    return errors.translated(_KINDS, f"{FIELD}: ", {errors.Denied: _WAY_IN})
-
-
-_KINDS: errors.Table = {
-    errors.Denied: PullUnauthorized,
-    errors.HostRefused: DataRefused,
-    errors.NotFound: DataNotFound,
-    errors.TooLarge: DataTooLarge,
-    errors.Unusable: DataInvalid,
-    errors.Away: DataUnreachable,
-    errors.MachineTrouble: NodeTrouble,
-}
-_WAY_IN = "name a pull secret for this registry in tuning.input.imagePullSecrets"

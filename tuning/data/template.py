@@ -7,15 +7,17 @@ import contextlib
 import datetime
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import jinja2.ext
+import jinja2.filters
 import jinja2.nodes
 import jinja2.sandbox
 
 Span = tuple[int, int]
 _TRACKED = "_kaito_spans"
+_MOST_BITS, _MOST_DIGITS = 1 << 16, 308
 
 
 class _Generation(jinja2.ext.Extension):
@@ -68,21 +70,35 @@ def _see_name(name: object) -> None:
         raise jinja2.exceptions.SecurityError(f"a chat template may not set {name!r}; rename it")
 
 
+class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """Refuses numbers that take hours to compute in one go, where no clock interrupts."""
+
+    intercepted_binops = frozenset({"**"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """As jinja2's, of what is small."""
+        if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > _MOST_BITS:
+            raise jinja2.exceptions.SecurityError(f"a chat template may not compute powers of over {_MOST_BITS:,} bits")
+        return super().call_binop(context, operator, left, right)
+
+
 class Template:
     """One compiled template. For one thread."""
 
     def __init__(self, text: str) -> None:
         """Raises ValueError for a text that is no template."""
-        self._environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        self._environment = _Environment(
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=[_Generation, jinja2.ext.loopcontrols],
         )
-        self._environment.filters["tojson"] = _tojson
+        self._environment.filters.update(tojson=_tojson, round=_round)
         self._environment.globals.update(raise_exception=_refuse, strftime_now=_now, dict=_Dict(), namespace=_Namespace)
         try:
             self._compiled = self._environment.from_string(text)
-        except jinja2.TemplateError as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # also what Python says of the code that it becomes
             raise ValueError(f"the chat template cannot be compiled: {error}") from error
 
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Any, *, prompt: bool, **more: Any) -> str:
@@ -125,6 +141,13 @@ def _tojson(
     sort_keys: bool = False,  # noqa: FBT001, FBT002
 ) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _round(value: Any, precision: int = 0, method: Literal["common", "ceil", "floor"] = "common") -> Any:
+    """As jinja2's, which computes ten to that power."""
+    if precision > _MOST_DIGITS:
+        raise jinja2.exceptions.SecurityError(f"a chat template may not round to more than {_MOST_DIGITS} digits")
+    return jinja2.filters.do_round(value, precision, method)
 
 
 def _refuse(message: str) -> None:

@@ -1,23 +1,17 @@
 """Adapters carried by hand, out of a registry into a folder and back: the command line's `pull` and `push`."""
 
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
-from artifacts import errors, skopeo, strangers, unpack
+from artifacts import errors as kinds
+from artifacts import skopeo, strangers, unpack
+from tuning import errors, places
 from tuning.config import INTENT
-from tuning.errors import (
-    ConfigInvalid,
-    DataInvalid,
-    DataNotFound,
-    DataTooLarge,
-    DataUnreachable,
-    NodeTrouble,
-    PullUnauthorized,
-)
-from tuning.eviction import Eviction
+from tuning.errors import ConfigInvalid, DataInvalid
 from tuning.output import cards, entries, image, volume
 from tuning.output import push as pushing
 from tuning.output.patience import Patience
@@ -25,13 +19,13 @@ from tuning.output.patience import Patience
 NEEDED = ("adapter_config.json", "adapter_model.safetensors")
 ASK_SECONDS = 30.0
 PULL_SECONDS = 3600.0
-PUSH_SECONDS = 600.0
 _TELLING = (*volume.TOLD, volume.CARD)
+_WAY_IN = "log in there with an account that may pull (docker login, az acr login)"
 
 
 def pull(asked: str, folder: Path, auth: Path) -> str:
     """Unpack the image's adapter into the folder, which is new or empty; returns the image by digest."""
-    with _beside(folder) as at, errors.translated(_KINDS, f"{asked}: "):
+    with _beside(folder) as at, errors.of_image(asked, _WAY_IN):
         found = skopeo.inspect(asked, authfile=auth, seconds=ASK_SECONDS)
         skopeo.pull(found, Path(at, "blobs"), authfile=auth, seconds=PULL_SECONDS)
         unpack.unpack(Path(at, "blobs"), found.layers, Path(at, "files"), _cap)
@@ -54,31 +48,33 @@ def _beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
         raise ConfigInvalid(f"{folder}: cannot be made: {error.strerror}; name another folder") from error
 
 
-def push(
-    folder: Path,
-    target: str,
-    auth: Path,
-    eviction: Eviction,
-    *,
-    seconds: float = PUSH_SECONDS,
-    tell: Callable[[str], None] = lambda _text: None,
-) -> str:
-    """Push the folder's adapter as an image; returns it by digest. `tell` hears why a registry is asked again.
+def push(folder: Path, target: str, *, auth: Path, waits: Patience, renewed: Sequence[str] = ()) -> str:
+    """Push the folder's adapter as an image, for as long as `waits` bears what is wrong; returns it by digest.
 
     With the card that a run left beside it it becomes the image that this run would have pushed, and is found by its
-    intent.
+    intent. Of `renewed`, two intents, an adapter of the first is pushed as of the second: its place was edited.
     """
     settings = _see_adapter(folder, str(folder))
     card = _card(folder)
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")}
     adapter, told = files, {}
-    if card:
-        adapter, told = ({name: files[name] for name in some if name in files} for some in (volume.NAMES, _TELLING))
-    marks = cards.annotations(card.model_dump(), card.intent) if card else _marks(files, settings)
-    with tempfile.TemporaryDirectory(prefix="tuning-push-") as scratch:
-        packed = image.write(Path(scratch, "image"), adapter, marks, card=told)
-        waits = Patience(eviction, seconds=seconds, tell=tell)
-        return pushing.push(packed, target, marks[INTENT], auth, scratch=Path(scratch), waits=waits)
+    with places.scratch() as scratch:
+        if card:
+            adapter, told = ({name: files[name] for name in some if name in files} for some in (volume.NAMES, _TELLING))
+            if [card.intent] == list(renewed[:1]):
+                card = card.model_copy(update={"intent": renewed[1]})
+                told |= {volume.CARD: _renewed(folder, card.intent, scratch)}
+        marks = cards.annotations(card.model_dump(), card.intent) if card else _marks(files, settings)
+        packed = image.write(scratch / "image", adapter, marks, card=told)
+        return pushing.push(packed, target, marks[INTENT], auth, scratch=scratch, waits=waits)
+
+
+def _renewed(folder: Path, intent: str, scratch: Path) -> Path:
+    """The card with another intent."""
+    card = strangers.parsed(strangers.content(folder / volume.CARD)) | {"intent": intent}
+    path = scratch / volume.CARD
+    path.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+    return path
 
 
 def _card(folder: Path) -> cards.Written | None:
@@ -113,15 +109,8 @@ def _see_adapter(folder: Path, what: str) -> dict[str, object]:
 
 def _cap(path: str) -> int | None:
     below, _, rest = path.partition("/")
-    return skopeo.MAX_BYTES if below == "data" and rest else None
-
-
-_KINDS: errors.Table = {
-    errors.Denied: PullUnauthorized,
-    errors.NotFound: DataNotFound,
-    errors.TooLarge: DataTooLarge,
-    errors.Unusable: DataInvalid,
-    errors.Away: DataUnreachable,
-    errors.MachineTrouble: NodeTrouble,
-    errors.HostRefused: DataInvalid,
-}
+    if below != "data" or not rest:
+        return None
+    if strangers.inert(path) != path:
+        raise kinds.Unusable(f"it has a file named {path[:200]!r}, which a terminal would obey; have it made without")
+    return skopeo.MAX_BYTES

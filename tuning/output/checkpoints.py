@@ -226,7 +226,7 @@ def probe(folder: Path) -> None:
     """Raise VolumeRefused where something is in the way of them."""
     if not os.path.lexists(folder):
         return
-    with volume.explained(), entries.held(folder) as within:
+    with volume.explained(folder), entries.held(folder) as within:
         name = _incoming()
         os.mkdir(name, dir_fd=within)
         os.rmdir(name, dir_fd=within)

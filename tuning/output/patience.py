@@ -51,4 +51,4 @@ class Patience:
     def _so_far(self) -> str:
         waited = time.monotonic() - self._began
         cost = f", about {waited / 3600 * self._usd_per_hour:.2f} USD so far" if self._usd_per_hour else ""
-        return f"the adapter is finished and waits for its place since {waited / 60:.0f} min{cost}"
+        return f"the adapter is finished and has waited {waited / 60:.0f} min for its place{cost}"

@@ -1,4 +1,4 @@
-"""Asks the registry before money is spent: may the secret push there, is the adapter there already."""
+"""`artifacts.registry` with the push secret: may it push there, is the adapter there already? In the fields' words."""
 
 import contextlib
 import hashlib

@@ -53,7 +53,7 @@ def find(folder: Path, intent: str) -> str:
 
     An empty intent is that of an adapter without a card, as KAITO leaves it.
     """
-    with explained():
+    with explained(folder):
         if not intent:
             bare = not os.path.lexists(folder / CARD) and all((folder / name).is_file() for name in NAMES[:2])
             return digest(folder) if bare else ""
@@ -75,7 +75,7 @@ def find(folder: Path, intent: str) -> str:
 
 def probe(folder: Path, intent: str) -> None:
     """Raise VolumeRefused unless an adapter can come there and an earlier one go; it is tried, in a folder beside."""
-    with explained():
+    with explained(folder):
         probed = _incoming(folder, intent)
         probed.mkdir()
         try:
@@ -96,7 +96,7 @@ def probe(folder: Path, intent: str) -> None:
 
 def keep(files: Mapping[str, Path], card: Mapping[str, Any], folder: Path, intent: str) -> str:
     """Put the adapter's files and its card at the top of the volume; returns the adapter's digest."""
-    with explained():
+    with explained(folder):
         _clear(folder, intent)
         incoming = _incoming(folder, intent)
         incoming.mkdir()
@@ -207,16 +207,17 @@ def _card(folder: Path) -> Card:
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Say of what the volume refuses how the user can mend it."""
+def explained(folder: Path) -> Iterator[None]:
+    """Say of what the volume refuses how the user can mend it; of an open file the system names the folder alone."""
     try:
         yield
     except OSError as error:
-        raise _of(error) from error
+        raise _of(error, folder) from error
 
 
-def _of(error: OSError) -> TuningError:
-    where = f"{FIELD}: {error.strerror} at {error.filename}" + (f" -> {error.filename2}" if error.filename2 else "")
+def _of(error: OSError, folder: Path) -> TuningError:
+    at = f"{error.filename or folder}" + (f" -> {error.filename2}" if error.filename2 else "")
+    where = f"{FIELD}: {error.strerror} at {at}"
     if error.errno in FULL:
         return VolumeRefused(f"{where}; make the claim larger or free some of it")
     if error.errno in _IN_THE_WAY:

@@ -34,8 +34,8 @@ class Batches:
     def tensors(self, rows: Sequence[Encoded], micro: Micro, *, packed: bool) -> dict[str, Any]:
         """Token ids and labels of one width.
 
-        Packed: with positions that start anew with each row and without attention mask, by which transformers tells
-        rows apart, if there is no cache. Else with an attention mask.
+        Packed: one line, with positions that start anew with each row, and the rows' lengths, by which `attention`
+        tells them apart; what fills up the line is a row too. Else with an attention mask.
         Labels are made before lines are filled up, so that pad may be the token that ends an answer; the first token of
         a row is never learned, as it is not from the row before.
         """
@@ -53,8 +53,13 @@ class Batches:
                 positions[index, start:end] = torch.arange(end - start)
             positions[index, end:] = torch.arange(micro.width - end)
             mask[index, :end] = 1
-        told = {"position_ids": positions} if packed else {"attention_mask": mask}
-        return {"input_ids": ids, "labels": labels, **told}
+        there = {"input_ids": ids, "labels": labels}
+        if not packed:
+            return {**there, "attention_mask": mask}
+        (line,) = micro.lines
+        lengths = [len(rows[number].ids) for number in line]
+        filler = [micro.width - sum(lengths)]
+        return {**there, "position_ids": positions, "row_lengths": lengths + filler * any(filler)}
 
 
 Item = Encoded | list[Encoded]

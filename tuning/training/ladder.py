@@ -67,7 +67,6 @@ def needed_gib(config: TuningConfig, folder: Path, tokens: int, *, chunked: bool
         recompute=False,
         head="chunked" if chunked else "whole",
         stored=config.training.stored,
-        width=tokens,
         gpus=gpus,
     ).gib
 

@@ -19,7 +19,7 @@ from tuning.data.masks import Encoded
 from tuning.eviction import Eviction
 from tuning.output.checkpoints import Checkpoints
 from tuning.report import log
-from tuning.training import adapter, batches, head, ladder, model, packing, stops
+from tuning.training import adapter, attention, batches, head, ladder, model, packing, stops
 from tuning.training.batches import Batches, ByLength, supervised
 from tuning.training.world import World
 from tuning.training_config import TrainingConfig
@@ -53,6 +53,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         self.best: dict[str, Any] | None = None
         """The adapter's weights when the loss on the rows held out was lowest, if they are asked for."""
         self.ended_early = False
+        if self.resolved.packing:
+            attention.by_rows(self.model)
         self._watched = head.Watched(self.model) if self.resolved.chunked_head else None
         self._tried = False
         self._others: list[Any] = []
@@ -143,7 +145,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
             return []  # the last step of an epoch may have fewer rows than there are processes
         lengths, multiple = [len(row.ids) for row in rows], self.setup.batches.multiple
         if self.resolved.packing:
-            return packing.packed(lengths, limit, hidden=self.model.config.hidden_size, multiple=multiple)
+            return packing.packed(lengths, limit, multiple=multiple)
         return packing.padded(lengths, limit, multiple=multiple)
 
     def _loss(self, model: Any, rows: Sequence[Encoded], micro: packing.Micro, learned: Any) -> Any:

@@ -100,7 +100,6 @@ def load(folder: Path, config: TuningConfig, device: str, computes: str) -> Any:
             folder,
             dtype=compute,
             device_map={"": device},
-            attn_implementation="sdpa",
             quantization_config=_quantization(config, compute),
             output_loading_info=True,
             trust_remote_code=False,  # unsaid, it would wait for an answer on stdin

@@ -1,8 +1,8 @@
 """How the rows of one optimizer step are laid out as micro-batches: arithmetic on lengths, a pure function of them.
 
-Packed: rows stand one behind the other in lines of about the same width, each with positions of its own, so that
-hardly a token is computed for nothing. Padded: one row a line, rows of like length together. Either way the step
-learns from the same rows with the same weight; only what is computed at once differs.
+Packed: rows stand one behind the other in one line, each with positions of its own, so that hardly a token is computed
+for nothing. Padded: one row a line, rows of like length together. Either way the step learns from the same rows with
+the same weight; only what is computed at once differs.
 """
 
 import bisect
@@ -10,9 +10,6 @@ import heapq
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-
-_NARROW = 256
-"""Lines narrower than this save no attention worth a thought."""
 
 
 class Micro(NamedTuple):
@@ -27,34 +24,34 @@ class Micro(NamedTuple):
         return len(self.lines) * self.width
 
 
-def packed(lengths: Sequence[int], limit: int, *, hidden: int, multiple: int = 1) -> list[Micro]:
-    """Several rows a line, in as few micro-batches as there can be; `hidden` is the model's width.
+def packed(lengths: Sequence[int], limit: int, *, multiple: int = 1) -> list[Micro]:
+    """All rows of a micro-batch in one line, in as few micro-batches as there can be, of about the same width.
 
     `limit`: tokens that may be computed at once; a row that is longer is computed alone. How many there can be is
     looked for in ever larger steps, then halfway between: rows held out are many, and each attempt sorts them all.
     """
     limit = max(limit, _up(max(lengths), multiple))
     low = math.ceil(sum(lengths) / limit)
-    found, more = _within(limit, low, lengths, hidden, multiple), 1
+    found, more = _within(limit, low, lengths, multiple), 1
     if found:
         return found
-    while not (found := _within(limit, low + more, lengths, hidden, multiple)):
+    while not (found := _within(limit, low + more, lengths, multiple)):
         low, more = low + more, 2 * more
     high = low + more
     while high - low > 1:
         middle = (low + high) // 2
-        if fewer := _within(limit, middle, lengths, hidden, multiple):
+        if fewer := _within(limit, middle, lengths, multiple):
             found, high = fewer, middle
         else:
             low = middle
     return found
 
 
-def _within(limit: int, parts: int, lengths: Sequence[int], hidden: int, multiple: int) -> list[Micro]:
+def _within(limit: int, parts: int, lengths: Sequence[int], multiple: int) -> list[Micro]:
     """So many micro-batches; none where one of them would be too large."""
     found = []
     for group in _balanced(range(len(lengths)), lengths, parts):
-        found.append(_lines(group, lengths, hidden, multiple))
+        found.append(Micro([group], _up(sum(lengths[row] for row in group), multiple)))
         if found[-1].tokens > limit:
             return []
     return found
@@ -92,21 +89,6 @@ def padded(lengths: Sequence[int], limit: int, *, multiple: int = 1) -> list[Mic
         else:
             found.append(Micro([[row]], _up(lengths[row], multiple)))
     return found
-
-
-def _lines(group: Sequence[int], lengths: Sequence[int], hidden: int, multiple: int) -> Micro:
-    """The group in as many lines as cost least: many fill up badly, few compute attention between rows for nothing.
-
-    A token costs 24 h^2 operations in the linear layers of a Llama-type layer and 4 h w in attention over a width of w.
-    """
-    total, longest = sum(lengths[row] for row in group), max(lengths[row] for row in group)
-    most = math.ceil(total / max(longest, _NARROW))
-    choices = [_arranged(_balanced(group, lengths, count), lengths, multiple) for count in range(1, most + 1)]
-    return min(choices, key=lambda micro: micro.tokens * (1 + micro.width / (6 * hidden)))
-
-
-def _arranged(lines: list[list[int]], lengths: Sequence[int], multiple: int) -> Micro:
-    return Micro(lines, _up(max(sum(lengths[row] for row in line) for line in lines), multiple))
 
 
 def _balanced(rows: Iterable[int], lengths: Sequence[int], parts: int) -> list[list[int]]:

@@ -128,10 +128,8 @@ def _settled(model: Any, items: Sequence[Item], settings: TrainingConfig, needed
     why_whole = head.why_not(model, label_smoothing=asked.label_smoothing_factor)
     if why_whole:
         log.info("the loss is made from all logits, which takes memory: %s", why_whole)
-    if asked.neftune_noise_alpha:
-        why_padded = "neftune_noise_alpha goes by the length of a line"
-    else:
-        why_padded = "" if probe.keeps_rows_apart(model) else "this model does not keep rows in one line apart"
+    noisy = "neftune_noise_alpha goes by the length of a line" if asked.neftune_noise_alpha else ""
+    why_padded = noisy or probe.why_mixed(model)
     if why_padded:
         log.warning("rows are not packed, which is slower: %s", why_padded)
     tokens = min(asked.per_device_train_batch_size * asked.max_length, rows_a_step(asked) * max(map(tokens_of, items)))

@@ -8,7 +8,7 @@ from tests.serving import registry as images
 from tests.tuning import servers
 from tests.tuning.conftest import entry, write_secret
 from tuning.config import Exit, Result
-from tuning.data import folder, inputs, pull
+from tuning.data import fetch, folder, inputs, pull
 from tuning.errors import DataUnreachable
 from tuning.places import Places
 
@@ -132,7 +132,7 @@ def test_a_registry_that_is_away_is_asked_again(check, tmp_path):
     done = check(image)
     assert (done.code, done.left.reason, done.left.retryable) == (Exit.NETWORK, "DataUnreachable", True)
     with pytest.raises(DataUnreachable):
-        pull.patiently(image, tmp_path, tmp_path / "none", patience=0.2, pause=0.1)
+        pull.patiently(image, tmp_path, tmp_path / "none", fetch.Pace(patience=0.2, pause=0.1))
 
 
 def test_what_is_asked_for_is_one_of_three(config):

@@ -1,6 +1,7 @@
 """An adapter that a run left on a volume is pushed later, by a process without a GPU: the same image, with patience."""
 
 import gzip
+import json
 import subprocess
 import sys
 import tarfile
@@ -31,7 +32,7 @@ def left(made, tmp_path):
 
 
 def layers(registry, tag):
-    """Names of the files in each layer."""
+    """The files in each layer, by name."""
     found = []
     for layer in registry.manifest("team/later", tag)["layers"]:
         blob = (
@@ -42,13 +43,14 @@ def layers(registry, tag):
             / "data"
         )
         with gzip.open(blob) as file, tarfile.open(fileobj=file) as tar:
-            found.append({name.removeprefix("data/") for name in tar.getnames()} - {"data"})
+            files = [member for member in tar.getmembers() if member.isreg()]
+            found.append({each.name.removeprefix("data/"): tar.extractfile(each).read() for each in files})
     return found
 
 
 def test_it_becomes_the_image_that_the_run_would_have_pushed(left, registry, auth, tmp_path):
     files, folder = left
-    later = carry.push(folder, f"{registry.host}/team/later:1", auth, Eviction())
+    later = carry.push(folder, f"{registry.host}/team/later:1", auth=auth, waits=Patience(Eviction(), seconds=60))
     config = tuning_config(f"{registry.host}/team/later:2", [], input={"volume": "in"})
     places = Places(scratch=tmp_path / "scratch", push_auth=auth)
     (places.scratch / "adapter").mkdir(parents=True)
@@ -57,15 +59,29 @@ def test_it_becomes_the_image_that_the_run_would_have_pushed(left, registry, aut
     assert one["annotations"] == other["annotations"]
     assert one["annotations"][INTENT] == "an-intent"
     assert one["layers"][0] == other["layers"][0]
-    assert layers(registry, "1") == layers(registry, "2") == [set(volume.NAMES), {*volume.TOLD, volume.CARD}]
+    for tag in "12":
+        assert [set(layer) for layer in layers(registry, tag)] == [set(volume.NAMES), {*volume.TOLD, volume.CARD}]
     assert later.endswith(Registry(f"{registry.host}/team/later:1", auth).ask("an-intent"))
 
 
 def test_a_card_that_tells_of_another_adapter_marks_nothing(left, registry, auth):
     _, folder = left
     (folder / volume.NAMES[1]).write_bytes(b"others")
-    carry.push(folder, f"{registry.host}/team/later:3", auth, Eviction())
+    carry.push(folder, f"{registry.host}/team/later:3", auth=auth, waits=Patience(Eviction(), seconds=60))
     assert registry.manifest("team/later", "3")["annotations"][INTENT] != "an-intent"
+
+
+def test_what_was_trained_for_another_place_is_pushed_as_of_this_one(left, registry, auth):
+    _, folder = left
+    before = (folder / volume.CARD).read_bytes()
+    for tag, renewed in (("6", ("an-intent", "another")), ("7", ("a-third", "another"))):
+        target, waits = f"{registry.host}/team/later:{tag}", Patience(Eviction(), seconds=60)
+        carry.push(folder, target, auth=auth, waits=waits, renewed=renewed)
+    assert registry.manifest("team/later", "6")["annotations"][INTENT] == "another"
+    assert registry.manifest("team/later", "7")["annotations"][INTENT] == "an-intent", "it is of other settings"
+    cards = [json.loads(layers(registry, tag)[1][volume.CARD]) for tag in "67"]
+    assert cards == [json.loads(before) | {"intent": "another"}, json.loads(before)]
+    assert (folder / volume.CARD).read_bytes() == before
 
 
 def test_a_password_is_waited_for_and_the_waiting_is_told(left, registry, tmp_path):
@@ -81,7 +97,7 @@ def test_a_password_is_waited_for_and_the_waiting_is_told(left, registry, tmp_pa
         for line in going.stdout:
             lines.append(line.rstrip("\n"))
             told = Progress.parse(lines[-1])
-            if told and "waits for its place" in told.message:
+            if told and "for its place" in told.message:
                 assert "imagePushSecret" in told.message
                 write_secret(secret, {registry.host: entry()})
     assert going.returncode == Exit.DONE

@@ -32,7 +32,7 @@ def test_what_the_waiting_costs_is_told_with_its_reason(eviction):
     waits = Patience(eviction, seconds=3600, usd_per_hour=3600 * 50, tell=told.append, pause=0.02)
     for _ in range(2):
         waits.bear(AWAY)
-    assert "waits for its place since 0 min, about 0.0" in told[0]
+    assert "has waited 0 min for its place, about 0.0" in told[0]
     assert told[0].endswith(": the registry does not answer")
     cost = float(told[1].partition("about ")[2].partition(" USD")[0])
     assert cost > 0.9  # 50 dollars a second, and 20 ms at least were slept

@@ -219,7 +219,7 @@ def test_a_volume_that_may_not_be_written_to(claim, as_nobody):
 
 def test_a_volume_that_is_full_says_so_and_keeps_what_it_had(made, small):
     digest = volume.keep(made(), CARD, small, "one")
-    with pytest.raises(VolumeRefused, match=r"No space left on device at .*; make the claim larger or free"):
+    with pytest.raises(VolumeRefused, match=rf"No space left on device at {small}; make the claim larger or free"):
         volume.keep(made("x" * (2 << 20)), CARD, small, "two")
     assert volume.find(small, "one") == digest
 

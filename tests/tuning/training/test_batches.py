@@ -26,6 +26,7 @@ def test_packed_rows_start_anew_and_none_learns_from_the_one_before():
     assert batch["input_ids"].tolist() == [[5, 0, 0, 7, 8, 9, 9]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1]]
     assert batch["labels"].tolist() == [[IGNORED, 0, 0, IGNORED, 8, IGNORED, IGNORED]]
+    assert batch["row_lengths"] == [3, 2, 2]
     assert "attention_mask" not in batch
 
 

@@ -63,10 +63,7 @@ def test_what_is_tried_after_another_is_what_the_operator_counts_with(rows, reco
     with contextlib.suppress(OutOfMemory):
         while True:
             tried.append(ladder.lower(tried[-1], batch.length, batch.tokens, "test"))
-    needs = [
-        memory.tuning(model, "qlora", tokens=one.tokens, rank=8, recompute=one.checkpointing, width=one.tokens)
-        for one in tried
-    ]
+    needs = [memory.tuning(model, "qlora", tokens=one.tokens, rank=8, recompute=one.checkpointing) for one in tried]
     assert [way.need for way in loads.tune(model, "qlora", batch).ways] == needs
 
 

@@ -14,7 +14,10 @@ from tests.tuning.conftest import ROOT
 from tests.tuning.test_check import ROWS, WITHOUT
 from tuning import errors
 from tuning.config import Exit, parse_termination
+from tuning.eviction import Eviction
 from tuning.places import Places
+from tuning.report import Report
+from tuning.run import Run
 from tuning.training import hub
 
 HUB = {"id": "tiny/phi", "revision": "main", "field": "tuning.preset", "ask": True}
@@ -83,3 +86,20 @@ def test_the_model_comes_from_an_image_with_the_pull_secret(model, config, regis
     with pytest.raises(errors.ModelFiles, match=r"tuning\.preset\.presetOptions\.imagePullSecrets") as refused:
         hub.download(asked, Places(scratch=tmp_path / "other", pull_auth=tmp_path / "none"))
     assert (refused.value.reason(), refused.value.code) == ("ImageForbidden", Exit.REGISTRY_AUTH)
+
+
+@pytest.mark.torch
+def test_what_is_fetched_is_told_as_progress(model, config, files, registry, auth, tmp_path):
+    """It ends there: these files are no model."""
+    files.files["/rows.jsonl"] = ROWS
+    (model / "model.safetensors").write_bytes(b"x" * 3 * 2**20)
+    heard = []
+    asked = config(f"{registry.host}/team/a:1", model=HUB)
+    places = Places(scratch=tmp_path / "scratch", push_auth=auth)
+    with pytest.raises(errors.ModelUnusable):
+        Run(asked, places, Report(None, listeners=[heard.append]), Eviction()).go()
+    told = [(each.percent, each.message) for each in heard if each.phase == "fetch"]
+    [data, weights] = [(percent, words) for percent, words in told if words.startswith("fetched ")]
+    assert data[1].startswith("fetched data: 0.0 MiB in ")
+    assert weights[0] == 3
+    assert weights[1].startswith("fetched weights: 3.0 MiB in ")
