@@ -2,7 +2,8 @@
 
 As KAITO's puller, it asks without credentials first and then with the mounted ones. Every call is bounded in time; what
 skopeo says becomes one of our errors. Mirrors and registries of plain HTTP are said where they are for all such tools:
-in `/etc/containers/registries.conf` or the file that CONTAINERS_REGISTRIES_CONF names. Needs no torch and no ray.
+in `/etc/containers/registries.conf` or the file that CONTAINERS_REGISTRIES_CONF names. Models come by `registry`
+instead, which goes on where it was cut and needs no mirrors. Needs no torch and no ray.
 """
 
 import os

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pydantic
 
 from kaito_hera import cluster as clusters
-from kaito_hera import errors, live, names, rayservice, rollout
+from kaito_hera import errors, fetching, live, names, rayservice, rollout
 from kaito_hera.rollout import Server
 from kaito_hera.run import Run
 from kaito_hera.status import Engine
@@ -42,14 +42,18 @@ class _Heard(NamedTuple):
     """How a replica answers, by its own word."""
 
 
-def await_answering(run: Run, server: Server | None, *, look: float = 2.0, patience: float = 10.0) -> None:
+def await_answering(
+    run: Run, server: Server | None, *, look: float = 2.0, patience: float = 10.0, pause: float = fetching.PAUSE
+) -> None:
     """Return when every replica answers `/health` and lists the wanted adapters as loaded, or is ready (no `server`).
 
-    Looks at every change of a pod, and every `look` seconds; a whole answer may take `patience` seconds. Raises what a
-    server says of itself when trying again cannot help, ServerNotReadyError at the timeout.
+    Looks at every change of a pod, and every `look` seconds; a whole answer may take `patience` seconds. Meanwhile how
+    the weights come is noted every `pause` seconds. Raises what a server says of itself when trying again cannot help,
+    ServerNotReadyError at the timeout.
     """
     cluster, workspace, timeout = run.cluster, run.workspace, rollout.deadline(run.workspace, run.settings)
     labels = clusters.selector(rollout.selector(workspace))
+    arrival = fetching.Arrival(run, pause)
     began = time.monotonic()
     told = ""
     earlier: frozenset[str] | None = None
@@ -69,6 +73,8 @@ def await_answering(run: Run, server: Server | None, *, look: float = 2.0, patie
         if waiting != told:
             told = waiting
             print(told, flush=True)
+        if server:
+            arrival.look(page["items"])
         cluster.await_change(clusters.POD, workspace.metadata.namespace, page, labels=labels, seconds=look)
 
 
@@ -77,7 +83,7 @@ def _note(run: Run, engine: Engine | None) -> None:
     kind, found = rollout.standing(run.cluster, run.workspace)
     name = found["metadata"]["name"] if found else run.workspace.metadata.name
     said = engine.model_dump_json(by_alias=True) if engine else None
-    told = {"metadata": {"annotations": {names.ENGINE: said}}}
+    told = {"metadata": {"annotations": {names.ENGINE: said, names.PROGRESS: None}}}
     run.cluster.patch(kind, name, run.workspace.metadata.namespace, told)
 
 

@@ -32,6 +32,8 @@ class Live:
     deployments: tuple[Object, ...] = ()
     pods: tuple[Object, ...] = ()
     nodes: tuple[Object, ...] = ()
+    beside: tuple[Object, ...] = ()
+    """Kind and metadata of what stands beside its server: Service, ConfigMaps, NetworkPolicy."""
 
     def of(self, uid: str) -> "Live":
         """Without what belongs to an earlier Workspace of the same name; nodes that were brought carry no uid."""
@@ -46,6 +48,7 @@ class Live:
             deployments=mine(self.deployments),
             pods=mine(self.pods),
             nodes=mine(self.nodes),
+            beside=mine(self.beside),
         )
 
     def workflow(self, name: str) -> Object | None:
@@ -155,6 +158,13 @@ def waiting(pod: Object) -> Reason | None:
         text = (said.message or state["reason"]) + (_RENAME if final else "")
         return Reason(_image_reason(state["reason"]), text, retryable=not final)
     return None
+
+
+def lacks(pod: Object, name: str) -> bool:
+    """Whether a container of it waits for the object of that name, which is not there."""
+    states = [c.get("state", {}).get("waiting") or {} for c in pod.get("status", {}).get("containerStatuses", [])]
+    said = [s.get("message", "") for s in states if s.get("reason") == "CreateContainerConfigError"]
+    return any(f'"{name}" not found' in message for message in said)
 
 
 def replicas(deployment: Object) -> tuple[int, int]:

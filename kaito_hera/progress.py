@@ -1,12 +1,13 @@
-"""What a Job of ours that tunes or pushes said last of how far it is. Pure."""
+"""What a Job of ours that tunes or pushes, or a server that starts, said last of how far it is. Pure."""
 
 import contextlib
 from typing import Annotated
 
 import pydantic
 
+from artifacts.weights import pace
 from kaito_hera import names, status
-from kaito_hera.live import Live
+from kaito_hera.live import Live, Object
 
 _Count = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
 
@@ -38,3 +39,8 @@ def last(seen: Live, job: str) -> Progress | None:
             with contextlib.suppress(pydantic.ValidationError):
                 return Progress.model_validate_json(text)
     return None
+
+
+def fetching(server: Object) -> str:
+    """How the weights of a server come, as the roll-out noted it; anybody who may edit the server may have."""
+    return pace.heard(server["metadata"].get("annotations", {}).get(names.PROGRESS, ""))

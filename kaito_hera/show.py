@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import pydantic
 
+from artifacts.weights import pace
 from kaito_hera import observe, paper, status
 from kaito_hera.api import Workspace
 from kaito_hera.status import Condition, NodesStatus, ServedAdapter, Status
@@ -76,7 +77,9 @@ def _line(text: str, gist: str = "") -> Line:
 
 def _conditions(seen: Status) -> list[Line]:
     """One line each; after the one that stopped everything there is nothing to say of the others."""
-    shown = [condition for condition in seen.conditions if condition.type not in _SUMMARIES]
+    doing = f"; {seen.step.message}" if seen.step else ""  # which the step's line says
+    named = (condition for condition in seen.conditions if condition.type not in _SUMMARIES)
+    shown = [each.model_copy(update={"message": each.message.removesuffix(doing)}) for each in named]
     stalled = seen.condition(status.STALLED)
     if stalled is None or stalled.status != "True":
         return [_condition(condition, repeats=_repeats(condition, shown)) for condition in shown]
@@ -128,7 +131,8 @@ def _step(seen: Status, now: datetime.datetime) -> list[Line]:
     age = f" for {_span((now - status.moment(step.since)).total_seconds())}" if step.since else ""
     progress = f"  {bar(step.percent)}" if step.percent is not None else ""
     text = f"  step      {step.name}{age}{progress}{'  ' + step.message if step.message else ''}"
-    return [_line(text, f"step {step.name} {step.message} {(step.percent or 0) // 10}")]
+    gist = pace.WORDS.sub(r"\1", step.message)
+    return [_line(text, f"step {step.name} {gist} {(step.percent or 0) // 10}")]
 
 
 def _training(seen: Status, losses: tuple[float, ...]) -> list[Line]:

@@ -184,14 +184,17 @@ def fetch(model: Model, cache: Path, *, patience: float = 0.0) -> Path:
             time.sleep(pause)
             pause = min(2 * pause, 15)
         else:
-            return complete(model, folder)
+            return complete(model.what, folder)
 
 
-def complete(model: Model, folder: Path) -> Path:
-    """The folder, if it has what a model needs."""
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+def complete(what: str, folder: Path) -> Path:
+    """The folder, if it has what a model needs; `what` it is, for messages."""
+    lacks = "" if any(folder.glob("*.safetensors")) else ".safetensors files"
+    lacks = lacks if (folder / "config.json").is_file() else "config.json"
+    if lacks:
         raise errors.ModelUnusable(
-            f"{model.what}: has no config.json or no .safetensors files; other formats may run code and are not loaded"
+            f"{what}: has no {lacks}; a model is config.json and .safetensors files, other formats may run code and are"
+            " not loaded"
         )
     return folder
 

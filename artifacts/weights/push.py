@@ -72,6 +72,8 @@ def model(name: str, revision: str | None, *, local: bool = False) -> Model:
     try:
         known = presets.preset(name)
     except presets.UnknownNameError as error:
+        if name.startswith((".", "/", "~")):
+            raise errors.ModelNotFound(f"ID {name}: is a path; name the model, and its folder with --folder") from error
         if not presets.is_hub_id(name):
             raise errors.ModelNotFound(f"ID: {error}") from error
         named = Model(id=name, revision=revision or "main", field="ID")
@@ -92,10 +94,10 @@ def _source(model: Model, folder: Path | None) -> Path:
                 f"{model.what}: to download it the hub's client is needed: pip install huggingface_hub; or give its"
                 " files with --folder"
             )
-        return hub.complete(model, hub.download(model, None))
+        return hub.complete(model.what, hub.download(model, None))
     if not folder.is_dir():
         raise errors.ModelNotFound(f"--folder {folder}: is no folder")
-    return hub.complete(model.model_copy(update={"field": f"--folder {folder}"}), folder)
+    return hub.complete(f"--folder {folder}", folder)
 
 
 def _layer(to: registry.Registry, name: str, file: Path, progress: "_Progress") -> dict[str, Any]:

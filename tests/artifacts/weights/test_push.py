@@ -92,6 +92,11 @@ def test_a_model_that_nobody_knows_is_told_with_its_remedy_once():
     )
 
 
+def test_a_path_is_no_id():
+    with pytest.raises(errors.ModelNotFound, match=r"ID \./tiny: is a path; .* --folder"):
+        push.model("./tiny", None)
+
+
 def test_files_that_are_no_model_are_not_pushed(model, tmp_path, auth):
     (tmp_path / "empty").mkdir()
     with pytest.raises(errors.ModelUnusable, match=r"--folder .*empty.*no config.json"):
