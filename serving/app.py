@@ -20,6 +20,8 @@ from serving.api import chat, figures, guards, health, models, openai, page, ref
 from serving.service import Service
 
 SERVED = ("POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models", "GET /v1/models/NAME")
+ANSWERED = frozenset({"/chat", "/v1/chat/completions", "/v1/completions"})
+"""What takes a place inside."""
 VLLMS = ("/tokenize", "/detokenize")
 """Beside OpenAI's paths, and with errors of its shape."""
 
@@ -50,6 +52,7 @@ def create_app(service: Service) -> fastapi.FastAPI:
 def _guard(app: fastapi.FastAPI, service: Service, refuse: guards.Refuse) -> None:
     """From the inside out: what is added last is asked first."""
     limits = service.limits
+    app.add_middleware(guards.AskDoor, paths=ANSWERED, door=service.door, refuse=refuse)
     app.add_middleware(guards.LimitBody, max_body=limits.body_bytes, refuse=refuse)
     if limits.api_keys or limits.api_key_file:
         named = keys.Keys(limits.api_keys, limits.api_key_file)

@@ -193,6 +193,7 @@ def _environment(run: Path, surroundings: settings.Settings, port: int) -> dict[
         "RAY_AUTH_MODE": "token",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # as on a laptop: all of Ray's own ports on loopback
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # 15 unless said: the replica would stand behind all of Ray's own processes
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the replica asks Ray for no GPU and takes the pod's
         "RAY_ROTATION_MAX_BYTES": "10000000",
         "RAY_ROTATION_BACKUP_COUNT": "1",

@@ -8,18 +8,13 @@ import asyncio
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
-from artifacts.unpack import GiB, MiB
 from serving import errors
 from serving.adapters import Pulled
 from serving.config import Adapter
-from serving.images import Images
-
-REQUIRED: Mapping[str, int] = {"adapter_config.json": MiB, "adapter_model.safetensors": 8 * GiB}
-TEMPLATE: Mapping[str, int] = {"chat_template.jinja": MiB}
-"""Names at the volume's top, and the most bytes of each."""
+from serving.images import REQUIRED, TEMPLATE, Images
 
 SHOWN = 10
 

@@ -1,6 +1,7 @@
 """Adapter images as folders on the scratch volume, one for each digest: pulled once, checked, unpacked, then renamed.
 
-Between `artifacts` and `serving.adapters`; knows no engine.
+Between `artifacts` and `serving.adapters`; knows no engine. Its errors are serving's, as `tuning.errors` has tuning's:
+the two images are blind to each other.
 """
 
 import asyncio
@@ -22,13 +23,10 @@ PULL_SECONDS = 1800.0
 PULLING = ".pull-"
 """Prefix of folders in which a pull is under way."""
 
-WANTED: Mapping[str, int] = {
-    "data/adapter_config.json": unpack.MiB,
-    "data/adapter_model.safetensors": 8 * unpack.GiB,
-    "data/chat_template.jinja": unpack.MiB,
-}
-"""Paths in the image, and the most bytes of each."""
-REQUIRED = ("data/adapter_config.json", "data/adapter_model.safetensors")
+REQUIRED: Mapping[str, int] = {"adapter_config.json": unpack.MiB, "adapter_model.safetensors": 8 * unpack.GiB}
+TEMPLATE: Mapping[str, int] = {"chat_template.jinja": unpack.MiB}
+"""Names of an adapter's files, and the most bytes of each; in an image they lie in /data."""
+_WANTED = {f"data/{name}": most for name, most in {**REQUIRED, **TEMPLATE}.items()}
 
 
 class Images:
@@ -69,7 +67,7 @@ class Images:
             blobs, ready = Path(temporary) / "blobs", Path(temporary) / "ready"
             with _as_adapter_errors():
                 skopeo.pull(manifest, blobs, authfile=self._authfile, seconds=PULL_SECONDS)
-                unpack_adapter(blobs, manifest.layers, ready)
+                _unpack_adapter(blobs, manifest.layers, ready)
             (ready / "data").rename(folder)
 
 
@@ -79,14 +77,14 @@ def inspect(image: str, *, authfile: Path, seconds: float) -> skopeo.Image:
         return skopeo.inspect(image, authfile=authfile, seconds=seconds)
 
 
-def unpack_adapter(blobs: Path, layers: Iterable[Layer], target: Path) -> None:
+def _unpack_adapter(blobs: Path, layers: Iterable[Layer], target: Path) -> None:
     """Write the adapter's files into the new folder `target`; raises Unusable for what is none."""
-    odd = unpack.unpack(blobs, layers, target, WANTED.get)
+    odd = unpack.unpack(blobs, layers, target, _WANTED.get)
     for name in odd:
         raise kinds.Unusable(f"/{name} in the image is not a regular file")
     for name in REQUIRED:
-        if not (target / name).is_file():
-            raise kinds.Unusable(f"the image has no /{name}")
+        if not (target / "data" / name).is_file():
+            raise kinds.Unusable(f"the image has no /data/{name}")
 
 
 def _as_adapter_errors() -> contextlib.AbstractContextManager[None]:

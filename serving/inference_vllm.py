@@ -9,6 +9,9 @@ from typing import Any
 
 Reader = Callable[[object], Any]
 
+LORA: Mapping[str, Any] = {"enable_lora": True, "max_loras": 4, "max_cpu_loras": 16, "max_lora_rank": 64}
+"""Where inference_config.yaml says nothing: so many mixes in one step, further ones wait for a place among them."""
+
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's max_lora_rank can be."""
 

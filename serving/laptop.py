@@ -5,10 +5,14 @@ neither Ray nor the operator.
 """
 
 import asyncio
+import contextlib
+import errno
 import importlib
 import logging
+import socket
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,9 @@ import pydantic
 
 import presets
 from artifacts import docker
+from artifacts.weights import hub
 from artifacts.weights.config import Model, named
+from artifacts.weights.errors import WeightsError
 from serving import errors, model, settings, weights
 from serving.app import create_app
 from serving.config import Adapter, Adapters, Exit, ServingConfig
@@ -47,11 +53,11 @@ def serve(asked: Asked) -> Exit:
     log.setLevel(logging.INFO)
     try:
         config, listed = understand(asked)
-        folder = (
-            Path(asked.model) if Path(asked.model).is_dir() else weights.fetch(config.model, CACHE, docker.own_file())
-        )
-        with tempfile.TemporaryDirectory(prefix="kaito-hera-") as scratch:
-            return asyncio.run(_run(config, listed, folder.absolute(), asked.host, Path(scratch)))
+        with bound(asked.host, asked.port) as sockets, tempfile.TemporaryDirectory(prefix="kaito-hera-") as scratch:
+            _tell(f"loading {asked.model}")
+            own = Path(asked.model)
+            folder = own if own.is_dir() else weights.fetch(config.model, CACHE, docker.own_file())
+            return asyncio.run(_run(config, listed, folder.absolute(), sockets, Path(scratch)))
     except errors.Fatal as error:
         log.error("%s: %s", error.failure().reason, error)  # noqa: TRY400 (no traceback: the message is for people)
         return error.exit
@@ -60,7 +66,7 @@ def serve(asked: Asked) -> Exit:
 
 
 def understand(asked: Asked) -> tuple[ServingConfig, tuple[Adapter, ...]]:
-    """The same as the operator would write; raises BadConfig."""
+    """The same as the operator would write; raises BadConfig, ModelFiles for a folder that holds no model."""
     name, found = _model(asked.model)
     try:
         config = ServingConfig.model_validate(
@@ -83,7 +89,13 @@ def understand(asked: Asked) -> tuple[ServingConfig, tuple[Adapter, ...]]:
 def _model(text: str) -> tuple[str, Model]:
     """Its name and where its files are."""
     if Path(text).is_dir():
+        try:
+            hub.complete(f"MODEL {text}", Path(text))
+        except WeightsError as error:
+            raise errors.ModelFiles(error) from error
         return Path(text).resolve().name, Model(id=text, revision="", field="MODEL")
+    if text.startswith((".", "/", "~")):
+        raise errors.BadConfig(f"MODEL {text}: no such folder")
     name, _, revision = text.partition("@")
     try:
         found = named(name, "MODEL", revision)
@@ -115,7 +127,41 @@ def _number(text: str) -> float | None:
         return None
 
 
-async def _run(config: ServingConfig, listed: tuple[Adapter, ...], folder: Path, host: str, scratch: Path) -> Exit:
+@contextlib.contextmanager
+def bound(host: str, port: int) -> Iterator[list[socket.socket]]:
+    """A socket at each of the host's addresses, nobody else's from now on; raises BadConfig."""
+    if not 0 <= port < 2**16:  # the resolver would take its last 16 bits
+        raise errors.BadConfig(f"--port {port}: is no port; name one up to 65535")
+    with contextlib.ExitStack() as opened:
+        try:
+            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            places = dict.fromkeys((family, address) for family, _, _, _, address in found)
+            sockets = [opened.enter_context(each) for each in listening(list(places))]
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise errors.BadConfig(f"--port {port}: is taken; name another") from error
+            raise errors.BadConfig(f"--host {host} --port {port}: {error.strerror}; name others") from error
+        yield sockets
+
+
+def listening(places: Sequence[tuple[socket.AddressFamily, Any]]) -> Iterator[socket.socket]:
+    """At each of these addresses; those that the machine lacks, as localhost's without IPv6, only if it has others."""
+    some = False
+    for family, at in places:
+        try:
+            made = socket.create_server(at, family=family)
+        except OSError as error:
+            last = (family, at) == places[-1]
+            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) or (last and not some):
+                raise
+        else:
+            some = True
+            yield made
+
+
+async def _run(
+    config: ServingConfig, listed: tuple[Adapter, ...], folder: Path, sockets: list[socket.socket], scratch: Path
+) -> Exit:
     """The application until Ctrl-C or until the engine is beyond repair."""
     uvicorn: Any = importlib.import_module("uvicorn")
     own, ended = settings.read(), []
@@ -129,15 +175,26 @@ async def _run(config: ServingConfig, listed: tuple[Adapter, ...], folder: Path,
 
     service = Service(
         config,
-        load=lambda: model.load(config, folder, threads=own.threads),
+        load=lambda: model.load(config, folder, threads=own.threads, scratch=scratch),
         adapters_file=adapters_file,
         source=Sources(Images(CACHE / "adapters", authfile=docker.own_file())),
         on_fatal=end,
         limits=own.limits,
     )
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(service), host=host, port=config.port, log_level="error", ws="none")
-    )
-    print(f"http://{host}:{config.port}/ is a chat page; /chat and /v1 answer there too; Ctrl-C ends", file=sys.stderr)  # noqa: T201
-    await server.serve()
+    server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="error", ws="none"))
+    announcing = asyncio.create_task(_announce(service, sockets[0]))
+    await server.serve(sockets=sockets)
+    announcing.cancel()
     return ended[0] if ended else Exit.DONE
+
+
+async def _announce(service: Service, at: socket.socket) -> None:
+    host, port = at.getsockname()[:2]
+    while service.unready():  # noqa: ASYNC110 (polled)
+        await asyncio.sleep(0.1)
+    host = f"[{host}]" if at.family == socket.AF_INET6 else host
+    _tell(f"http://{host}:{port}/ is a chat page; /chat and /v1 answer there too; Ctrl-C ends")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,5 +1,6 @@
 """Loads what takes long to load, the engine and the text side of one model; imports torch only when it does."""
 
+import gc
 import importlib
 from pathlib import Path
 
@@ -10,18 +11,21 @@ from serving.service import Loaded
 from serving.text.chat import Chat, TextRefused
 
 
-def load(config: ServingConfig, weights: Path, *, threads: int) -> Loaded:
-    """The model in the folder `weights`; raises an error of `serving.errors`."""
+def load(config: ServingConfig, weights: Path, *, threads: int, scratch: Path) -> Loaded:
+    """The model in the folder `weights`; raises an error of `serving.errors`. Of `scratch`, `mixes` is the engine's."""
     tokenizer = importlib.import_module("serving.text.checkpoint").CheckpointTokenizer(weights)
     chat = Chat(tokenizer)
     if config.chat_template is not None:
         _try_template(chat, config.chat_template)
-    return Loaded(_engine(config, weights, threads), chat)
+    loaded = Loaded(_engine(config, weights, threads, scratch / "mixes"), chat)
+    gc.collect()
+    gc.freeze()  # it lives as long as the process: to look at all of it again and again would hold up every answer
+    return loaded
 
 
-def _engine(config: ServingConfig, weights: Path, threads: int) -> Engine:
+def _engine(config: ServingConfig, weights: Path, threads: int, mixes: Path) -> Engine:
     if config.runtime == "vllm":
-        started: Engine = importlib.import_module("serving.engine.vllm.start").load(weights, config)
+        started: Engine = importlib.import_module("serving.engine.vllm.start").load(weights, config, mixes)
         return started
     own: Engine = importlib.import_module("serving.engine.choice").load(
         weights, threads=threads, require_gpu=config.require_gpu, dtype=config.dtype, context=config.context

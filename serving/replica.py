@@ -44,18 +44,27 @@ class Launch:
 
 def application(launch: Launch) -> Any:
     """The Serve application with its one replica."""
+    return of_one(
+        Server,
+        launch,
+        max_constructor_retry_count=1,
+        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_wait_loop_s=0.1,
+        ray_actor_options={"num_cpus": 0},
+    )
+
+
+def of_one(server: type, told: Any, **options: Any) -> Any:
+    """The Serve application of one such replica, which is told this; `options` are Serve's own."""
     deployment = serve.deployment(
         name="server",
         num_replicas=1,
         max_ongoing_requests=MAX_ONGOING,
-        max_constructor_retry_count=1,
         health_check_timeout_s=300,
-        graceful_shutdown_timeout_s=5,
-        graceful_shutdown_wait_loop_s=0.1,
-        ray_actor_options={"num_cpus": 0},
         logging_config=LoggingConfig(enable_access_log=False, log_level="ERROR"),
+        **options,
     )
-    return deployment(serve.ingress()(Server)).bind(launch)
+    return deployment(serve.ingress()(server)).bind(told)
 
 
 class Server:
@@ -63,11 +72,11 @@ class Server:
 
     def __init__(self, launch: Launch) -> None:
         self._link = Link.connect(launch.socket)
-        _log_to(self._link)
+        log_to(LinkHandler(self._link))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._service = Service(
             launch.config,
-            load=lambda: model.load(launch.config, launch.weights, threads=launch.threads),
+            load=lambda: model.load(launch.config, launch.weights, threads=launch.threads, scratch=launch.scratch),
             adapters_file=launch.adapters_file,
             source=Sources(Images(launch.scratch / "adapters", authfile=launch.registry_auth)),
             on_fatal=self._end,
@@ -104,8 +113,8 @@ class Lines(logging.Formatter):
         return "".join(traceback.format_exception(*ei)).rstrip()
 
 
-def _log_to(link: Link) -> None:
-    handler = LinkHandler(link)
+def log_to(handler: logging.Handler) -> None:
+    """Nowhere else does the replica log."""
     handler.setFormatter(Lines("%(levelname)s %(message)s"))
     logger = logging.getLogger("serving")
     logger.handlers[:] = [handler]

@@ -194,14 +194,24 @@ class Service:
             yield places
 
     def stream(
-        self, request: Request, place: Place, *, stops: tuple[str, ...] = (), special: bool = False
+        self,
+        request: Request,
+        place: Place,
+        *,
+        stops: tuple[str, ...] = (),
+        special: bool = False,
+        at_once: bool = False,
     ) -> AsyncGenerator[Piece, None]:
-        """Run one request that was let in; with `special`, control tokens are shown. Closing it cancels."""
+        """Run one request that was let in; closing it cancels.
+
+        With `special`, control tokens are shown; `at_once`: nobody sees a piece before the last one is there.
+        """
         if self.loaded is None:
             raise errors.NotReady(self.unready())
         engine, chat = self.loaded
         if request.stop_ids is None:
             request = replace(request, stop_ids=self.loaded.stop_ids)
+        request = replace(request, at_once=at_once and not stops)  # a stop string is looked for in each token
         text = TextStream(chat.tokenizer.backend, request.prompt, stops=stops, special=special)
         watch = self.metrics.watch(place.entered, len(request.prompt))
         return sequences.stream(engine, request, text, place=place, watch=watch)

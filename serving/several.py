@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import fastapi
-from ray import serve
-from ray.serve.schema import LoggingConfig
 
-from serving import driver, errors, model, settings
+from serving import driver, errors, model, replica, settings
 from serving.app import create_app
 from serving.config import ADAPTERS_FILE
 from serving.folders import Sources
 from serving.images import Images
-from serving.replica import MAX_ONGOING, Lines
 from serving.service import Loaded, Service
 
 ON_HEAD = {"node:__internal_head__": 0.001}
@@ -30,23 +27,15 @@ ON_HEAD = {"node:__internal_head__": 0.001}
 
 def application(args: dict[str, str]) -> Any:
     """The Serve application with its one replica, by the file that `config` names."""
-    deployment = serve.deployment(
-        name="server",
-        num_replicas=1,
-        max_ongoing_requests=MAX_ONGOING,
-        health_check_timeout_s=300,
-        graceful_shutdown_timeout_s=60,
-        ray_actor_options={"num_cpus": 0, "resources": ON_HEAD},
-        logging_config=LoggingConfig(enable_access_log=False, log_level="ERROR"),
-    )
-    return deployment(serve.ingress()(Server)).bind(args["config"])
+    options = {"num_cpus": 0, "resources": ON_HEAD}
+    return replica.of_one(Server, args["config"], graceful_shutdown_timeout_s=60, ray_actor_options=options)
 
 
 class Server:
     """The replica."""
 
     def __init__(self, config_file: str) -> None:
-        _log_here()
+        replica.log_to(logging.StreamHandler(sys.stderr))
         try:
             self._service = _service(Path(config_file), settings.read())
         except errors.Fatal as error:
@@ -60,7 +49,12 @@ class Server:
 
 def _service(config_file: Path, surroundings: settings.Settings) -> Service:
     config = driver.read_config(config_file)
-    loaded: Loaded = model.load(config, driver.weights_of(config.model, surroundings), threads=surroundings.threads)
+    loaded: Loaded = model.load(
+        config,
+        driver.weights_of(config.model, surroundings),
+        threads=surroundings.threads,
+        scratch=surroundings.scratch,
+    )
     images = Images(surroundings.scratch / "adapters", authfile=surroundings.registry_auth)
     return Service(
         config,
@@ -77,12 +71,3 @@ def _end(error: errors.Fatal) -> None:
     failure = error.failure()
     logging.getLogger("serving").error("%s: %s", failure.reason, failure.message)
     os._exit(int(error.exit))
-
-
-def _log_here() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines("%(levelname)s %(message)s"))
-    logger = logging.getLogger("serving")
-    logger.handlers[:] = [handler]
-    logger.propagate = False
-    logger.setLevel(logging.INFO)

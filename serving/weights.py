@@ -1,14 +1,10 @@
 """The model's files, from the hub or an image, before anything else starts: `weights`, in this image's errors."""
 
-import contextlib
 import logging
 import shutil
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from artifacts.weights import hub, image, layers, shared
+from artifacts.weights import files, hub, layers, shared
 from artifacts.weights.config import Model
 from artifacts.weights.errors import StorageTrouble, WeightsError, of_image
 from serving import errors
@@ -52,44 +48,6 @@ def mounted(model: Model, folder: Path) -> Path:
 
 
 def _fetch(model: Model, place: Path, registry_auth: Path) -> Path:
-    with telling(place):
-        if model.image:
-            return image.fetch(model, place / "model", registry_auth)
-        # A process that was killed leaves its locks, which some shared file systems keep for ever; nobody else is here.
-        shutil.rmtree(place / "hub" / ".locks", ignore_errors=True)
-        return hub.fetch(model, place / "hub")
-
-
-@contextlib.contextmanager
-def telling(place: Path, every: float = 15.0) -> Iterator[None]:
-    """Say in the log how much has come, and at what rate, so often and in the end."""
-    over = threading.Event()
-    began, found = time.monotonic(), _written(place)
-
-    def tell() -> None:
-        there = _written(place)
-        while not over.wait(every):
-            there, before = _written(place), there
-            log.info("fetching: %.0f MB so far, %.1f MB/s", there / 1e6, (there - before) / every / 1e6)
-
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-    come, seconds = (_written(place) - found) / 1e6, time.monotonic() - began
-    if come > 0:
-        log.info("fetched %.0f MB in %.1f s, %.1f MB/s", come, seconds, come / seconds)
-    else:
-        log.info("found in %s, nothing was fetched", place)
-
-
-def _written(place: Path) -> int:
-    """Bytes on the disk: what is fetched in parts may be reserved before it comes."""
-    total = 0
-    for file in place.rglob("*"):
-        with contextlib.suppress(OSError):  # renamed meanwhile
-            total += 0 if file.is_symlink() else file.stat().st_blocks * 512
-    return total
+    # A process that was killed leaves its locks, which some shared file systems keep for ever; nobody else is here.
+    shutil.rmtree(place / "hub" / ".locks", ignore_errors=True)
+    return files.fetch(model, place, registry_auth, log.info)

@@ -46,7 +46,7 @@ class Options(pydantic.BaseModel):
     top_p: float = 1.0
     typical_p: float = 1.0
     repetition_penalty: float = 1.0
-    eos_token_id: int | list[int] | None = None
+    eos_token_id: int | refusals.Many[int] | None = None
 
     max_new_tokens: int | None = None
     min_new_tokens: int = 0
@@ -55,7 +55,7 @@ class Options(pydantic.BaseModel):
     min_p: float | None = None
     length_penalty: float | None = None
     seed: int | None = None
-    stop_strings: str | list[str] | None = None
+    stop_strings: str | refusals.Many[str] | None = None
 
 
 class Turn(pydantic.BaseModel):
@@ -75,7 +75,7 @@ class Body(pydantic.BaseModel):
     clean_up_tokenization_spaces: bool | None = False
     prefix: str | None = None
     handle_long_generation: str | None = None
-    messages: Annotated[list[Turn], pydantic.Field(max_length=refusals.MAX_MESSAGES)] | None = None
+    messages: Annotated[refusals.Many[Turn], pydantic.Field(max_length=refusals.MAX_MESSAGES)] | None = None
     generate_kwargs: Options | None = None
 
 
@@ -89,16 +89,18 @@ def router(service: Service) -> fastapi.APIRouter:
         _check(options, service.limits.choices)
         loaded = service.door()
         mix = service.mix(None)
-        size = len(body.prompt or "") + sum(len(turn.content) for turn in body.messages or ())
         with service.adapters.lease(mix.strengths):
-            prompt = await aside(size, lambda: _prompt(loaded, body, mix))
+            prompt = await aside(request, lambda: _prompt(loaded, body, mix))
         wanted = _request(options, prompt, loaded.engine.info, whole=_keeps_whole(body))
         wanted = wanted.with_adapters(mix.strengths)
         stops = (options.stop_strings,) if isinstance(options.stop_strings, str) else tuple(options.stop_strings or ())
         requests = [numbered(wanted, number) for number in range(options.num_return_sequences)]
         with service.enter(requests, mix, seconds=patience(request)) as places:
-            pairs = zip(requests, places, strict=True)
-            answers = together([_text_of(service.stream(each, place, stops=stops)) for each, place in pairs])
+            streams = [
+                service.stream(each, place, stops=stops, at_once=True)
+                for each, place in zip(requests, places, strict=True)
+            ]
+            answers = together([_text_of(stream) for stream in streams])
             texts = [_shown(body, text) for text in await while_connected(request, answers)]
         result = "".join(texts)
         return {"Result": result.lstrip() if _is_answer(loaded, body, mix) else result}

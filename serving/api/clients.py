@@ -11,7 +11,7 @@ from serving import errors
 T = TypeVar("T")
 
 LARGE = 50_000
-"""Characters that take some ten milliseconds to become tokens."""
+"""Bytes of a body whose text takes some ten milliseconds to become tokens."""
 
 
 async def while_connected(request: fastapi.Request, work: Coroutine[Any, Any, T]) -> T:
@@ -29,9 +29,13 @@ async def while_connected(request: fastapi.Request, work: Coroutine[Any, Any, T]
         await asyncio.gather(working, gone, return_exceptions=True)
 
 
-async def aside(size: int, work: Callable[[], T]) -> T:
-    """Work on text, in a thread of its own where there is much: megabytes would hold up everybody's answers."""
-    return work() if size < LARGE else await asyncio.to_thread(work)
+async def aside(request: fastapi.Request, work: Callable[[], T]) -> T:
+    """Work on a request's text, in a thread of its own where there is much: it would hold up everybody's answers.
+
+    Tools and calls of them are text too, so what counts is the whole body.
+    """
+    size = request.headers.get("content-length", "")
+    return work() if size.isdigit() and int(size) < LARGE else await asyncio.to_thread(work)
 
 
 async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -1,4 +1,4 @@
-"""What stands before the routes: the key, the size of a body and a name for each request, as plain ASGI; a body's kind.
+"""What stands before the routes: key, door, the size of a body, a name for each request, as plain ASGI; a body's kind.
 
 A refusal is written by `refuse`, which gives it the shape of the interface that was asked. Knows no bodies.
 """
@@ -6,7 +6,7 @@ A refusal is written by `refuse`, which gives it the shape of the interface that
 import hmac
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import fastapi
 from starlette.exceptions import HTTPException
@@ -96,6 +96,26 @@ class LimitBody:
             await response(scope, receive, send)
             return
         await self._app(scope, counted, send)
+
+
+class AskDoor:
+    """Answers 429 or 503 where nobody is let in, before a body is read: what is refused under overload costs little."""
+
+    def __init__(self, app: ASGIApp, paths: Collection[str], door: Callable[[], object], refuse: Refuse) -> None:
+        self._app = app
+        self._paths = paths
+        self._door = door
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._paths:
+            try:
+                self._door()
+            except errors.RequestError as error:
+                await (await self._refuse(fastapi.Request(scope), error))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 async def called_json(request: fastapi.Request) -> None:

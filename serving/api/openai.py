@@ -31,11 +31,11 @@ def router(service: Service) -> fastapi.APIRouter:
 
     @routes.post("/v1/chat/completions", responses=documented.STREAMED)
     async def chat(body: ChatBody, http: fastapi.Request) -> Any:
-        return await (await _chat(service, body, patience(http))).respond(http)
+        return await (await _chat(service, body, http)).respond(http)
 
     @routes.post("/v1/completions", responses=documented.STREAMED)
     async def complete(body: CompletionBody, http: fastapi.Request) -> Any:
-        return await (await _complete(service, body, patience(http))).respond(http)
+        return await (await _complete(service, body, http)).respond(http)
 
     return routes
 
@@ -88,7 +88,13 @@ class Answer:
         mix = service.mix(body.model, body.adapter_strength)
         with service.enter(self.requests, mix, seconds=self.seconds) as places:
             answers = [
-                service.stream(request.with_adapters(mix.strengths), place, stops=body.stops(), special=self.special)
+                service.stream(
+                    request.with_adapters(mix.strengths),
+                    place,
+                    stops=body.stops(),
+                    special=self.special,
+                    at_once=not body.stream,
+                )
                 for request, place in zip(self.requests, places, strict=True)
             ]
             async with contextlib.aclosing(streams.merged(answers)) as pieces:
@@ -132,8 +138,8 @@ class Answer:
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-async def _chat(service: Service, body: ChatBody, seconds: float | None) -> Answer:
-    loaded, count = service.door(), _count(service, body)
+async def _chat(service: Service, body: ChatBody, http: fastapi.Request) -> Answer:
+    loaded, count, seconds = service.door(), _count(service, body), patience(http)
     offered = openai_tools.offered(body.tools or [], body.tool_choice)
     several = body.parallel_tool_calls is not False
     forced = openai_tools.forced_schema(offered, body.tool_choice, several=several)
@@ -142,9 +148,8 @@ async def _chat(service: Service, body: ChatBody, seconds: float | None) -> Answ
     template = service.mix(body.model, body.adapter_strength).template
     kind = _kind(offered, template, service.config.tool_call_parser)
     turns = [turn.message(at) for at, turn in enumerate(body.messages)]
-    size = sum(len(turn["content"]) for turn in turns)
     try:
-        prompt = await aside(size, lambda: loaded.chat.conversation(turns, template, offered))
+        prompt = await aside(http, lambda: loaded.chat.conversation(turns, template, offered))
     except TextRefused as error:
         raise refusals.of_text(error, turns) from error
     request = body.request(prompt, loaded, default=DEFAULT_CHAT_TOKENS)
@@ -161,13 +166,13 @@ async def _chat(service: Service, body: ChatBody, seconds: float | None) -> Answ
     return Answer(service, body, CHAT, requests, choices, seconds, special=bool(offered))
 
 
-async def _complete(service: Service, body: CompletionBody, seconds: float | None) -> Answer:
-    loaded, count = service.door(), _count(service, body)
+async def _complete(service: Service, body: CompletionBody, http: fastapi.Request) -> Answer:
+    loaded, count, seconds = service.door(), _count(service, body), patience(http)
     grammar = await _grammar(service, body.form())
     texts = TokenTexts(loaded.chat.tokenizer.backend) if body.logprobs is not None else None
     requests, choices = list[Request](), list[Choice]()
     for prompt in body.prompts():
-        text, ids = await _raw(body, prompt, loaded)
+        text, ids = await _raw(body, prompt, loaded, http)
         request = body.request(ids, loaded, default=DEFAULT_COMPLETION_TOKENS)
         for each in _each(request, count, grammar):
             choices.append(TextChoice(len(choices), texts, text if body.echo else ""))
@@ -209,11 +214,13 @@ def _kind(offered: Tools, template: str | None, named: str | None) -> tools.Kind
     return kind
 
 
-async def _raw(body: CompletionBody, prompt: str | list[int], loaded: Loaded) -> tuple[str, list[int]]:
+async def _raw(
+    body: CompletionBody, prompt: str | list[int], loaded: Loaded, http: fastapi.Request
+) -> tuple[str, list[int]]:
     """The prompt's text (empty for tokens) and its tokens."""
     if isinstance(prompt, str):
         try:
-            return prompt, await aside(len(prompt), lambda: loaded.chat.raw(prompt))
+            return prompt, await aside(http, lambda: loaded.chat.raw(prompt))
         except TextRefused as error:
             raise errors.BadRequest(str(error), param="prompt") from error
     if body.echo:

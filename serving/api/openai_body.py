@@ -3,6 +3,7 @@
 from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
+import pydantic_core
 
 from serving import errors
 from serving.api import documented, refusals
@@ -18,6 +19,7 @@ DEFAULT_COMPLETION_TOKENS = 16
 MAX_STOPS = 4
 MAX_LOGPROBS = 20
 MAX_PROMPTS = 256
+MAX_BIASES = 1024
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 Unit = Annotated[float, pydantic.Field(gt=0, le=1)]
@@ -25,6 +27,16 @@ Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 Penalty = Annotated[float, pydantic.Field(ge=-2, le=2)]
 Logprobs = Annotated[int, pydantic.Field(ge=0, le=MAX_LOGPROBS)]
 Token = Annotated[int, pydantic.Field(ge=0)]
+
+
+def _few(biases: object) -> object:
+    """Asked before any is looked at: a report of each wrong one in a body of megabytes takes seconds."""
+    if isinstance(biases, dict) and len(biases) > MAX_BIASES:
+        raise pydantic_core.PydanticCustomError("biases", "an object of at most {most} tokens", {"most": MAX_BIASES})
+    return biases
+
+
+Biases = Annotated[dict[Token, Annotated[float, pydantic.Field(ge=-100, le=100)]], pydantic.BeforeValidator(_few)]
 
 
 class Part(pydantic.BaseModel):
@@ -40,8 +52,8 @@ class Turn(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="allow")
 
     role: Annotated[str, pydantic.WithJsonSchema({"enum": [*ROLES]})]
-    content: str | list[Part] | None = None
-    tool_calls: list[ToolCall] | None = None
+    content: str | refusals.Many[Part] | None = None
+    tool_calls: refusals.Many[ToolCall] | None = None
     tool_call_id: str | None = None
 
     def text(self) -> str:
@@ -57,6 +69,9 @@ class Turn(pydantic.BaseModel):
         if self.role == "tool" and self.tool_call_id:
             message["tool_call_id"] = self.tool_call_id
         return message
+
+
+Turns = Annotated[refusals.Many[Turn], pydantic.Field(min_length=1, max_length=refusals.MAX_MESSAGES)]
 
 
 class StreamOptions(pydantic.BaseModel):
@@ -86,12 +101,12 @@ class Common(pydantic.BaseModel):
     repetition_penalty: Annotated[float, pydantic.Field(ge=refusals.PENALTY[0], le=refusals.PENALTY[1])] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: dict[Token, Annotated[float, pydantic.Field(ge=-100, le=100)]] | None = None
+    logit_bias: Biases | None = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=1 << 63)] | None = None
     max_tokens: Annotated[int, pydantic.Field(ge=1)] | None = None
     min_tokens: Annotated[int, pydantic.Field(ge=0)] | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[Token] | None = None
+    stop: str | refusals.Many[str] | None = None
+    stop_token_ids: refusals.Many[Token] | None = None
     ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -193,11 +208,11 @@ class ChatBody(Common):
     asks: ClassVar[str] = "messages"
     neutral: ClassVar[fields.Neutral] = {**fields.NEUTRAL, **fields.CHAT_NEUTRAL}
 
-    messages: Annotated[list[Turn], pydantic.Field(min_length=1, max_length=refusals.MAX_MESSAGES)]
+    messages: Turns
     max_completion_tokens: Annotated[int, pydantic.Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Logprobs | None = None
-    tools: Annotated[list[Tool], pydantic.Field(max_length=128)] | None = None
+    tools: Annotated[refusals.Many[Tool], pydantic.Field(max_length=128)] | None = None
     tool_choice: Choice | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
 
@@ -231,9 +246,18 @@ class CompletionBody(Common):
     asks: ClassVar[str] = "prompt"
     neutral: ClassVar[fields.Neutral] = {**fields.NEUTRAL, **fields.COMPLETION_NEUTRAL}
 
-    prompt: str | list[Token] | list[str] | list[list[Token]]
+    prompt: str | refusals.Many[Token] | refusals.Many[str] | refusals.Many[refusals.Many[Token]]
     echo: bool | None = None
     logprobs: Logprobs | None = None
+
+    @pydantic.field_validator("prompt", mode="before")
+    @classmethod
+    def _few_prompts(cls, prompt: Any) -> Any:
+        """Refused before anybody looks at each of a million."""
+        if isinstance(prompt, list) and len(prompt) > MAX_PROMPTS and not isinstance(prompt[0], int):
+            told = f"it lists {len(prompt)} prompts; at most {MAX_PROMPTS} are taken"
+            raise refusals.of_field("prompt", prompt, told)
+        return prompt
 
     def top(self) -> int | None:
         """See `Common.top`."""
@@ -250,10 +274,6 @@ class CompletionBody(Common):
         if not self.prompt:
             raise refusals.of_field("prompt", self.prompt, "it lists no prompt")
         several = [each for each in self.prompt if not isinstance(each, int)]
-        if len(several) > MAX_PROMPTS:
-            raise refusals.of_field(
-                "prompt", several, f"it lists {len(several)} prompts; at most {MAX_PROMPTS} are taken"
-            )
         return [*several] or [[each for each in self.prompt if isinstance(each, int)]]
 
 

@@ -37,7 +37,7 @@ class Structured(pydantic.BaseModel):
     json_: Annotated[str | dict[str, Any] | None, pydantic.Field(alias="json")] = None
     json_object: bool | None = None
     regex: Annotated[str, pydantic.Field(max_length=10_000)] | None = None
-    choice: Annotated[list[str], pydantic.Field(min_length=1, max_length=1000)] | None = None
+    choice: Annotated[refusals.Many[str], pydantic.Field(min_length=1, max_length=1000)] | None = None
 
 
 class Form(NamedTuple):

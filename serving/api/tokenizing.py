@@ -1,6 +1,6 @@
 """`/tokenize` and `/detokenize`, as vLLM has them: what a prompt is to the model, before it is sent."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import fastapi
 import pydantic
@@ -9,7 +9,7 @@ from serving import errors
 from serving.api import documented, guards, openai_tools, refusals
 from serving.api import openai_fields as fields
 from serving.api.clients import aside
-from serving.api.openai_body import Token, Turn, check_turns
+from serving.api.openai_body import Token, Turns, check_turns
 from serving.service import Service
 from serving.text.chat import TextRefused
 
@@ -21,8 +21,8 @@ class TokenizeBody(pydantic.BaseModel):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[Turn], pydantic.Field(min_length=1, max_length=refusals.MAX_MESSAGES)] | None = None
-    tools: list[openai_tools.Tool] | None = None
+    messages: Turns | None = None
+    tools: refusals.Many[openai_tools.Tool] | None = None
     return_token_strs: bool | None = None
 
     @pydantic.model_validator(mode="after")
@@ -41,7 +41,7 @@ class DetokenizeBody(pydantic.BaseModel):
     model_config = documented.like({"tokens": [1, 2, 3]})
 
     model: str | None = None
-    tokens: list[Token]
+    tokens: refusals.Many[Token]
 
 
 def router(service: Service) -> fastapi.APIRouter:
@@ -49,34 +49,34 @@ def router(service: Service) -> fastapi.APIRouter:
     routes = fastapi.APIRouter(responses=documented.OPENAI, dependencies=[guards.JSON])
 
     @routes.post("/tokenize")
-    async def tokenize(body: TokenizeBody) -> dict[str, Any]:
+    async def tokenize(body: TokenizeBody, http: fastapi.Request) -> dict[str, Any]:
         loaded = service.require()
-        tokens = await _tokens(service, body)
+        tokens = await _tokens(service, body, http)
         answer = {"count": len(tokens), "max_model_len": loaded.engine.info.context, "tokens": tokens}
         if body.return_token_strs:
-            answer["token_strs"] = [loaded.chat.tokenizer.backend.id_to_token(token) for token in tokens]
+            write = loaded.chat.tokenizer.backend.id_to_token
+            answer["token_strs"] = await aside(http, lambda: [write(token) for token in tokens])
         return answer
 
     @routes.post("/detokenize")
-    async def detokenize(body: DetokenizeBody) -> dict[str, str]:
+    async def detokenize(body: DetokenizeBody, http: fastapi.Request) -> dict[str, str]:
         backend, vocabulary = service.require().chat.tokenizer.backend, service.require().engine.info.vocabulary
         service.mix(body.model)
         for at, token in enumerate(body.tokens):
             if token >= vocabulary:
                 raise refusals.of_field(f"tokens[{at}]", token, f"a token of this model is 0 to {vocabulary - 1}")
-        return {"prompt": backend.decode(body.tokens, skip_special_tokens=False)}
+        return {"prompt": await aside(http, lambda: backend.decode(body.tokens, skip_special_tokens=False))}
 
     return routes
 
 
-async def _tokens(service: Service, body: TokenizeBody) -> list[int]:
+async def _tokens(service: Service, body: TokenizeBody, http: fastapi.Request) -> list[int]:
     chat, template = service.require().chat, service.mix(body.model).template
     turns = [turn.message(at) for at, turn in enumerate(body.messages or [])]
     try:
         prompt, tools = body.prompt, openai_tools.offered(body.tools or [], None)
         if prompt is not None:
-            return await aside(len(prompt), lambda: chat.raw(prompt))
-        size = sum(len(turn["content"]) for turn in turns)
-        return await aside(size, lambda: chat.conversation(turns, template, tools))
+            return await aside(http, lambda: chat.raw(prompt))
+        return await aside(http, lambda: chat.conversation(turns, template, tools))
     except TextRefused as error:
         raise refusals.of_text(error, turns) from error

@@ -17,6 +17,8 @@ from serving.engine.packed import PackedLinear, packed, times, times_plus
 
 Linear = (nn.Linear, PackedLinear)
 MOST_ORDERS = 8
+FEW = 32
+"""Columns, for which torch's own products are as fast as packed ones, and twice as fast in small models."""
 
 
 class Gate:
@@ -73,7 +75,7 @@ class LoraLinear(nn.Module):
         gate = self.gate
         if gate.values is None:
             return output
-        if isinstance(self.base, PackedLinear):
+        if isinstance(self.base, PackedLinear) and gate.columns.stop - gate.columns.start > FEW:
             down, up = self._packed(gate.columns)
             return times_plus(times(hidden, down) * gate.values, up, output)
         low = nn.functional.linear(hidden.to(self.down.dtype), self.down[gate.columns]) * gate.on(hidden.device)

@@ -79,6 +79,8 @@ class Request:
     logprobs: int | None = None
     """Tell the log probability of each chosen token, and of so many most likely ones (0: of none)."""
     grammar: Grammar | None = None
+    at_once: bool = False
+    """Nobody sees a part of it: an engine may tell many tokens at a time, which costs it less."""
 
     def with_adapters(self, strengths: Mapping[str, float]) -> "Request":
         """The same for other adapters."""

@@ -149,6 +149,8 @@ def test_clean_up_and_stop_strings(chat):
     body = {"prompt": "p", "return_full_text": False, "clean_up_tokenization_spaces": True}
     response = chat.post("/chat", **body, generate_kwargs={"stop_strings": ["END"]})
     assert response.json() == {"Result": "well, yes! "}
+    chat.chat("p")  # who looks for a stop string is told of each token
+    assert [request.at_once for request in chat.engine.seen] == [False, True]
 
 
 @pytest.mark.parametrize(

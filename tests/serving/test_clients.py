@@ -36,7 +36,7 @@ def server(tmp_path_factory):
     """A real small model."""
     folder = tmp_path_factory.mktemp("clients")
     base = tiny.checkpoint(folder / "model")
-    with fakes.server(folder, load=lambda: model.load(fakes.CONFIG, base, threads=1)) as running:
+    with fakes.server(folder, load=lambda: model.load(fakes.CONFIG, base, threads=1, scratch=folder)) as running:
         running.eventually(lambda: running.get("/health").status_code == 200, seconds=120)
         yield running
 

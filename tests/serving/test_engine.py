@@ -31,23 +31,6 @@ PROMPTS = [[5, 9, 100, 33], [7] * 40, list(range(20, 90)), [299]]
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny.checkpoint(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def adapters(base, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("adapters")
-    return {
-        "one": tiny.adapter(folder / "one", base, 1),
-        "two": tiny.adapter(folder / "two", base, 2, r=8, use_rslora=True, target_modules=["qkv_proj", "down_proj"]),
-        "patterns": tiny.adapter(
-            folder / "patterns", base, 3, rank_pattern={"o_proj": 2}, alpha_pattern={"layers.0.self_attn.o_proj": 32}
-        ),
-    }
-
-
-@pytest.fixture(scope="module")
 def engine(base):
     engine = SequentialEngine(load_model(base, threads=1), threads=1)
     yield engine

@@ -34,11 +34,6 @@ vllm:
 """
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny.checkpoint(tmp_path_factory.mktemp("base"))
-
-
 def config(text):
     """As the roll-out writes it."""
     chosen, _ = parse(text)

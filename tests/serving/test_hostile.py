@@ -29,7 +29,9 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     base = tiny.checkpoint(folder / "model")
     config = fakes.CONFIG.model_copy(update={"context": CONTEXT, "chat_template": TEMPLATE})
-    with fakes.server(folder, config=config, load=lambda: model.load(config, base, threads=1)) as client:
+    with fakes.server(
+        folder, config=config, load=lambda: model.load(config, base, threads=1, scratch=folder)
+    ) as client:
         client.eventually(lambda: client.get("/health").status_code == 200, seconds=120)
         yield client
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import pytest
 import requests
 
 from serving import errors, laptop
+from serving.config import Exit
 from tests.serving.registry import free_port
 
 PHI = "microsoft/Phi-3-mini-4k-instruct"
@@ -36,9 +38,67 @@ def test_a_model_of_the_hub_may_name_a_revision(text, name, revision):
 
 
 def test_a_folder_is_called_by_its_name(tmp_path):
-    (tmp_path / "own-model").mkdir()
-    config, _ = laptop.understand(asked(str(tmp_path / "own-model")))
+    config, _ = laptop.understand(asked(str(files(tmp_path / "own-model"))))
     assert config.name == "own-model"
+
+
+@pytest.mark.parametrize("lacks", ["config.json", ".safetensors files"])
+def test_a_folder_without_a_model_is_refused_first_of_all(tmp_path, lacks):
+    folder = files(tmp_path / "e")
+    for file in folder.glob(f"*{lacks.partition(' ')[0]}"):
+        file.unlink()
+    done = say(str(folder))
+    assert (done.returncode, done.stdout) == (Exit.BAD_MODEL, "")
+    assert done.stderr.startswith(f"ERROR ModelUnusable: MODEL {folder}: has no {lacks};")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+def test_a_port_that_is_taken_is_refused_before_the_model_is_loaded(tmp_path, host, family):
+    with socket.create_server((host, 0), family=family) as other:
+        port = other.getsockname()[1]
+        done = say(str(files(tmp_path / "tiny")), "--host", host, "--port", str(port))
+    assert done.returncode == Exit.BAD_CONFIG
+    assert done.stderr == f"ERROR BadConfig: --port {port}: is taken; name another\n"
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "told"),
+    [
+        ("127.0.0.1", 65536 + 5000, "--port 70536: is no port"),
+        ("192.0.2.1", 5000, "--host 192.0.2.1 --port 5000: Cannot assign requested address"),
+    ],
+)
+def test_an_address_that_cannot_be_had(host, port, told):
+    with pytest.raises(errors.BadConfig) as refused, laptop.bound(host, port):
+        pass
+    assert told in str(refused.value)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_every_address_of_a_host_is_bound():
+    with laptop.bound("", free_port()) as sockets:
+        assert {each.family for each in sockets} == {socket.AF_INET, socket.AF_INET6}
+
+
+@pytest.mark.parametrize("first", ["127.0.0.1", "192.0.2.1"])
+def test_an_address_that_the_machine_lacks_is_passed_over(first):
+    second = {"127.0.0.1": "192.0.2.1", "192.0.2.1": "127.0.0.1"}[first]
+    places = [(socket.AF_INET, (first, 0)), (socket.AF_INET, (second, 0))]
+    (made,) = laptop.listening(places)
+    with made:
+        assert made.getsockname()[0] == "127.0.0.1"
+
+
+def files(folder):
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").touch()
+    return folder
+
+
+def say(*words):
+    return subprocess.run([sys.executable, "-m", "serving", *words], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +123,9 @@ def test_an_adapter_of_a_folder(tmp_path, behind, strength):
 @pytest.mark.parametrize(
     ("model", "adapters", "told"),
     [
-        ("./gone", (), "MODEL ./gone is no folder here"),
+        ("./gone", (), "MODEL ./gone: no such folder"),
+        ("/gone", (), "MODEL /gone: no such folder"),
+        ("~/gone", (), "MODEL ~/gone: no such folder"),
         ("phi-3-mini-4k", (), "phi-3-mini-4k-instruct"),
         ("acme/new", ("poet",), "--adapter poet: write NAME=FOLDER"),
         ("acme/new", ("a=./gone",), "--adapter a=./gone: there is no folder ./gone"),
@@ -97,7 +159,12 @@ def test_a_folder_with_an_adapter_answers_and_ends_at_ctrl_c(tmp_path):
         tokens = reference_tokens(reference, own.encode("<|user|>hi"))
         assert found == own.decode(tokens, skip_special_tokens=True)
         running.send_signal(signal.SIGINT)
-        assert running.wait(120) == 0
+        told = running.communicate(timeout=120)[1].splitlines()
+        assert running.returncode == 0
+        loaded = next(index for index, line in enumerate(told) if "model loaded in" in line)
+        page = next(index for index, line in enumerate(told) if line.startswith(f"http://127.0.0.1:{port}/ is a chat"))
+        assert told[0] == f"loading {base}"
+        assert page > loaded
     finally:
         running.kill()
         running.communicate()

@@ -1,6 +1,7 @@
 """What a server does for its own good: queue, deadlines, keys, the end of a stream at a shutdown."""
 
 import contextlib
+import http.client
 import json
 import threading
 
@@ -49,6 +50,21 @@ def test_the_queue_grows_with_what_runs_and_is_64_at_least():
         assert busy.value.retry_after >= 1
         with pytest.raises(errors.BadRequest, match=f"at most {most} are made"), door.enter(concurrency, [1] * 999):
             pass
+
+
+def test_where_nobody_is_let_in_no_body_is_waited_for(tmp_path):
+    with fakes.server(tmp_path, limits={"waiting": 0}) as client:
+        client.engine.gate.clear()
+        with streamed(client) as (_, lines):
+            next(lines)
+            for path in ("/chat", CHAT, "/v1/completions"):
+                connection = http.client.HTTPConnection(client.url.removeprefix("http://"), timeout=30)
+                connection.putrequest("POST", path)
+                connection.putheader("Content-Length", "1000")
+                connection.endheaders(b'{"prompt')
+                answer = connection.getresponse()
+                assert (answer.status, answer.getheader("Retry-After")) == (429, "1")
+                connection.close()
 
 
 def test_a_request_that_waits_too_long_is_503_and_one_that_takes_too_long_504(tmp_path):

@@ -1,6 +1,7 @@
 """Tools over OpenAI's API: what the model is told, what its calls become, whole and streamed."""
 
 import json
+import threading
 
 import pytest
 
@@ -160,6 +161,25 @@ def test_arguments_that_are_no_object_are_refused(server):
     history = [*HELLO, {"role": "assistant", "tool_calls": [call]}]
     error = server.post(CHAT, messages=history).json()["error"]
     assert error["param"] == "messages[1].tool_calls[0].function.arguments"
+
+
+def test_much_text_becomes_tokens_beside_the_loop_whatever_it_is_of(tmp_path):
+    class Noting(fakes.ByteTokenizer):
+        def encode_chat(self, messages, template, tools=()):
+            self.thread = threading.get_ident()
+            return super().encode_chat(messages, template, tools)
+
+    async def here():
+        return threading.get_ident()
+
+    tokenizer = Noting(TEMPLATE)
+    long = {"name": "weather", "description": "Asks the sky. " * 10_000}
+    with fakes.server(tmp_path, tokenizer=tokenizer) as client:
+        loop = client.on_loop(here()).result(30)
+        chat(client)
+        assert tokenizer.thread == loop
+        chat(client, tools=[{"type": "function", "function": long}])
+        assert tokenizer.thread != loop
 
 
 def test_a_template_that_shows_no_tools_is_refused(tmp_path):

@@ -181,6 +181,7 @@ def test_json_objects_are_walked_too(server):
         ({"top_logprobs": 2}, "top_logprobs", "it goes with logprobs: true"),
         ({"logit_bias": {"260": 1}}, "logit_bias", "a token of this model is 0 to 259"),
         ({"logit_bias": {"5": 101}}, "logit_bias.5", "it must be at most 100"),
+        ({"logit_bias": {f"no {at}": 1 for at in range(1025)}}, "logit_bias", "an object of at most 1024 tokens"),
         ({"stop_token_ids": [999]}, "stop_token_ids", "a token of this model is 0 to 259"),
         ({"min_tokens": 9, "max_tokens": 3}, "min_tokens", "at most 3 new tokens are made"),
         ({"adapter_strength": 0.5}, "adapter_strength", "it goes with the name of an adapter in model"),

@@ -2,9 +2,11 @@
 
 import json
 
+import pydantic
 import pytest
 import requests
 
+from serving.api import chat, openai_body, tokenizing
 from tests.serving import fakes
 
 HELLO = [{"role": "user", "content": "Hi"}]
@@ -162,6 +164,32 @@ def test_an_openai_error_names_path_value_and_way_out(server, path, body, param,
 def test_a_value_is_shown_in_part(server):
     error = refused(server, CHAT, messages=HELLO, tools=["x" * 5000])
     assert len(error["message"]) < 300
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (openai_body.CompletionBody, {"prompt": [None] * 200}),
+        (openai_body.CompletionBody, {"prompt": [[None] * 1000] * 200}),
+        (openai_body.CompletionBody, {"prompt": "x", "stop": [0] * 1000}),
+        (openai_body.CompletionBody, {"prompt": "x", "stop_token_ids": [None] * 1000}),
+        (openai_body.CompletionBody, {"prompt": "x", "structured_outputs": {"choice": [0] * 1000}}),
+        (openai_body.ChatBody, {"messages": [0] * 1000}),
+        (openai_body.ChatBody, {"messages": [{"role": "user", "content": [0] * 1000}]}),
+        (openai_body.ChatBody, {"messages": [{"role": "assistant", "tool_calls": [0] * 1000}]}),
+        (openai_body.ChatBody, {"messages": HELLO, "tools": [0] * 100}),
+        (tokenizing.TokenizeBody, {"messages": HELLO, "tools": [0] * 1000}),
+        (tokenizing.DetokenizeBody, {"tokens": [None] * 1000}),
+        (chat.Body, {"messages": [0] * 1000}),
+        (chat.Body, {"prompt": "x", "generate_kwargs": {"eos_token_id": [None] * 1000}}),
+        (chat.Body, {"prompt": "x", "generate_kwargs": {"stop_strings": [0] * 1000}}),
+    ],
+)
+def test_the_first_wrong_entry_of_many_ends_the_look_at_them(kind, body):
+    """A report of each takes seconds for a body of megabytes, and nobody else is answered meanwhile."""
+    with pytest.raises(pydantic.ValidationError) as found:
+        kind.model_validate(body)
+    assert found.value.error_count() < 10
 
 
 def test_too_many_tokens_have_the_code_that_clients_look_for(server):

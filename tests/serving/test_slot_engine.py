@@ -22,20 +22,6 @@ from tests.serving import tiny
 GREEDY = Sampling(do_sample=False)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny.checkpoint(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def adapters(base, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("adapters")
-    return {
-        "one": tiny.adapter(folder / "one", base, 1),
-        "two": tiny.adapter(folder / "two", base, 2, r=8, target_modules=["qkv_proj", "down_proj"]),
-    }
-
-
 @contextlib.contextmanager
 def running(base, **options):
     engine = SlotEngine(tiny.model(base), threads=1, **{"slots": 6, "chunk": 16} | options)
@@ -271,9 +257,9 @@ def test_choice_says_why_requests_run_one_at_a_time(base, tmp_path):
 
 
 def test_packed_weights_and_adapters_on_them_give_the_same_tokens(tmp_path):
-    """Layers that are large enough to be packed for the CPU, where a trial says that it pays."""
+    """Layers that are large enough to be packed for the CPU, where a trial says that it pays; many columns and few."""
     folder = tiny.checkpoint(tmp_path / "base", hidden_size=256, intermediate_size=512)
-    adapters = {name: tiny.adapter(tmp_path / name, folder, seed) for seed, name in enumerate(("one", "two"))}
+    adapters = {name: tiny.adapter(tmp_path / name, folder, seed, r=24) for seed, name in enumerate(("one", "two"))}
     mixes = [{}, {"one": 1.0}, {"two": 0.7}, {"one": 0.5, "two": 0.5}]
     model = tiny.model(folder)
     packed.pack(model, spare_bytes=1 << 30, force=True)
@@ -282,12 +268,15 @@ def test_packed_weights_and_adapters_on_them_give_the_same_tokens(tmp_path):
     async def scenario():
         for name, where in adapters.items():
             await engine.load_adapter(name, where)
-        return await asyncio.gather(*[tokens(engine, [9, at] * 10, 12, adapters=mixes[at % 4]) for at in range(12)])
+        alone = await tokens(engine, [9, 1] * 10, 12, adapters=mixes[1])
+        every = [tokens(engine, [9, at] * 10, 12, adapters=mixes[at % 4]) for at in range(12)]
+        return alone, await asyncio.gather(*every)
 
     try:
-        found = asyncio.run(scenario())
+        alone, found = asyncio.run(scenario())
     finally:
         asyncio.run(engine.stop())
+    assert alone == found[1]
     references = [tiny.merged(folder, adapters, mix) for mix in mixes]
     assert isinstance(model.model.layers[0].mlp.down_proj, packed.PackedLinear | lora.LoraLinear)
     assert found == [tiny.greedy(references[at % 4], [9, at] * 10, 12) for at in range(12)]

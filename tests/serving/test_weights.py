@@ -3,7 +3,6 @@
 import logging
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -100,7 +99,8 @@ def test_errors_are_told_apart(hub, tmp_path, asked, refuse, words):
 def test_model_without_safetensors_is_refused(hub, tmp_path):
     (tmp_path / "model" / "model.safetensors").unlink()
     _, (said,) = fetch(hub, tmp_path)
-    assert said.startswith(f"ModelUnusable 12 False: inference.preset.name: model acme/tiny at {REVISION}: has no con")
+    assert said.startswith("ModelUnusable 12 False: inference.preset.name: model acme/tiny at ")
+    assert f"{REVISION}: has no .safetensors files; " in said
 
 
 def test_a_cache_without_room_holds_no_server_up(hub, tmp_path):
@@ -108,21 +108,6 @@ def test_a_cache_without_room_holds_no_server_up(hub, tmp_path):
     done = run(hub, tmp_path, "acme/tiny", REVISION, tmp_path / "scratch", tmp_path / "cache")
     assert done.stdout.startswith(str(tmp_path / "scratch"))
     assert f"The claim of the annotation kaito.sh/weights-cache lies at {tmp_path / 'cache'}: make it" in done.stderr
-
-
-def test_the_log_tells_how_much_has_come_while_it_comes(tmp_path, caplog):
-    caplog.set_level(logging.INFO, "serving.weights")
-    with weights.telling(tmp_path, every=0.05):
-        (tmp_path / "blob").write_bytes(b"x" * 3_000_000)
-        until = time.monotonic() + 60
-        while "fetching: 3 MB so far, " not in caplog.text and time.monotonic() < until:
-            time.sleep(0.05)
-    assert "fetching: 3 MB so far, " in caplog.text
-    assert "fetched 3 MB in " in caplog.text
-    caplog.clear()
-    with weights.telling(tmp_path):
-        pass
-    assert [each.message for each in caplog.records] == [f"found in {tmp_path}, nothing was fetched"]
 
 
 def test_what_others_have_fetched_is_told_without_a_rate(tmp_path, caplog):
@@ -136,7 +121,7 @@ def test_what_others_have_fetched_is_told_without_a_rate(tmp_path, caplog):
     found = shared.fetch(model, tmp_path, load)
     assert weights.fetch(model, tmp_path / "scratch", tmp_path / "none", tmp_path) == found
     assert caplog.messages[-1].endswith(f"in the cache, {found}")
-    assert "MB/s" not in caplog.text
+    assert "MiB/s" not in caplog.text
 
 
 @pytest.mark.parametrize("place", ["models", "workspace/weights", ""])

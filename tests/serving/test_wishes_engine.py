@@ -1,5 +1,6 @@
 """OpenAI's wishes with a real model behind them, on whichever engine serves it."""
 
+import gc
 import json
 
 import jsonschema
@@ -24,7 +25,7 @@ SCHEMA = {
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wishes")
     base = tiny.checkpoint(folder / "model")
-    with fakes.server(folder, load=lambda: model.load(fakes.CONFIG, base, threads=1)) as client:
+    with fakes.server(folder, load=lambda: model.load(fakes.CONFIG, base, threads=1, scratch=folder)) as client:
         client.eventually(lambda: client.get("/health").status_code == 200, seconds=120)
         yield client
 
@@ -67,3 +68,9 @@ def test_what_is_weighed_down_is_not_said(server):
     bias = {str(token): -100 for token, text in ids.items() if text in said}
     [other] = choices(server, logprobs=True, temperature=0, ignore_eos=True, logit_bias=bias)
     assert said.isdisjoint(each["token"] for each in other["logprobs"]["content"])
+
+
+def test_no_collection_of_garbage_looks_at_what_was_loaded(server):
+    """Half a million objects: that takes half a second, in which nobody is answered."""
+    engine = server.service.loaded.engine
+    assert not any(each is engine for each in gc.get_objects())

@@ -20,7 +20,7 @@ from serving.engine.slot.sequence import Sequence
 Work = tuple[Sequence, int]
 """A sequence and how many of its tokens are to be computed."""
 WIDTH = 8
-"""Steps with chunks are so many tokens wide, or a multiple: a CPU's libraries make and keep a kernel for each width."""
+"""Steps with chunks are so many tokens wide, or a multiple."""
 
 
 class Runner:
@@ -81,7 +81,7 @@ class Runner:
             turns += range(self._turn(start, sequence), self._turn(start + size, sequence))
             if start + size == len(sequence.tokens):
                 wanted.append(len(tokens) - 1)
-        width = -(-len(tokens) // WIDTH) * WIDTH if laid else len(tokens)
+        width = _width(len(tokens)) if laid else len(tokens)
         columns = [each + [0] * (width - len(each)) for each in (tokens, positions, turns, places)]
         laid_out = torch.tensor(columns).to(pool.shape.device, non_blocking=True)
         longest = max(positions[:count], default=0) + 1
@@ -98,6 +98,12 @@ class Runner:
         """Have rotations for rows of this length."""
         if self._rope is not None:
             self._rope.reserve(length)
+
+
+def _width(tokens: int) -> int:
+    """An eighth more at the most: a CPU's libraries make and keep a kernel for each width, some hundred kilobytes."""
+    step = max(WIDTH, (1 << tokens.bit_length()) >> 4)
+    return -(-tokens // step) * step
 
 
 def _kept(wanted: list[int], width: int, device: torch.device) -> torch.Tensor | int:

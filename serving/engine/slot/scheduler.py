@@ -153,7 +153,8 @@ class Scheduler:
                 continue
             self._generated += 1
             finish = sequence.accept(chosen.token, chosen.logprob)
-            self._told.append(sequence.outbox)
+            if finish is not None or sequence.news:
+                self._told.append(sequence.outbox)
             if finish is not None:
                 self._end(sequence, None)
 

@@ -10,6 +10,8 @@ from serving.engine.slot.kv import Row
 from serving.engine.slot.settings import Settings
 
 _numbers = itertools.count()
+SELDOM = 16
+"""How many tokens are told together where nobody sees a part."""
 
 
 @dataclass(eq=False, slots=True)
@@ -37,6 +39,11 @@ class Sequence:
     def generated(self) -> int:
         """How many tokens it has answered with."""
         return len(self.tokens) - len(self.request.prompt)
+
+    @property
+    def news(self) -> bool:
+        """Whether its reader should look now; he learns of the first token at once in any case."""
+        return not self.request.at_once or self.generated % SELDOM == 1
 
     @property
     def salt(self) -> Hashable:

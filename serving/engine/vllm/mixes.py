@@ -5,6 +5,7 @@ vLLM knows no strength and one adapter for each request. One adapter at a streng
 ranks. Knows files; what vLLM does with the folders is the engine's matter.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -37,9 +38,14 @@ class Mix(NamedTuple):
 
 
 class Mixes:
-    """The adapters there are, and the mixes of them that were asked for; called from one thread at a time."""
+    """The adapters there are, and the mixes of them that were asked for; called from one thread at a time.
+
+    `folder` is theirs alone, and empty when they begin.
+    """
 
     def __init__(self, folder: Path, linears: Mapping[str, tuple[int, int]], *, rank: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)  # left by a process that was killed: nobody knows by now what is in it
         self._folder = folder
         self._linears = linears
         self._rank = rank

@@ -6,7 +6,6 @@ pinned release (tests/serving/vllm).
 
 import importlib
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,22 +22,24 @@ from serving.engine.slot import settings
 from serving.engine.vllm.engine import FEATURES, NEVER, Library, VllmEngine
 from serving.engine.vllm.figures import Figures
 from serving.engine.vllm.mixes import Mixes
+from serving.inference_vllm import LORA
 
-LORA = {"enable_lora": True, "max_loras": 4, "max_cpu_loras": 16, "max_lora_rank": 64}
-"""Where inference_config.yaml says nothing: so many mixes in one step, further ones wait for a place among them."""
 AS_MUCH_AS_FITS = -1
 """max_model_len: vLLM takes the model's context, or what its cache holds of it."""
 
 
-def load(folder: Path, config: ServingConfig) -> VllmEngine:
-    """An engine over vLLM with the model in `folder`, loaded and run; raises an error of `serving.errors`."""
+def load(folder: Path, config: ServingConfig, mixes: Path) -> VllmEngine:
+    """An engine over vLLM with the model in `folder`, loaded and run; raises an error of `serving.errors`.
+
+    `mixes` is a folder for what it makes of adapters: what a process before this one left there is removed.
+    """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not gpus:
         raise errors.NodeTrouble("vLLM finds no GPU; see that the node's NVIDIA driver works, or replace the node")
-    return start(folder, config, gpus)
+    return start(folder, config, mixes, gpus)
 
 
-def start(folder: Path, config: ServingConfig, gpus: int) -> VllmEngine:
+def start(folder: Path, config: ServingConfig, mixes: Path, gpus: int) -> VllmEngine:
     """The same where the number of GPUs is known."""
     wanted = arguments(folder, config, gpus=gpus)
     figures = Figures()
@@ -49,7 +50,7 @@ def start(folder: Path, config: ServingConfig, gpus: int) -> VllmEngine:
         _library(),
         own=own,
         info=_info(llm, own, gpus=wanted["tensor_parallel_size"] * config.nodes),
-        mixes=Mixes(Path(tempfile.mkdtemp(prefix="mixes-")), _linears(folder), rank=_rank(wanted)),
+        mixes=Mixes(mixes, _linears(folder), rank=_rank(wanted)),
         figures=figures,
     )
 

@@ -49,23 +49,6 @@ def installed():
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny.checkpoint(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def adapters(base, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("adapters")
-    return {
-        "one": tiny.adapter(folder / "one", base, 1),
-        "two": tiny.adapter(folder / "two", base, 2, r=8, use_rslora=True, target_modules=["qkv_proj", "down_proj"]),
-        "patterns": tiny.adapter(
-            folder / "patterns", base, 3, rank_pattern={"o_proj": 2}, alpha_pattern={"layers.0.self_attn.o_proj": 32}
-        ),
-    }
-
-
-@pytest.fixture(scope="module")
 def own(base, adapters):
     """Our engine with the same adapters: what the answers are held against."""
     engine = SequentialEngine(load_model(base, threads=1), threads=1)
@@ -80,8 +63,12 @@ def engine(base):
     return started(base)
 
 
+def mixes(base):
+    return base.with_name("mixes")
+
+
 def started(base, gpus=1, **config):
-    return start.start(base, ServingConfig.model_validate(CONFIG | config), gpus)
+    return start.start(base, ServingConfig.model_validate(CONFIG | config), mixes(base), gpus)
 
 
 async def answer(engine, count=10, prompt=PROMPT, **options):
@@ -188,6 +175,20 @@ def test_mixes_are_made_once_and_given_back(base, adapters, tmp_path):
     assert not engine._llm.loaded
     with pytest.raises(RequestRefused, match="adapter one is not loaded"):
         asyncio.run(answer(engine, adapters={"one": 1.0}))
+
+
+def test_the_next_process_finds_nothing_of_one_that_died(base, adapters):
+    async def mixed():
+        engine = started(base)
+        await engine.load_adapter("one", adapters["one"])
+        await answer(engine, count=1, adapters={"one": 0.5})
+        return [Path(one.lora.lora_path) for one in engine._llm.seen]
+
+    made = asyncio.run(mixed())
+    assert {folder.parent for folder in made} == {mixes(base)}
+    assert all(folder.exists() for folder in made)
+    started(base)
+    assert not mixes(base).exists()
 
 
 def test_adapters_that_do_not_fit_are_refused_with_the_way_out(base, adapters, tmp_path):
@@ -346,4 +347,4 @@ def test_without_a_gpu_it_does_not_start(base):
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(errors.NodeTrouble, match="no GPU"):
-        start.load(base, ServingConfig.model_validate(CONFIG))
+        start.load(base, ServingConfig.model_validate(CONFIG), mixes(base))

@@ -36,7 +36,7 @@ def client(tmp_path_factory):
     chat = model.Chat(importlib.import_module("serving.text.checkpoint").CheckpointTokenizer(base))
 
     def load():
-        return Loaded(start.start(base, config, 1), chat)
+        return Loaded(start.start(base, config, root / "mixes", 1), chat)
 
     with fakes.server(
         root, load=load, source=Folders(images), adapters=json.dumps(ADAPTERS), tokenizer=chat.tokenizer

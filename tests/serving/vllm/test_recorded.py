@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from serving import inference_vllm
 from serving.engine.vllm import figures, start
 from tests.serving.vllm import record
 
@@ -57,7 +58,7 @@ def test_every_argument_of_the_engine_that_is_ever_given_exists():
     known = set(RECORDED["classes"]["vllm/engine/arg_utils.py"]["EngineArgs"]["fields"]) | {"enable_log_requests"}
     given = {key.value for key in _keys(ast.parse(Path(start.__file__).read_text()), "arguments")}
     assert len(given) > 5
-    assert given | set(start.LORA) <= known
+    assert given | set(inference_vllm.LORA) <= known
     assert "no_such_argument" not in known
 
 
