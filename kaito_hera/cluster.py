@@ -22,6 +22,8 @@ Object = dict[str, Any]
 FIELD_MANAGER = "kaito-hera"
 _CONNECT, _READ = 5.0, 30.0  # seconds
 _MESSAGE = 1000  # characters
+_JSON, _SLIM = "application/json", "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
+_TAIL = 32768  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Kind:
     version: str = "v1"
     group: str = ""
     namespaced: bool = True
+    slim: bool = False  # what is listed and watched of it is metadata alone
 
     @property
     def api_version(self) -> str:
@@ -100,7 +103,7 @@ class Cluster:
             except config.ConfigException as cause:
                 place = file or "~/.kube/config"
                 raise errors.ClusterUnavailableError(
-                    f"no pod's service account and no kubeconfig: {place}: {cause}"
+                    f"no pod's service account, no kubeconfig: {place}: {cause}; set KUBECONFIG or log in to a cluster"
                 ) from cause
         return cls(configuration)
 
@@ -122,7 +125,9 @@ class Cluster:
     ) -> Object:
         """One page of a list: `items`, and in `metadata` resourceVersion and, if there is more, `continue`."""
         query = {"labelSelector": labels, "limit": limit, "continue": token}
-        return self._json("GET", _path(kind, namespace), query)
+        accept = _SLIM.format("List") if kind.slim else _JSON
+        page = self._json("GET", _path(kind, namespace), query, accept=accept)
+        return {**page, "items": page["items"] or []}  # null where there are none, of metadata alone
 
     def items(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> list[Object]:
         """Every object of a kind, page by page."""
@@ -150,7 +155,8 @@ class Cluster:
             "resourceVersion": since,
             "timeoutSeconds": max(1, int(seconds)),
         }
-        for line in self._lines(_path(kind, namespace), query, read=75):
+        accept = _SLIM.format("") if kind.slim else _JSON
+        for line in self._lines(_path(kind, namespace), query, read=75, accept=accept):
             event = shallow.loads(line)
             if event["type"] == "ERROR":
                 raise _error(event["object"].get("code", 500), event["object"])
@@ -175,6 +181,11 @@ class Cluster:
         """
         query = {"container": container, "follow": "true" if follow else "", "timestamps": "true", "sinceTime": since}
         return self._lines(f"{_path(POD, namespace, pod)}/log", query, read=180)
+
+    def tail(self, namespace: str, pod: str, *, container: str, lines: int = 50) -> str:
+        """The last lines of a container's log as it is now, and not many bytes of them."""
+        query = {"container": container, "tailLines": lines, "limitBytes": _TAIL}
+        return "\n".join(self._lines(f"{_path(POD, namespace, pod)}/log", query, read=_CONNECT))
 
     # ------------------------------------------------------------------ writing
 
@@ -229,14 +240,15 @@ class Cluster:
         query: Mapping[str, object] | None = None,
         body: Object | list[Object] | None = None,
         *,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
     ) -> Object:
         response = self._request(
             method,
             path,
             query or {},
             body=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": content_type},
+            headers={"Content-Type": content_type, "Accept": accept},
             timeout=self._timeout,
         )
         answer = _decode(response.data)
@@ -244,9 +256,9 @@ class Cluster:
             raise _error(response.status, answer)
         return answer
 
-    def _lines(self, path: str, query: Mapping[str, object], *, read: float | None) -> Iterator[str]:
+    def _lines(self, path: str, query: Mapping[str, object], *, read: float, accept: str = _JSON) -> Iterator[str]:
         timeout = urllib3.Timeout(connect=_CONNECT, read=read)
-        response = self._request("GET", path, query, timeout=timeout, preload_content=False)
+        response = self._request("GET", path, query, headers={"Accept": accept}, timeout=timeout, preload_content=False)
         try:
             if response.status >= 400:
                 raise _error(response.status, _decode(response.read()))
@@ -271,7 +283,7 @@ class Cluster:
     ) -> urllib3.BaseHTTPResponse:
         words = urlencode({key: value for key, value in query.items() if value != ""})
         token = self._configuration.get_api_key_with_prefix("BearerToken")
-        headers = {**(headers or {}), "Accept": "application/json", "User-Agent": FIELD_MANAGER}
+        headers = {**(headers or {}), "User-Agent": FIELD_MANAGER}
         if token:
             headers["Authorization"] = token
         url = f"{self._configuration.host}{path}" + (f"?{words}" if words else "")

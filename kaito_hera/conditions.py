@@ -10,7 +10,7 @@ import datetime
 import functools
 from typing import Any, NamedTuple
 
-from kaito_hera import intent, live, names, rayservice, status
+from kaito_hera import intent, live, names, progress, rayservice, status
 from kaito_hera.api import Workspace
 from kaito_hera.live import Live, Step
 from kaito_hera.settings import Settings
@@ -173,7 +173,14 @@ def _answering(view: View, deployment: dict[str, Any]) -> Verdict:
     if failed := _failed(view, "roll-out"):
         return failed
     wished = "answer /health" if view.workspace.preset else "are ready"  # by the probes of the user's own pod
-    return Verdict("False", status.PENDING_REASONS[status.INFERENCE_READY], f"{ready} of {wanted} replicas {wished}")
+    said = "; ".join(filter(None, (f"{ready} of {wanted} replicas {wished}", fetching(view))))
+    return Verdict("False", status.PENDING_REASONS[status.INFERENCE_READY], said)
+
+
+def fetching(view: View) -> str:
+    """How the weights of the server come that is rolled out now; empty where that is not known."""
+    step = view.steps.get("roll-out")
+    return progress.fetching(view.deployment) if view.deployment and step and step.phase == "Running" else ""
 
 
 def _by_step(view: View, name: str, step_name: str, *, passed: bool = True) -> Verdict:

@@ -6,7 +6,7 @@ Level-triggered: it never asks what happened, only what is there. A Workspace's 
 
 import datetime
 
-from kaito_hera import api, intent, live, names, retry, status
+from kaito_hera import api, intent, live, names, rayservice, retry, status
 from kaito_hera.actions import (
     Action,
     AddFinalizer,
@@ -59,8 +59,7 @@ def missing(workspace: Workspace, current: Status, seen: Live) -> Parts:
     why = retry.failure(workspace, current, seen)
     taken = why is not None and why.reason in live.TAKEN
     nodes = (tune or workspace.serves) and (reached.nodes != wanted.nodes or lost or taken)
-    gone = not any(d["metadata"]["name"] == workspace.metadata.name for d in seen.deployments)
-    serve = workspace.serves and (tune or nodes or reached.serve != wanted.serve or gone)
+    serve = workspace.serves and (tune or nodes or reached.serve != wanted.serve or not _stands(workspace, seen))
     return Parts(nodes=nodes, tune=tune, serve=serve)
 
 
@@ -68,6 +67,18 @@ def next_attempt(current: Status, seen: Live) -> int:
     """A number that was never used: a name that comes back finds the old one's dying pods."""
     used = [live.attempt(obj) for obj in (*seen.workflows, *seen.jobs)]
     return 1 + max([current.workflow.attempt if current.workflow else 0, *used])
+
+
+def _stands(workspace: Workspace, seen: Live) -> bool:
+    """Whether the server is there, and what was rolled out with it; of its Secrets, a pod that lacks one tells."""
+    named = {workspace.metadata.name, rayservice.name(workspace)}
+    there = {(obj["kind"], _name(obj)) for obj in seen.beside}
+    token = names.ray_token(workspace)
+    return (
+        any(_name(d) in named for d in seen.deployments)
+        and names.beside(workspace) <= there
+        and not any(live.lacks(pod, token) for pod in seen.pods_of("serving"))
+    )
 
 
 # ---------------------------------------------------------------------- while it lives
@@ -104,7 +115,7 @@ def _next(workspace: Workspace, current: Status, seen: Live, workflow: Object | 
     if final:
         return [Start(Parts(), failures=0)] if not releasing and _costs_for_nothing(current) else []
     if parts:
-        return _at(_calm(workspace, current), seen, Start(first, failures=0))
+        return _at(_calm(workspace, current, workflow), seen, Start(first, failures=0))
     return [Start(Parts(), failures=0)] if unwanted and not releasing else []
 
 
@@ -127,14 +138,18 @@ def _is_inherited(current: Status) -> bool:
     return current.nodes is not None and current.nodes.inherited
 
 
-def _calm(workspace: Workspace, current: Status) -> datetime.datetime:
-    """What was reached and is lost stays lost for a while before it is bought again."""
+def _calm(workspace: Workspace, current: Status, workflow: Object | None) -> datetime.datetime:
+    """What was reached and is lost stays lost for a while before it is bought again.
+
+    Where no condition tells since when, that is a while after the last attempt: who deletes again gets no storm.
+    """
     wanted, reached = intent.of(workspace), current.satisfied
     if reached.nodes != wanted.nodes or reached.serve != wanted.serve or reached.tune != wanted.tune:
         return _EVER
     lost = [current.condition(name) for name in (status.RESOURCE_READY, status.INFERENCE_READY)]
     since = [status.moment(c.last_transition_time) for c in lost if c and c.status != "True"]
-    return max(since, default=_EVER) + _CALM
+    ended = workflow["status"].get("finishedAt") if workflow else None
+    return max(since, default=status.moment(ended) if ended else _EVER) + _CALM
 
 
 def _at(moment: datetime.datetime, seen: Live, start: Start) -> list[Action]:

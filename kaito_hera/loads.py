@@ -5,6 +5,7 @@ above.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import presets
@@ -62,6 +63,12 @@ class Server:
     """Whether vLLM serves: it divides each layer, and answers many requests however it does."""
     nodes: int = 1
     """So many may hold the model together, where one does not: vLLM's alone."""
+    adapters: int = 0
+    """For so many at once vLLM keeps room, whether they come or not."""
+    rank: int = 0
+    """Of up to so much each."""
+    width: int = 2
+    """Bytes of a number that it computes in."""
 
 
 class Less(NamedTuple):
@@ -225,7 +232,6 @@ def _tuning(model: presets.Preset, method: str, batch: Batch, tokens: int = 0, *
         recompute=batch.recompute,
         head="whole" if batch.whole_head else None,
         stored=batch.stored,
-        width=tokens or batch.tokens,
         gpus=gpus,
     )
 
@@ -233,24 +239,38 @@ def _tuning(model: presets.Preset, method: str, batch: Batch, tokens: int = 0, *
 def serve(model: presets.Preset, server: Server = Server()) -> Demand:
     """The demand of a server."""
     usual = min(CONTEXT, model.context_limit)
-    tokens, note = server.context or usual, ""
-    least = memory.serving(model, context=usual)
-    less = (Less("lower vllm.max-model-len", least.gib),) if tokens > usual else ()
-    if not server.context and model.context_limit > usual:
-        note = f"without max-model-len, requests of up to {model.context_limit:,} are taken as far as memory goes"
-    need = memory.serving(model, context=tokens)
+    tokens, room = server.context or usual, _room(model, server)
+    kept = sum(room)
+    need = memory.serving(model, context=tokens, adapters=kept)
+    less = [Less("lower vllm.max-model-len", memory.serving(model, context=usual, adapters=kept).gib)]
+    less += [Less("write vllm.max-loras: 1", need.gib - kept * (1 - 1 / server.adapters))] if kept else []
+    told = f", room for {server.adapters} adapters of rank {server.rank}" if kept else ""
     return Demand(
         "serve",
-        f"cache for {tokens:,} tokens",
+        f"cache for {tokens:,} tokens{told}",
         need,
-        note=note,
+        note="; ".join(_notes(model, server, usual)),
         bfloat16=server.bfloat16,
-        less=less,
-        spread=need.parts["weights"] + need.parts["cache"],
+        less=tuple(each for each in less if each.gib < need.gib),
+        spread=need.parts["weights"] + need.parts["cache"] + room.divided,
         several=_EXCHANGE if server.vllm else memory.uneven(model),
         nodes=server.nodes,
         **(_by_vllm(model, server, need) if server.vllm else {"divided": _IN_LAYERS}),
     )
+
+
+def _room(model: presets.Preset, server: Server) -> memory.Room:
+    """What vLLM keeps for adapters, as far as it follows from what is known of the model."""
+    if not server.adapters or model.shape is None or not model.shape.complete:
+        return memory.Room()
+    return memory.room(model.shape, server.adapters * server.rank, width=server.width)
+
+
+def _notes(model: presets.Preset, server: Server, usual: int) -> Iterator[str]:
+    if not server.context and model.context_limit > usual:
+        yield f"without max-model-len, requests of up to {model.context_limit:,} are taken as far as memory goes"
+    if server.adapters and not any(_room(model, server)):
+        yield "what vLLM keeps for adapters is not counted, since not all layers of this model are known here"
 
 
 def _by_vllm(model: presets.Preset, server: Server, need: memory.Need) -> dict[str, Any]:

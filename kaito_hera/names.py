@@ -16,7 +16,7 @@ ATTEMPT = "kaito.sh/attempt"
 INTENT = "kaito.sh/intent"
 """Annotation of a Workflow, and of a claim for what is trained: the hashes that it was made for."""
 PROGRESS = "kaito.sh/progress"
-"""Annotation of a Job that tunes or pushes: its last progress line."""
+"""Annotation of a Job that tunes or pushes: its last progress line; of a server: how its weights come."""
 ENGINE = "kaito.sh/engine"
 """Annotation of a Deployment: how its server answers, as it was rolled out."""
 CONFIG = "kaito.sh/config"
@@ -69,6 +69,22 @@ def check_job(workspace: Workspace, attempt: int, *, second: bool = False) -> st
 def release_job(workspace: Workspace) -> str:
     """The plain Job that releases nodes when Argo does not."""
     return fit(f"{workspace.metadata.namespace}-{workspace.metadata.name}", f"-{workspace.metadata.uid[:5]}-release")
+
+
+def serving(workspace: Workspace) -> str:
+    """The server's ConfigMap and its NetworkPolicy."""
+    return fit(workspace.metadata.name, "-serving")
+
+
+def ray_token(workspace: Workspace) -> str:
+    """The Secret that guards Ray's own ports."""
+    return fit(workspace.metadata.name, "-ray-token")
+
+
+def beside(workspace: Workspace) -> set[tuple[str, str]]:
+    """Kind and name of what stands beside its server, but for Secrets, which the operator may not list."""
+    ours = {("ConfigMap", serving(workspace)), ("NetworkPolicy", serving(workspace))}
+    return {("Service", workspace.metadata.name), *(ours if workspace.preset else ())}
 
 
 def label(name: str) -> str:

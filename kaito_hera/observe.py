@@ -137,6 +137,8 @@ def _step(view: View) -> StepStatus | None:
     if step.name == "await-nodes":
         ready = sum(1 for node in view.live.nodes if live.is_ready(node))
         message = f"{ready} of {view.workspace.node_count} nodes are Ready"
+    if step.name == "roll-out":
+        message = conditions.fetching(view)
     jobs = {"train": names.job, "push": names.push_job}
     if step.name in jobs and (said := _progress(view, jobs[step.name])):
         message, percent = said.message or said.phase, said.percent
@@ -244,7 +246,8 @@ def _summary(view: View, after: Status, facts: dict[str, Verdict]) -> dict[str, 
     serving = answers and facts[status.RESOURCE_READY].status == "True" and not view.is_updating
     settled = view.is_tuned and (serving or not view.workspace.serves)
     final = retry.stalled(view.workspace, after, view.live)
-    reconciling = _over(view) if final else _reconciling(view, after, settled=settled)
+    resting = settled and (view.workflow is None or live.is_done(view.workflow))
+    reconciling = _over(view) if final else _reconciling(view, after, settled=resting)
     pending = Verdict("False", "workspacePending", _first_untrue(facts) or "the last step has not ended")
     if final:
         pending = Verdict("False", "workspaceFailed", f"{final.reason}: {final.message}")

@@ -21,6 +21,8 @@ HEAD = {NODE: "head", "ray.io/serve": "true"}
 """Labels of the pod that answers: KubeRay sets the second by whether Ray Serve does."""
 RAY = "2.60.0"
 """Of the image serving-vllm; a test holds it against requirements/vllm.txt."""
+FETCHES = "weights"
+"""Name of the container that fetches the weights, before Ray starts."""
 _LONGEST = 47
 """Letters of a RayService's name, as KubeRay has it."""
 _AGENT, _DASHBOARD = 52365, 8265
@@ -153,7 +155,7 @@ def _pod(template: dict[str, Any], config: str, port: dict[str, Any] | None = No
     (container,) = spec["containers"]
     settled = ("image", "imagePullPolicy", "env", "volumeMounts", "securityContext", "terminationMessagePolicy")
     fetch = {key: container[key] for key in settled if key in container}
-    fetches = {"name": "weights", "command": ["python3", "-m"], "args": ["serving", "--fetch", config], **fetch}
+    fetches = {"name": FETCHES, "command": ["python3", "-m"], "args": ["serving", "--fetch", config], **fetch}
     spec["initContainers"] = [fetches]
     kept = {key: container[key] for key in ("name", "resources", *settled) if key in container}
     kept["env"] = [*(one for one in kept["env"] if one["name"] != "RAY_AUTH_TOKEN"), *_environment()]
@@ -176,6 +178,7 @@ def _environment() -> list[dict[str, str]]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
     }
     return [{"name": key, "value": value} for key, value in said.items()]
 

@@ -49,10 +49,7 @@ class Reconciler:
 
     def reconcile(self, obj: Object | None, seen: Live) -> float | None:
         """Do what is to be done for the Workspace `obj`, seen with its objects; seconds until the next look, if any."""
-        uid = obj["metadata"]["uid"] if obj else ""
-        own = seen.of(uid)
-        self._forget([workflow for workflow in seen.workflows if workflow not in own.workflows])
-        return self._step(obj, own) if obj else None
+        return self._step(obj, seen.of(obj["metadata"]["uid"])) if obj else None
 
     def _step(self, obj: Object, seen: Live) -> float | None:
         workspace = self._read(obj, seen)
@@ -194,11 +191,6 @@ class Reconciler:
         body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": told}
         name, namespace = metadata["name"], metadata["namespace"]
         self._cluster.patch(clusters.WORKSPACE, name, namespace, body, subresource="status")
-
-    def _forget(self, workflows: list[Object]) -> None:
-        """Their Workspace is gone, though they were still there: they go too."""
-        for workflow in workflows:
-            self._cluster.delete(clusters.WORKFLOW, workflow["metadata"]["name"], self._settings.namespace)
 
 
 def release_job(workspace: Workspace, settings: Settings, manifest: dict[str, Any]) -> dict[str, Any]:

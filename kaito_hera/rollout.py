@@ -85,7 +85,7 @@ def objects(
         else {clusters.DEPLOYMENT: _deployment(workspace, settings, template)}
     )
     return {
-        clusters.CONFIG_MAP: {"metadata": pods.metadata(workspace, config_name(workspace)), "data": server.files},
+        clusters.CONFIG_MAP: {"metadata": pods.metadata(workspace, names.serving(workspace)), "data": server.files},
         clusters.NETWORK_POLICY: _network_policy(workspace, server),
         clusters.SERVICE: _service(workspace, server.port, rayservice.HEAD if server.nodes > 1 else None),
         **served,
@@ -163,11 +163,6 @@ def make_room(run: Run, placement: nodes.Placement) -> None:
     remove(run)
 
 
-def config_name(workspace: Workspace) -> str:
-    """The ConfigMap with the server's files."""
-    return names.fit(workspace.metadata.name, "-serving")
-
-
 def deadline(workspace: Workspace, settings: Settings) -> int:
     """Seconds that a new server may take until it answers."""
     asked = workspace.inference and workspace.inference.progress_deadline_seconds
@@ -214,7 +209,7 @@ def pod_template(
     digest = hashlib.sha256(json.dumps(cold, sort_keys=True).encode()).hexdigest()[:16]
     # Only a longer deadline than usual is in the pod: to shorten one must restart nobody.
     patience = max(_usual(workspace, settings), deadline(workspace, settings))
-    token = {"secretKeyRef": {"name": _token_name(workspace), "key": "token"}}
+    token = {"secretKeyRef": {"name": names.ray_token(workspace), "key": "token"}}
     frame = pods.Frame(
         role=ROLE,
         image=server.image or settings.image("serving"),
@@ -233,7 +228,7 @@ def pod_template(
 
 def _mounts(workspace: Workspace, server: Server) -> tuple[pods.Mount, ...]:
     return (
-        pods.Mount(_FOLDER, "config", {"configMap": {"name": config_name(workspace)}}),
+        pods.Mount(_FOLDER, "config", {"configMap": {"name": names.serving(workspace)}}),
         pods.secret_file("registry", registry_name(workspace), server.registry_auth, optional=True),
         *server.mounts,
         *server.mounted,
@@ -279,7 +274,7 @@ def _service(workspace: Workspace, port: int, only: dict[str, str] | None = None
 def _network_policy(workspace: Workspace, server: Server) -> dict[str, Any]:
     """Ray opens many ports on all interfaces; only the HTTP port is for others."""
     return {
-        "metadata": pods.metadata(workspace, names.fit(workspace.metadata.name, "-serving")),
+        "metadata": pods.metadata(workspace, names.serving(workspace)),
         "spec": {
             "podSelector": {"matchLabels": selector(workspace)},
             "policyTypes": ["Ingress"],
@@ -328,17 +323,13 @@ def ensure_registry_secret(cluster: clusters.Cluster, workspace: Workspace, name
 
 def _ensure_token(cluster: clusters.Cluster, workspace: Workspace) -> None:
     """Ray's own ports are guarded by a random token; made once, since a new one would need a restart."""
-    metadata = pods.metadata(workspace, _token_name(workspace))
+    metadata = pods.metadata(workspace, names.ray_token(workspace))
     if cluster.get(clusters.SECRET, metadata["name"], metadata["namespace"]) is None:
         token = base64.b64encode(randomness.token_urlsafe(32).encode()).decode()
         try:
             cluster.create(clusters.SECRET, {"metadata": metadata, "type": "Opaque", "data": {"token": token}})
         except clusters.ConflictError:
             return
-
-
-def _token_name(workspace: Workspace) -> str:
-    return names.fit(workspace.metadata.name, "-ray-token")
 
 
 def registry_name(workspace: Workspace) -> str:

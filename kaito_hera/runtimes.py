@@ -29,6 +29,11 @@ def wants_vllm(workspace: Workspace) -> bool:
     return workspace.annotation(annotations.RUNTIME) == "vllm"
 
 
+def takes_adapters(workspace: Workspace) -> bool:
+    """Whether vLLM is started for adapters, unless the config of the server says otherwise."""
+    return bool(workspace.adapters) or workspace.tuning is not None
+
+
 def may_spread(workspace: Workspace) -> bool:
     """Whether several nodes may hold its model together.
 
@@ -36,7 +41,7 @@ def may_spread(workspace: Workspace) -> bool:
     The numbers of a model that no file here describes are not known when the server is made.
     """
     partition = workspace.resource.partition
-    plain = workspace.tuning is None and not workspace.adapters and not (partition and partition.profile)
+    plain = not takes_adapters(workspace) and not (partition and partition.profile)
     return wants_vllm(workspace) and plain and models.find(workspace) is not None
 
 
@@ -66,7 +71,7 @@ def judged(workspace: Workspace, settings: Settings, model: presets.Preset) -> l
         return []
     if "vllm" not in model.runtimes:
         return [Finding(error, FIELD, f"{model.name} is not served by vLLM", "take the annotation out")]
-    if (workspace.adapters or workspace.tuning) and WITHOUT_ADAPTERS in model.limits:
+    if takes_adapters(workspace) and WITHOUT_ADAPTERS in model.limits:
         return [Finding(error, FIELD, f"{model.name}: {WITHOUT_ADAPTERS}", "take the annotation out, or the adapters")]
     if not settings.vllm_image and "transformers" not in model.runtimes:
         return [Finding(error, FIELD, f"there is no image with vLLM here, and {model.name} needs it", _BUILD)]

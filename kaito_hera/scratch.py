@@ -192,9 +192,18 @@ def _small(found: dict[str, Any], gib: int) -> str:
 
 def _stale(found: dict[str, Any], workspace: Workspace) -> str:
     """Why what lies on a claim is of no use to a training; empty where it may be: checkpoints know their intent."""
-    made_for = found["metadata"].get("annotations", {}).get(names.INTENT)
-    other = made_for and made_for != intent.of(workspace).tune
+    other = _made_for(found) not in {"", intent.of(workspace).tune}
     return "has checkpoints for another tuning.output.image, none of them finished" if other else ""
+
+
+def made_for(run: Run) -> str:
+    """The tuning intent that the claim was made for, which an edit of the image's place leaves as it is; or empty."""
+    found = _found(run)
+    return _made_for(found) if found else ""
+
+
+def _made_for(found: dict[str, Any]) -> str:
+    return str(found["metadata"].get("annotations", {}).get(names.INTENT, ""))
 
 
 def _pass_claim(run: Run) -> None:

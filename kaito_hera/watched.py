@@ -1,6 +1,8 @@
 """What the watcher keeps a copy of, and which part of each object: the status of a Workflow can be a megabyte."""
 
-from collections.abc import Iterable
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from kaito_hera import cluster as clusters
@@ -60,7 +62,7 @@ def _job(obj: Object) -> Object:
 def _deployment(obj: Object) -> Object:
     status = obj.get("status", {})
     return {
-        "metadata": _metadata(obj, names.ENGINE),
+        "metadata": _metadata(obj, names.ENGINE, names.PROGRESS),
         "spec": _pick(obj["spec"], ("replicas",)),
         "status": {
             **_pick(status, ("replicas", "readyReplicas", "updatedReplicas")),
@@ -96,6 +98,11 @@ def _node(obj: Object) -> Object:
     return {"metadata": _metadata(obj), "status": {"conditions": _conditions(obj.get("status", {}), "Ready")}}
 
 
+def named(kind: clusters.Kind, obj: Object) -> Object:
+    """That it is there is all that is used; in a list of metadata alone the kind is not told."""
+    return {"kind": kind.name, "metadata": _pick(obj["metadata"], ("name", "namespace", "labels"))}
+
+
 def _metadata(obj: Object, *annotations: str) -> dict[str, Any]:
     """Without resourceVersion and generation, which change without anything that we use having changed."""
     kept = _pick(obj["metadata"], ("name", "namespace", "uid", "labels", "creationTimestamp", "deletionTimestamp"))
@@ -121,6 +128,10 @@ def _labelled(obj: Object) -> Key:
 
 
 _OURS = names.UID  # KAITO's objects carry the other labels too, but never this one
+BESIDE = tuple(
+    dataclasses.replace(kind, slim=True) for kind in (clusters.SERVICE, clusters.CONFIG_MAP, clusters.NETWORK_POLICY)
+)
+"""What stands beside a server."""
 WORKSPACES = Watched(clusters.WORKSPACE, "", _own, _workspace)
 NODES = Watched(clusters.NODE, _OURS, _labelled, _node)
 
@@ -131,8 +142,9 @@ def workflows(operator: str) -> Watched:
 
 
 def made(kind: clusters.Kind, operator: str) -> Watched:
-    """Jobs, servers or pods where we make them; elsewhere their labels prove nothing, since anybody may write some.
+    """Jobs, pods, servers and what stands beside those, where we make them.
 
+    Elsewhere their labels prove nothing, since anybody may write some.
     Steps and releases are in the operator's namespace, everything else is in the Workspace's.
     """
 
@@ -145,9 +157,10 @@ def made(kind: clusters.Kind, operator: str) -> Watched:
     return Watched(kind, _OURS, claimed, _TRIMS[kind], optional=kind == clusters.RAY_SERVICE)
 
 
-_TRIMS = {
+_TRIMS: dict[clusters.Kind, Callable[[Object], Object]] = {
     clusters.JOB: _job,
     clusters.DEPLOYMENT: _deployment,
     clusters.RAY_SERVICE: _ray_service,
     clusters.POD: _pod,
+    **{kind: functools.partial(named, kind) for kind in BESIDE},
 }

@@ -19,6 +19,7 @@ from kaito_hera.queue import Queue
 from kaito_hera.reconcile import Planner, Reconciler
 from kaito_hera.reflector import Key, Reflector, Watched
 from kaito_hera.settings import Settings
+from kaito_hera.sweep import Sweeper
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Watcher:
         self._queue: Queue[Key] = Queue()
         self._alone = threading.Event()
         self._reconciler = Reconciler(cluster, settings, plan)
+        self._sweeper = Sweeper(cluster, settings, plan)
         self._workspaces = self._reflect(watched.WORKSPACES)
         self._workflows = self._reflect(watched.workflows(settings.namespace))
         self._jobs, self._deployments, self._ray_services, self._pods = (
@@ -46,6 +48,7 @@ class Watcher:
             for kind in (clusters.JOB, clusters.DEPLOYMENT, clusters.RAY_SERVICE, clusters.POD)
         )
         self._nodes = self._reflect(watched.NODES)
+        self._beside = tuple(self._reflect(watched.made(kind, settings.namespace)) for kind in watched.BESIDE)
 
     def start(self) -> None:
         """Start the watches; once each has its first list, the workers."""
@@ -61,7 +64,7 @@ class Watcher:
     @property
     def _reflectors(self) -> tuple[Reflector, ...]:
         servers = self._deployments, self._ray_services
-        return self._workspaces, self._workflows, self._jobs, *servers, self._pods, self._nodes
+        return self._workspaces, self._workflows, self._jobs, *servers, self._pods, self._nodes, *self._beside
 
     def _reflect(self, what: Watched) -> Reflector:
         return Reflector(self._cluster, what, self._queue.add)
@@ -75,7 +78,7 @@ class Watcher:
         threading.Thread(target=self._look_for_rivals, daemon=True).start()
         while True:
             time.sleep(_RESYNC)
-            for key in {*self._workspaces.keys(), *self._workflows.keys()}:
+            for key in {*self._workspaces.keys(), *self._workflows.keys(), *self._nodes.keys()}:
                 self._queue.add(key)
 
     def _look_for_rivals(self) -> None:
@@ -121,9 +124,10 @@ class Watcher:
             deployments=(*self._deployments.of(key), *self._ray_services.of(key)),
             pods=self._pods.of(key),
             nodes=(*self._nodes.of(key), *brought),
+            beside=tuple(obj for kind in self._beside for obj in kind.of(key)),
         )
-        again = self._reconciler.reconcile(workspace, seen)
-        return min(again or _BROUGHT, _BROUGHT) if brought else again
+        looks = self._sweeper.look(key, workspace, seen), self._reconciler.reconcile(workspace, seen)
+        return min((look for look in (*looks, _BROUGHT if brought else None) if look is not None), default=None)
 
     def _brought(self, workspace: Object | None) -> list[Object]:
         """Nodes that the user brought: they carry no label of ours, so they are asked for by their recorded names."""

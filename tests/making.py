@@ -181,5 +181,14 @@ def node(
     }
 
 
+def beside(server):
+    """What was rolled out with a server, as the watches keep it."""
+    metadata = server["metadata"]
+    files = names.fit(metadata["name"], "-serving")
+    named = {"Service": metadata["name"], "ConfigMap": files, "NetworkPolicy": files}
+    return [{"kind": kind, "metadata": {**metadata, "name": name}} for kind, name in named.items()]
+
+
 def live(**objects):
+    objects.setdefault("beside", [obj for server in objects.get("deployments", ()) for obj in beside(server)])
     return Live(now=NOW, **{kind: tuple(found) for kind, found in objects.items()})

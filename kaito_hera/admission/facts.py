@@ -7,10 +7,8 @@ from kaito_hera.api import annotations
 from kaito_hera.runtimes import wants_vllm
 
 _HUB = "[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
-_ABOUT_HUB = "preflight asks the hub about it"
 _BOTH = ("tuning.preset.name", "inference.preset.name")
 _OPTIONS = ("tuning.preset", "inference.preset")
-_SIZES = ("resource.instanceType", "resource.instanceTypes")
 
 
 def _row(name: str, column: str) -> str:

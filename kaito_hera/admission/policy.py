@@ -53,8 +53,7 @@ def manifests() -> list[dict[str, Any]]:
     """All objects in the order in which to apply them."""
     made = [_table()]
     for policy in _POLICIES:
-        chosen = [rule for rule in rules.RULES if rule.needs in policy.needs and rule.severity == policy.severity]
-        made += [_policy(policy, chosen), _binding(policy)]
+        made += [_policy(policy, [rule for rule in rules.RULES if of(rule) == policy.name]), _binding(policy)]
     return [*made, *_presence()]
 
 

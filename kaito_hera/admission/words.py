@@ -1,8 +1,9 @@
 """Annotations, labels and the user's own pod: what the schema cannot say of them."""
 
+from collections.abc import Callable
 from typing import Any
 
-from kaito_hera.admission.rule import Case, Rule, matches, matching, quote, quoted
+from kaito_hera.admission.rule import Case, Rule, Severity, matches, matching, quote, quoted
 from kaito_hera.api import annotations
 from kaito_hera.api.annotations import KNOWN, Annotation
 from kaito_hera.api.resource import RESERVED
@@ -15,117 +16,102 @@ def _annotation_rules() -> list[Rule]:
     """One for each annotation, so that an edit of one does not judge another."""
     rules = []
     for known in KNOWN:
-        path = f"metadata.annotations[{known.key}]"
         if known.values:
-            rules.append(_valued(known, path))
+            rules.append(_valued(known))
         if known.names:
-            rules.append(_naming(known, path))
+            rules.append(_naming(known))
         if known.effect == "refused":
-            rules.append(_refused(known, path))
+            rules.append(_refused(known))
         if known.effect == "no effect":
-            rules.append(_idle(known, path))
+            rules.append(_about(known, "effect of", f"has no effect: {known.why}", severity="warning"))
         if known.key in annotations.EXACT:
-            rules.append(_misspelled(known, path, annotations.EXACT[known.key]))
+            rules.append(_misspelled(known, annotations.EXACT[known.key]))
     return rules
 
 
-def _there(key: str) -> str:
-    return f"'{key}' in {_ANNOTATIONS}"
+_PLAIN = "v.trim().lowerAscii()"
+"""CEL for `annotations.plain`."""
 
 
-def _list(words: tuple[str, ...]) -> str:
-    return f"[{', '.join(repr(word) for word in words)}]"
-
-
-def _one(key: str, condition: str, message: str) -> str:
-    """CEL: a message about the value `v` of an annotation that is there."""
-    message = message.replace("'", "\\'")
-    bad = f"[{_ANNOTATIONS}['{key}']].filter(v, {condition})"
-    return f"{bad}.map(v, 'metadata.annotations[{key}]: ' + {quote('v')} + ' {message}')"
-
-
-def _of(case: Case, key: str) -> list[str]:
-    value = case.workspace.metadata.annotations.get(key)
-    return [] if value is None else [value]
-
-
-def _valued(known: Annotation, path: str) -> Rule:
-    message = f"is not one of {', '.join(known.values)}"
-    return Rule(
-        f"V8 value of {known.key}",
-        (path,),
-        _one(known.key, f"!(v.trim().lowerAscii() in {_list(known.values)})", message),
-        lambda case: [
-            f"{path}: {quoted(value)} {message}"
-            for value in _of(case, known.key)
-            if annotations.plain(value) not in known.values
-        ],
-        when=_there(known.key),
+def _valued(known: Annotation) -> Rule:
+    return _about(
+        known,
+        "value of",
+        f"is not one of {', '.join(known.values)}",
+        cel=f"!({_PLAIN} in {_list(known.values)})",
+        offends=lambda value: annotations.plain(value) not in known.values,
     )
 
 
 _OBJECT = "[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?"
 
 
-def _naming(known: Annotation, path: str) -> Rule:
-    message = f"is no name of a {known.names}: write one of this namespace, or take the annotation out"
-    return Rule(
-        f"V8 name in {known.key}",
-        (path,),
-        _one(known.key, f"!({matching(_OBJECT, 'v.trim().lowerAscii()')} && v.size() <= 253)", message),
-        lambda case: [
-            f"{path}: {quoted(value)} {message}"
-            for value in _of(case, known.key)
-            if not matches(_OBJECT, annotations.plain(value)) or len(value) > 253
-        ],
-        when=_there(known.key),
+def _naming(known: Annotation) -> Rule:
+    return _about(
+        known,
+        "name in",
+        f"is no name of a {known.names}: write one of this namespace, or take the annotation out",
+        cel=f"!({matching(_OBJECT, _PLAIN)} && v.size() <= 253)",
+        offends=lambda value: not matches(_OBJECT, annotations.plain(value)) or len(value) > 253,
     )
 
 
-def _refused(known: Annotation, path: str) -> Rule:
+def _refused(known: Annotation) -> Rule:
     # a value that is none of the allowed ones is told by the rule about values
-    asks = (*known.harmless, *known.values)
-    message = f"is refused: {known.why}"
-    wanted = [value for value in known.values if value not in known.harmless]
-    condition = (
-        f"v.trim().lowerAscii() in {_list(tuple(wanted))}" if wanted else f"!(v.trim().lowerAscii() in {_list(asks)})"
+    wanted = tuple(value for value in known.values if value not in known.harmless)
+    listed = wanted or known.harmless
+    asked = f"{_PLAIN} in {_list(listed)}"
+    return _about(
+        known,
+        "meaning of",
+        f"is refused: {known.why}",
+        cel=asked if wanted else f"!({asked})",
+        offends=lambda value: (annotations.plain(value) in listed) == bool(wanted),
     )
+
+
+def _misspelled(known: Annotation, exact: str) -> Rule:
+    meant = annotations.plain(exact)
+    return _about(
+        known,
+        "spelling of",
+        f'has no effect, as with KAITO: write "{exact}"',
+        cel=f"{_PLAIN} == '{meant}' && v != '{exact}'",
+        offends=lambda value: annotations.plain(value) == meant and value != exact,
+        severity="warning",
+    )
+
+
+def _about(
+    known: Annotation,
+    what: str,
+    message: str,
+    *,
+    cel: str = "true",
+    offends: Callable[[str], bool] = lambda _: True,
+    severity: Severity = "error",
+) -> Rule:
+    """A rule about the value of an annotation where there is one, in CEL called `v`."""
+    key, path = known.key, f"metadata.annotations[{known.key}]"
+    there = f"[{_ANNOTATIONS}['{key}']].filter(v, {cel})"
+    escaped = message.replace("'", "\\'")
 
     def found(case: Case) -> list[str]:
-        values = _of(case, known.key)
-        bad = [v for v in values if (annotations.plain(v) in wanted if wanted else annotations.plain(v) not in asks)]
-        return [f"{path}: {quoted(value)} {message}" for value in bad]
+        value = case.workspace.metadata.annotations.get(key)
+        return [] if value is None or not offends(value) else [f"{path}: {quoted(value)} {message}"]
 
-    name, when = f"V8 meaning of {known.key}", _there(known.key)
-    return Rule(name, (path,), _one(known.key, condition, message), found, when=when)
-
-
-def _idle(known: Annotation, path: str) -> Rule:
-    message = f"has no effect: {known.why}"
     return Rule(
-        f"V8 effect of {known.key}",
+        f"V8 {what} {key}",
         (path,),
-        _one(known.key, "true", message),
-        lambda case: [f"{path}: {quoted(value)} {message}" for value in _of(case, known.key)],
-        when=_there(known.key),
-        severity="warning",
+        f"{there}.map(v, '{path}: ' + {quote('v')} + ' {escaped}')",
+        found,
+        when=f"'{key}' in {_ANNOTATIONS}",
+        severity=severity,
     )
 
 
-def _misspelled(known: Annotation, path: str, exact: str) -> Rule:
-    meant, message = annotations.plain(exact), f'has no effect, as with KAITO: write "{exact}"'
-    return Rule(
-        f"V8 spelling of {known.key}",
-        (path,),
-        _one(known.key, f"v.trim().lowerAscii() == '{meant}' && v != '{exact}'", message),
-        lambda case: [
-            f"{path}: {quoted(value)} {message}"
-            for value in _of(case, known.key)
-            if annotations.plain(value) == meant and value != exact
-        ],
-        when=_there(known.key),
-        severity="warning",
-    )
+def _list(words: tuple[str, ...]) -> str:
+    return f"[{', '.join(repr(word) for word in words)}]"
 
 
 _OURS = "(?:[^/]*[.])?kaito[.]sh/.*"

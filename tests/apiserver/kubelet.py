@@ -64,9 +64,12 @@ class Kubelet:
     def handle(self, request):
         """The kubelet's own API: the log as far as it goes, and then the stream ends."""
         self.asked.append(request)
-        since = request.query.get("sinceTime", "")
-        lines = [f"{when} {text}\n" for when, text in self.log if when[:19] >= since[:19]]
-        return web.Answer(200, "".join(lines).encode(), {"Content-Type": "text/plain"})
+        query = request.query
+        since, last = query.get("sinceTime", ""), int(query.get("tailLines", len(self.log)))
+        found = [(when, text) for when, text in self.log if when[:19] >= since[:19]]
+        lines = [f"{when} {text}\n" if "timestamps" in query else f"{text}\n" for when, text in found[-last:]]
+        content = "".join(lines).encode()
+        return web.Answer(200, content[: int(query.get("limitBytes", len(content)))], {"Content-Type": "text/plain"})
 
 
 @contextlib.contextmanager

@@ -92,18 +92,18 @@ class Rollout:
         self._template = found["spec"]["template"]
         return found
 
-    def wait(self, timeout=20, patience=10.0):
+    def wait(self, timeout=20, patience=10.0, **options):
         settings = self._run.settings.model_copy(
             update={"server_timeout_seconds": timeout, "weights_megabytes_per_second": 1e9}
         )
         run = Run(self.cluster, self._run.workspace, settings, None)
-        return self._pool.submit(answering.await_answering, run, self._server, look=0.2, patience=patience)
+        return self._pool.submit(answering.await_answering, run, self._server, look=0.2, patience=patience, **options)
 
-    def pod(self, name="p", address="127.0.0.1", owner="w-5d5f", image="", **annotations):
+    def pod(self, name="p", address="127.0.0.1", owner="w-5d5f", image="", node="somewhere", **annotations):
         metadata = {"name": name, "namespace": self.namespace, **self._template["metadata"]}
         made_by = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": making.UID, "controller": True}
         metadata["ownerReferences"] = [made_by] if owner else []
-        spec = {**copy.deepcopy(self._template["spec"]), "nodeName": "somewhere"}
+        spec = {**copy.deepcopy(self._template["spec"]), "nodeName": node}
         spec["containers"][0]["image"] = image or spec["containers"][0]["image"]
         metadata["annotations"] = {**metadata.get("annotations", {}), **annotations}
         self.cluster.create(clusters.POD, {"metadata": metadata, "spec": spec})
@@ -165,6 +165,15 @@ def rolled_out(cluster, stored, settings, served):
         playing = Rollout(Run(cluster, parsed, settings, None), server, pool)
         playing.apply()
         yield playing
+
+
+def roll_out(cluster, stored, settings):
+    """What the step does, and one replica that is ready at once."""
+    workspace = Workspace.parse(stored)
+    run = Run(cluster, workspace, settings, None)
+    rollout.apply(run, asks.serving.expected(workspace, settings), nodes.Placement(labels={"a": "b"}))
+    ready = {"status": {"replicas": 1, "readyReplicas": 1}}
+    cluster.patch(clusters.DEPLOYMENT, "w", workspace.metadata.namespace, ready, subresource="status")
 
 
 def pending(waiting, capsys, words):

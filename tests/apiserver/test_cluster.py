@@ -1,3 +1,4 @@
+import dataclasses
 import threading
 
 import pytest
@@ -29,6 +30,18 @@ def test_a_name_never_leads_anywhere_else(cluster, namespace, name):
         cluster.get(clusters.CONFIG_MAP, "theirs", f"x/../{namespace}-victim")
     with pytest.raises(clusters.InvalidObjectError, match="Pod"):
         next(cluster.logs(namespace, name, container="c"))
+
+
+def test_what_is_listed_and_watched_of_a_slim_kind_is_metadata_alone(cluster, namespace):
+    slim = dataclasses.replace(clusters.CONFIG_MAP, slim=True)
+    cluster.create(clusters.CONFIG_MAP, config_map(namespace, a="long"))
+    assert cluster.items(slim, namespace, labels="test=no") == []
+    page = cluster.page(slim, namespace, labels="test=yes")
+    assert [(obj["metadata"]["name"], "data" in obj) for obj in page["items"]] == [("c", False)]
+    cluster.patch(clusters.CONFIG_MAP, "c", namespace, {"data": {"a": "longer"}})
+    since = page["metadata"]["resourceVersion"]
+    happened, obj = next(cluster.watch(slim, namespace, labels="test=yes", since=since))
+    assert (happened, obj["metadata"]["name"], "data" in obj) == ("MODIFIED", "c", False)
 
 
 def test_a_kind_that_is_not_installed_is_another_thing_than_an_object_that_is_not_there(cluster, namespace):

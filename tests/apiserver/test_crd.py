@@ -16,7 +16,7 @@ SEEDS = sorted(file for file in (ROOT / "examples").glob("*.yaml") if not file.n
 def test_the_users_manifests_are_taken_to_the_letter(kubectl, namespace, manifest):
     kubectl("apply", "-n", namespace, "-f", manifest)
     stored = json.loads(kubectl("get", "-n", namespace, "workspace", "-o", "json").stdout)["items"][0]
-    asked = yaml.safe_load(manifest.read_text())
+    [asked] = [each for each in yaml.safe_load_all(manifest.read_text()) if each["kind"] == "Workspace"]
     for part in ("inference", "tuning"):
         if part in asked:
             assert _without_defaults(stored[part]) == asked[part]

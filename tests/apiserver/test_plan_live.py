@@ -11,6 +11,7 @@ from kaito_hera import cluster as clusters
 from kaito_hera import intent, names
 from kaito_hera.api import Workspace
 from tests import making
+from tests.apiserver.rolled import roll_out
 from workflows import __main__ as command
 from workflows.outlook import Outlooks
 from workflows.outlook.documents import UnreadableError
@@ -77,9 +78,10 @@ def test_a_size_that_is_fixed_by_now_is_changed_by_another_workspace(apply, plan
     assert "delete the Workspace and apply it anew" in told.errors[0].remedy
 
 
-def test_what_is_reached_already_is_not_done_again(cluster, namespace, apply, planned, tmp_path):
+def test_what_is_reached_already_is_not_done_again(cluster, namespace, apply, planned, settings, tmp_path):
     (tmp_path / "nodeProvider").write_text("aks")
-    workspace = Workspace.parse(apply(making.inference()))
+    stored = apply(making.inference())
+    workspace = Workspace.parse(stored)
     reached, labels, node = intent.of(workspace), names.labels(workspace), f"node-{uuid.uuid4().hex[:8]}"
     status = {"workerNodes": [node], "satisfied": dataclasses.asdict(reached)}
     cluster.patch(clusters.WORKSPACE, "w", namespace, {"status": status}, subresource="status")
@@ -93,8 +95,10 @@ def test_what_is_reached_already_is_not_done_again(cluster, namespace, apply, pl
     ready = {"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}]}
     cluster.patch(clusters.NODE, node, None, {"status": ready}, subresource="status")
     assert [step.name for step in planned("--settings", str(tmp_path))[0].steps] == ["preflight", "roll-out"]
-    cluster.create(clusters.DEPLOYMENT, _deployment(namespace, labels))
+    roll_out(cluster, stored, settings)
     assert planned("--settings", str(tmp_path))[0].steps == ()
+    cluster.delete(clusters.SERVICE, "w", namespace)
+    assert [step.name for step in planned("--settings", str(tmp_path))[0].steps] == ["preflight", "roll-out"]
     cluster.delete(clusters.NODE, node)
 
 
@@ -115,11 +119,3 @@ def test_whoever_may_read_workspaces_alone_gets_an_answer_too(
     assert code == 0
     assert [step.name for step in told.steps][-2:] == ["train", "roll-out"]
     assert "you may not read ConfigMap kaito-hera/kaito-hera-settings" in said
-
-
-def _deployment(namespace, labels):
-    pod = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "main", "image": "x"}]}}
-    return {
-        "metadata": {"name": "w", "namespace": namespace, "labels": labels},
-        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": pod},
-    }

@@ -22,7 +22,6 @@ IMAGE = "registry.example/serving-vllm:1"
 SETTINGS = Settings(vllm_image=IMAGE)
 PLACEMENT = nodes.Placement(labels={"apps": "llama"}, whole=2)
 KUBERAY = "github.com/ray-project/kuberay/ray-operator"
-RAY_CLUSTER = clusters.Kind("RayCluster", "rayclusters", group="ray.io")
 
 
 @pytest.fixture(scope="module")

@@ -213,13 +213,17 @@ def test_a_push_that_is_refused_in_the_end_leaves_the_claim_for_the_next_attempt
 
 
 def test_what_waits_is_pushed_to_the_place_that_an_edit_names(world, cluster, namespace):
-    world.train()
+    _, trained = world.train()
     edited = cluster.patch(clusters.WORKSPACE, "w", namespace, {"tuning": {"output": {"image": "team.azurecr.io/b:2"}}})
     world.run = dataclasses.replace(world.run, workspace=Workspace.parse(edited))
     assert world.claim() is not None, "the same"
     answer, job = world.push()
     assert answer == ADAPTER
-    assert job["spec"]["template"]["spec"]["containers"][0]["args"][3] == "team.azurecr.io/b:2"
+    words = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert words[3] == "team.azurecr.io/b:2"
+    asked = json.loads(trained["spec"]["template"]["metadata"]["annotations"][names.CONFIG])
+    assert words[-3:] == ["--renew", asked["intent"], asks.tuning.config(world.run).intent]
+    assert words[-2] != words[-1]
 
 
 def test_nodes_of_a_server_that_stands_wait_longer(world, cluster, namespace):

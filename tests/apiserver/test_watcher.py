@@ -1,5 +1,6 @@
 """The operator's process against a real API server; the tests play Argo, the nodes and the kubelet."""
 
+import datetime
 import json
 import re
 import signal
@@ -12,6 +13,7 @@ from kaito_hera import api, names, rival
 from kaito_hera import cluster as clusters
 from tests import making
 from tests.apiserver.conftest import until
+from tests.apiserver.rolled import roll_out
 
 OPERATOR = "kaito-hera"
 
@@ -29,8 +31,8 @@ def conditions(cluster, namespace):
     return {c["type"]: c for c in (found or {}).get("status", {}).get("conditions", [])}
 
 
-def play(cluster, flow, phase, **steps):
-    """Write what Argo would write."""
+def play(cluster, flow, phase, *, ago=0, **steps):
+    """Write what Argo would write, so many seconds ago."""
     nodes = {}
     for name, outputs in steps.items():
         display = name.replace("_", "-")
@@ -41,7 +43,8 @@ def play(cluster, flow, phase, **steps):
         nodes[display] = {**node, "outputs": {"parameters": parameters}}
     status = {"phase": phase, "nodes": nodes}
     if phase != "Running":
-        status["finishedAt"] = "2026-01-01T00:00:02Z"
+        ended = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=ago)
+        status["finishedAt"] = ended.strftime("%Y-%m-%dT%H:%M:%SZ")
     cluster.patch(clusters.WORKFLOW, flow["metadata"]["name"], OPERATOR, {"status": status})
 
 
@@ -60,7 +63,7 @@ def test_a_workspace_gets_a_finalizer_a_recorded_name_and_a_workflow_of_that_nam
     assert not flow["metadata"].get("ownerReferences"), "an owner in another namespace would have it collected"
 
 
-def test_the_whole_way_of_a_workspace(cluster, apply, namespace, watcher):
+def test_the_whole_way_of_a_workspace(cluster, apply, namespace, watcher, settings):
     watcher()
     stored = apply(making.inference())
     flow = first_workflow(cluster, namespace)
@@ -72,11 +75,7 @@ def test_the_whole_way_of_a_workspace(cluster, apply, namespace, watcher):
     node = cluster.create(clusters.NODE, {"metadata": {"name": f"node-{namespace}", "labels": labels}})
     ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
     cluster.patch(clusters.NODE, node["metadata"]["name"], None, ready, subresource="status")
-    deployment = _deployment(stored, labels)
-    cluster.create(clusters.DEPLOYMENT, deployment)
-    cluster.patch(
-        clusters.DEPLOYMENT, "w", namespace, {"status": {"replicas": 1, "readyReplicas": 1}}, subresource="status"
-    )
+    roll_out(cluster, stored, settings)
     play(cluster, flow, "Succeeded", preflight={}, provision_nodes={"candidate": "x"}, await_nodes={}, roll_out={})
     until(lambda: conditions(cluster, namespace)["WorkspaceReady"]["status"] == "True", what="a ready Workspace")
     assert workspace(cluster, namespace)["status"]["workerNodes"] == [node["metadata"]["name"]]
@@ -117,17 +116,6 @@ def _later(cluster, namespace, *, attempt):
 
 def _generation(cluster, namespace, name):
     return conditions(cluster, namespace)[name]["observedGeneration"]
-
-
-def _deployment(stored, labels):
-    return {
-        "metadata": {"name": "w", "namespace": stored["metadata"]["namespace"], "labels": labels},
-        "spec": {
-            "replicas": 1,
-            "selector": {"matchLabels": {"a": "b"}},
-            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
-        },
-    }
 
 
 def _of_kind(cluster, namespace, kind):

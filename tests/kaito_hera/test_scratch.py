@@ -144,7 +144,7 @@ def test_what_is_trained_follows_an_edit_of_the_place_that_refused_it(seen):
 def test_what_the_push_waits_for_is_told_and_the_figures_of_the_training_stay():
     workspace = making.tuning_only()
     made = flow(workspace, "push", push="Running")
-    line = {"phase": "push", "percent": 95, "message": "waits for its place since 3 min: the registry does not answer"}
+    line = {"phase": "push", "percent": 95, "message": "has waited 3 min for its place: the registry does not answer"}
     job = making.job(workspace, role="push", progress=line)
     job["metadata"]["name"] = names.push_job(making.parsed(workspace), 1)
     before = status(workspace, "trained", kind="push", tuning=TuningStatus(loss=0.5, step=40))

@@ -206,7 +206,7 @@ def test_what_a_config_could_ask_for_less_of_is_advised_only_if_it_helps():
     assert remedy.endswith("(delete the Workspace and apply it anew); or lower max_length")
 
 
-@pytest.mark.parametrize(("rows", "taken", "gib"), [(16, 4, "10.4"), (8, 4, "10.4"), (7, 3, "9.8")])
+@pytest.mark.parametrize(("rows", "taken", "gib"), [(16, 4, "10.2"), (8, 4, "10.2"), (7, 3, "9.6")])
 def test_rows_that_do_not_fit_together_are_divided_and_that_is_said(rows, taken, gib):
     made = workspace("tuning", instanceType="Standard_NV18ads_A10_v5")
     made["tuning"] |= {"preset": {"name": "mistral-7b"}, "serve": False}
