@@ -17,6 +17,7 @@ from serving.config import Runtime
 from serving.inference_config import InferenceConfig
 from tuning import training_config
 from tuning.training_config import Method, TrainingConfig
+from workflows import trackers
 
 MISSING = " is missing"
 _T = TypeVar("_T")
@@ -57,13 +58,15 @@ def training(workspace: Workspace, settings: Settings, read: Read) -> Config[Tra
         namespace, name = settings.namespace, template(asked.method)
         where = f"the operator's ConfigMap {namespace}/{name}"
         if read(namespace, name) is None:
-            return Config(defaults(asked.method))
+            usual = defaults(asked.method)
+            return Config(usual, warnings=trackers.warnings(workspace, usual))
     text = _text(read, namespace, name, key="training_config.yaml", where=where)
     try:
         found = training_config.parse(text, asked.method)
     except ValueError as cause:
         raise errors.ConfigInvalidError(f"{where}: {cause}") from cause
-    return Config(found, text, tuple(f"{where}: {warning}" for warning in found.warnings))
+    said = (*(f"{where}: {warning}" for warning in found.warnings), *trackers.warnings(workspace, found))
+    return Config(found, text, said)
 
 
 def inference(

@@ -1,6 +1,5 @@
 """From the images' configs to the numbers that GPU memory follows from, since `sizing` knows no image. Pure."""
 
-import dataclasses
 import math
 
 import presets
@@ -8,6 +7,7 @@ from kaito_hera import loads, runtimes
 from kaito_hera.api import Workspace
 from kaito_hera.settings import Settings
 from presets import memory
+from serving import inference_vllm
 from serving.config import Runtime
 from serving.inference_config import InferenceConfig
 from tuning.training_config import TrainingConfig
@@ -27,15 +27,23 @@ def demands(
         return ()
     config = workspace.tuning.config if workspace.tuning else None
     rows = batch(training, "tuning.config" if config else "the operator's training_config") if training else None
+    return loads.demands(workspace, as_loaded(model, server, runtime), rows, served(workspace, server, runtime))
+
+
+def served(workspace: Workspace, server: InferenceConfig, runtime: Runtime) -> loads.Server:
+    """What an inference_config makes of a server."""
     asked = "inference.config asks for it (vllm.dtype: bfloat16)" if server.dtype == "bfloat16" else ""
-    nodes = runtimes.nodes(workspace, runtime)
-    serves = dataclasses.replace(served(server, runtime, asked), nodes=nodes)
-    return loads.demands(workspace, as_loaded(model, server, runtime), rows, serves)
-
-
-def served(server: InferenceConfig, runtime: Runtime, asked: str = "") -> loads.Server:
-    """What an inference_config makes of a server; `asked` is what asks for bfloat16."""
-    return loads.Server(server.max_model_len or 0, asked, server.gpus, vllm=runtime == "vllm")
+    lora = {**inference_vllm.LORA, "enable_lora": runtimes.takes_adapters(workspace), **server.vllm}
+    return loads.Server(
+        server.max_model_len or 0,
+        asked,
+        server.gpus,
+        vllm=runtime == "vllm",
+        nodes=runtimes.nodes(workspace, runtime),
+        adapters=lora["max_loras"] if runtime == "vllm" and lora["enable_lora"] else 0,
+        rank=lora["max_lora_rank"],
+        width=4 if server.dtype == "float32" else 2,
+    )
 
 
 def batch(training: TrainingConfig, where: str = "tuning.config") -> loads.Batch:

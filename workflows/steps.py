@@ -1,4 +1,4 @@
-"""The steps, in the order in which a Workspace meets them. CONDITIONS says which condition each decides.
+"""The steps, in the order in which a Workspace meets them. Which condition each decides, `kaito_hera.conditions` says.
 
 A step is a function: its Input is what it needs, its Output what later steps get. Nothing here touches a cluster until
 Argo runs a step, and every step may run twice.
@@ -20,14 +20,6 @@ from kaito_hera.status import Refusal
 from tuning import config as tuning
 from workflows import asks, template
 from workflows.asks import images
-
-CONDITIONS = {  # condition: the step that decides it
-    "PreflightSucceeded": "preflight",
-    "NodeClaimReady": "provision-nodes",
-    "ResourceReady": "await-nodes",
-    "JobStarted": "train",
-    "InferenceReady": "roll-out",
-}
 
 
 class Asked(Input):
@@ -198,7 +190,8 @@ def push(finished: Finished) -> Adapter:
     run = Run.open(finished.workspace, finished.settings)
     run.still_wanted()
     hurried = finished.hurried and not scratch.serves_meanwhile(run)
-    task = asks.tuning.push_task(run, finished.attempt, run.placement(), hurried=hurried)
+    renewed = asks.tuning.renewed(run)
+    task = asks.tuning.push_task(run, finished.attempt, run.placement(), hurried=hurried, renewed=renewed)
     return Adapter(adapter=scratch.push(run, task, read=tuning.Progress.parse, hurried=hurried))
 
 

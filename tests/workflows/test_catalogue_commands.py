@@ -29,7 +29,7 @@ def test_every_preset_has_its_line_with_what_it_needs(kaito_hera):
     assert head.split()[:4] == ["PRESET", "CONTEXT", "SERVE", "QLORA"]
     cells = {line.split()[0]: line.split() for line in lines}
     assert set(presets.presets()) <= set(cells)
-    assert cells["phi-4"][1:6] == ["16,384", "33.0", "14.6", "36.4", "3.67"]
+    assert cells["phi-4"][1:6] == ["16,384", "33.0", "14.6", "36.3", "3.67"]
     assert cells["deepseek-r1-0528"][2:6] == ["-", "-", "-", "-"]
 
 
@@ -87,6 +87,7 @@ def test_a_size_that_the_images_cannot_use_says_why():
     old = sizes.describe(presets.size("Standard_NC6s_v3"), "westeurope")
     assert "capability 7.0" in old.unusable
     assert (old.usd_per_hour, old.region, str(old.retired_on)) == (3.823, "westeurope", "2025-09-30")
+    assert (old.quota_family, old.vcpus) == ("standardNCSv3Family", 6)
 
 
 def test_the_region_is_that_of_the_price(kaito_hera):

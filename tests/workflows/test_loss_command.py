@@ -89,6 +89,8 @@ def test_what_tells_of_no_loss_is_refused(loss, tmp_path, text):
 
 
 def test_what_is_not_there_is_named(loss, tmp_path):
+    with pytest.raises(UnreadableError, match=r"^./none: there is no such file or folder"):
+        loss("./none")
     with pytest.raises(UnreadableError, match=r"none.json: there is no such file"):
         loss(tmp_path / "none.json")
     with pytest.raises(UnreadableError, match=r"it has neither metrics.jsonl nor training_summary.json"):

@@ -5,6 +5,7 @@ import pytest
 import presets
 from kaito_hera.settings import Azure, Settings
 from presets import memory
+from serving import inference_config
 from tests import making
 from tuning import training_config
 from workflows import needs
@@ -78,3 +79,27 @@ def test_training_in_bfloat16_is_told_to_become_float16_on_a_gpu_without_it(text
     assert told.works
     assert len(said) == bool(key)
     assert all(f"tuning.config asks for it ({key}: bfloat16), and training takes float16" in one for one in said)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "text", "kept"),
+    [
+        ("vllm", "", 4 * 64 * 2),
+        ("vllm", "max-loras: 2, max-lora-rank: 16", 2 * 16 * 2),
+        ("vllm", "dtype: float32", 4 * 64 * 4),
+        ("vllm", "enable-lora: false", 0),
+        ("transformers", "", 0),
+    ],
+)
+def test_vllm_takes_memory_for_adapters_where_it_is_started_for_some(runtime, text, kept):
+    def part(adapters):
+        made = making.inference(annotations={"kaito.sh/runtime": runtime})
+        made["inference"]["adapters"] = adapters
+        model = presets.preset("phi-4")
+        chosen, _ = inference_config.parse(f"vllm: {{{text}}}", runtime)
+        [demand] = needs.demands(making.parsed(made), model, None, chosen, runtime)
+        return demand.need.parts.get("adapters", 0.0)
+
+    one = [{"source": {"name": "mine", "image": "a.io/x:1"}, "strength": "1.0"}]
+    assert part(one) == pytest.approx(sum(memory.room(presets.preset("phi-4").shape, 1, width=kept)))
+    assert part([]) == 0

@@ -8,7 +8,7 @@ from kaito_hera.intent import Parts
 from kaito_hera.settings import Azure, Settings
 from kaito_hera.status import NodesStatus, Refusal
 from tests import making
-from workflows import steps, template
+from workflows import template
 from workflows.plan import plan
 
 AZURE = Azure(tenant_id="t", client_id="c", subscription_id="s", resource_group="g", cluster_name="a", location="l")
@@ -144,10 +144,6 @@ def test_without_a_server_to_follow_no_node_is_bought_for_an_adapter_that_is_the
 def test_what_was_tuned_travels_by_digest():
     manifest = planned(making.tuning(), Parts(serve=True), adapter="team.azurecr.io/a@sha256:1")
     assert "team.azurecr.io/a@sha256:1" in str(manifest)
-
-
-def test_every_step_decides_a_condition():
-    assert set(steps.CONDITIONS.values()) == {"preflight", "provision-nodes", "await-nodes", "train", "roll-out"}
 
 
 @pytest.mark.parametrize("text", ["{{=toJson(workflow)}}", "{{workflow.serviceAccountName}}", "{{{{{", "\\{{x}}"])

@@ -22,7 +22,7 @@ def all_of_them(workspace: Workspace, settings: Settings, chosen: InferenceConfi
         return vllm
     if model is None:
         return True
-    demand = loads.serve(needs.as_loaded(model, chosen, runtime), needs.served(chosen, runtime))
+    demand = loads.serve(needs.as_loaded(model, chosen, runtime), needs.served(workspace, chosen, runtime))
     if vllm:
         return demand.most(want.gpus) > 1
     return demand.taken(want.size.gib_per_gpu * want.size.usable, want.gpus) > 1

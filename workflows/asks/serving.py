@@ -104,8 +104,7 @@ def _of_preset(
 
 def _handed_on(workspace: Workspace, chosen: InferenceConfig) -> dict[str, Any]:
     """Options of vLLM's; it has to be started for adapters, which takes memory and is not had for every model."""
-    adapters = bool(workspace.adapters) or workspace.tuning is not None
-    return {"enable_lora": adapters, **chosen.vllm}
+    return {"enable_lora": runtimes.takes_adapters(workspace), **chosen.vllm}
 
 
 def _refusals(workspace: Workspace, refused: dict[int, serving.AdapterStatus]) -> dict[str, errors.KaitoError]:

@@ -30,8 +30,7 @@ def config(run: Run) -> tuning.TuningConfig:
 
 def training(run: Run) -> configs.Config[TrainingConfig]:
     """The training_config of the user's ConfigMap or the operator's template."""
-    found = configs.training(run.workspace, run.settings, frames.config_maps(run))
-    return trackers.noted(run.workspace, found)
+    return configs.training(run.workspace, run.settings, frames.config_maps(run))
 
 
 def config_of(run: Run, found: configs.Config[TrainingConfig]) -> tuning.TuningConfig:
@@ -116,13 +115,31 @@ def kept(run: Run, attempt: int, training: TrainingConfig) -> list[tuple[cluster
     return [(clusters.CLAIM, claim), (clusters.JOB, later)]
 
 
-def push_task(run: Run, attempt: int, placement: nodes.Placement, *, hurried: bool = False) -> jobs.Task:
+def renewed(run: Run) -> tuple[str, ...]:
+    """The mark of what waits on the volume, and the one to push it with; empty where they are one, or nobody can say.
+
+    They differ where the image's place was edited: whoever applies the edited Workspace anew shall find its adapter.
+    """
+    was, now = scratch.made_for(run), intent.of(run.workspace).tune
+    if was in {"", now}:
+        return ()
+    try:
+        config = training(run).text if run.workspace.tuning and run.workspace.tuning.config else ""
+    except (errors.ConfigMapNotFoundError, errors.ConfigInvalidError):
+        return ()
+    return _mark(was, config), _mark(now, config)
+
+
+def push_task(
+    run: Run, attempt: int, placement: nodes.Placement, *, hurried: bool = False, renewed: tuple[str, ...] = ()
+) -> jobs.Task:
     """The Job without GPUs that pushes the adapter from a volume of ours, in the operator's image, which can do it."""
     workspace, settings = run.workspace, run.settings
     assert workspace.tuning is not None
     output = workspace.tuning.output
     patience = scratch.HURRY_SECONDS if hurried else settings.push_timeout_seconds
-    how = ("--push-auth", str(tuning.PUSH_AUTH), "--seconds", str(patience), "--progress")
+    how: tuple[str, ...] = ("--push-auth", str(tuning.PUSH_AUTH), "--seconds", str(patience), "--progress")
+    how += ("--renew", *renewed) if renewed else ()
     frame = pods.Frame(
         role="push",
         image=settings.image("operator"),

@@ -29,7 +29,7 @@ def add_to(commands: Any) -> None:
     """The command and its arguments."""
     command = commands.add_parser("loss", help="the loss of a tuning run, as a curve")
     command.add_argument("name", help=f"of a Workspace; or a file, a folder with {SUMMARY} or {METRICS}, an image")
-    command.add_argument("-n", "--namespace", default="default")
+    command.add_argument("-n", "--namespace", default="default", help="of the Workspace (default: default)")
     command.add_argument("-f", "--follow", action="store_true", help="go on until the Workspace is settled")
     command.add_argument("-o", "--output", choices=["text", "json"], default="text")
     command.set_defaults(run=run)
@@ -40,9 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
     name, path = arguments.name, Path(arguments.name)
     if path.exists():
         _show(of_path(path), name, arguments.output)
-    elif "/" in name or path.suffix in {".json", ".jsonl"}:
-        if path.suffix in {".json", ".jsonl"}:
-            raise UnreadableError(f"{name}: there is no such file")
+    elif path.suffix in {".json", ".jsonl"} or name.startswith((".", "/", "~")):
+        raise UnreadableError(f"{name}: there is no such file or folder")
+    elif "/" in name:
         _show(of_image(name), name, arguments.output)
     else:
         _of_workspace(arguments)

@@ -8,7 +8,9 @@ from typing import Any
 def add_to(commands: Any) -> None:
     """Add `model` with its subcommands."""
     own = commands.add_parser("model", help="models as images").add_subparsers(required=True, metavar="COMMAND")
-    parser = own.add_parser("push", help="make an image of a model's files and push it")
+    said = "make an image of a model's files and push it"
+    access = "Pushes with docker's or podman's login; a gated model is read with HF_TOKEN."
+    parser = own.add_parser("push", help=said, description=f"{said.capitalize()}. {access}")
     parser.add_argument("id", metavar="ID", help="a preset's name, or ORGANISATION/MODEL of the hub")
     parser.add_argument("image", metavar="IMAGE", help="where to, for example myregistry.azurecr.io/models/phi-3:1")
     parser.add_argument("--revision", help="a commit or branch of the hub (default: the preset's commit, or main)")

@@ -20,13 +20,14 @@ NEVER = 10
 def add_to(commands: Any) -> None:
     """The command and its arguments."""
     command = commands.add_parser("plan", help="what would happen, on which nodes, what it costs, what is wrong")
-    command.add_argument("file", help="manifests, - for stdin; with --live the name of a Workspace")
+    command.add_argument("file", help="a file of manifests, or - for stdin; with --live the name of a Workspace")
     command.add_argument("--live", action="store_true", help="read the Workspace and the settings from the cluster")
-    command.add_argument("-n", "--namespace", default="default", help="of objects that name none")
-    command.add_argument("--config", action="append", default=[], metavar="FILE", help="a file with ConfigMaps")
+    command.add_argument("-n", "--namespace", default="default", help="namespace of what names none (default: default)")
     command.add_argument(
-        "--settings", type=Path, metavar="DIR|FILE", help="of the operator (default: its ConfigMap if read)"
+        "--config", action="append", default=[], metavar="FILE", help="another file, with ConfigMaps; may be repeated"
     )
+    settings = "the operator's settings (default: their ConfigMap, where FILE or the cluster has it)"
+    command.add_argument("--settings", type=Path, metavar="DIR|FILE", help=settings)
     printing.add_arguments(command)
     command.set_defaults(run=run)
 

@@ -14,9 +14,9 @@ from workflows.outlook import Part
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """`--region` and `-o`."""
-    prices = "of Azure, for prices (default: that of the settings, else the cheapest)"
+    prices = "Azure region whose prices are shown (default: plan takes that of the settings; else the cheapest)"
     command.add_argument("--region", type=_region, help=prices)
-    command.add_argument("-o", "--output", choices=["text", "json", "yaml"], default="text")
+    command.add_argument("-o", "--output", choices=["text", "json", "yaml"], default="text", help="default: text")
 
 
 def _region(name: str) -> str:

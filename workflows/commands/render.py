@@ -22,7 +22,9 @@ def add_to(commands: Any) -> None:
     """The command and its arguments."""
     command = commands.add_parser("render", help="print the Workflow that a Workspace becomes")
     command.add_argument("file", type=Path, help="a Workspace manifest")
-    command.add_argument("--settings", type=Path, metavar="DIR|FILE", help="of the operator (default: all defaults)")
+    command.add_argument(
+        "--settings", type=Path, metavar="DIR|FILE", help="the operator's settings (default: the defaults)"
+    )
     command.set_defaults(run=run)
 
 

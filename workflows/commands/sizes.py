@@ -15,7 +15,7 @@ from workflows.outlook.documents import UnreadableError
 
 NEVER = 10
 """Exit code when no size will do."""
-_FOR = "what it holds it for: to serve it (the default), or to tune it by that tuning.method"
+_FOR = "what the model is for: to serve it (the default), or to tune it by that tuning.method"
 
 
 class Size(Part):
@@ -33,6 +33,8 @@ class Size(Part):
     capability: str | None
     """CUDA compute capability."""
     quota_family: str
+    vcpus: int
+    """Of a node: clouds count quotas in these."""
     usd_per_hour: float | None
     """On demand; None where it is not known, or not sold in the region."""
     region: str | None
@@ -56,10 +58,12 @@ class Sizes(Part):
 def add_to(commands: Any) -> None:
     """The command and its arguments."""
     command = commands.add_parser("sizes", help="the GPU sizes that are known; those that hold a model")
-    fits = "those of which one GPU, or else all of a node, hold this model"
+    fits = "show the sizes that hold this model, on one GPU or else on all GPUs of a node"
     command.add_argument("--fits", metavar="PRESET", help=fits)
     command.add_argument("--for", dest="use", choices=["serve", "qlora", "lora"], default="serve", help=_FOR)
-    command.add_argument("--cloud", choices=["azure", "aws", "arc"], help="with --fits azure, else all")
+    command.add_argument(
+        "--cloud", choices=["azure", "aws", "arc"], help="whose sizes (default: all; with --fits: azure)"
+    )
     printing.add_arguments(command)
     command.set_defaults(run=run)
 
@@ -93,9 +97,9 @@ def describe(size: presets.Size, region: str | None, demand: loads.Demand | None
     """The facts and what follows from them."""
     usable = size.gib_per_gpu * size.usable
     gib = demand.gib_of(demand.taken(usable, size.gpus) if demand.spread else 1) if demand else None
-    own = ("name", "cloud", "gpu", "gpus", "capability", "quota_family", "priced_on", "retired_on", "instead", "note")
+    own = ("name", "cloud", "gpu", "gpus", "capability", "quota_family", "vcpus", "priced_on", "retired_on", "instead")
     return Size(
-        **{name: getattr(size, name) for name in own},
+        **{name: getattr(size, name) for name in (*own, "note")},
         gpu_gib=round(size.gib_per_gpu, 2),
         usable_gib=round(usable, 2),
         usd_per_hour=size.usd(region),
@@ -108,7 +112,8 @@ def describe(size: presets.Size, region: str | None, demand: loads.Demand | None
 def _lines(sizes: tuple[Size, ...], arguments: argparse.Namespace, gib: float | None, paper: Paper) -> list[str]:
     lines = []
     if gib:
-        text = f"{gib:.1f} GiB on one GPU, margin included, to use {arguments.fits} for {arguments.use}:"
+        way = f"serve {arguments.fits}" if arguments.use == "serve" else f"tune {arguments.fits} by {arguments.use}"
+        text = f"{gib:.1f} GiB on one GPU, margin included, to {way}:"
         lines = paper.wrap(text if sizes else f"{text} no size that is known has that")
     if not sizes:
         return lines

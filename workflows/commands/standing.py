@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 
 from kaito_hera import cluster as clusters
-from kaito_hera import decide, errors, names, rayservice, runtimes
+from kaito_hera import decide, errors, names, rayservice, runtimes, watched
 from kaito_hera.api import Workspace
 from kaito_hera.cluster import Cluster
 from kaito_hera.intent import Parts
@@ -71,12 +71,18 @@ def _parts(cluster: Cluster, found: dict[str, Any], settings: Settings) -> Parts
             several = cluster.items(clusters.RAY_SERVICE, parsed.metadata.namespace, labels=labels)
             deployments += map(rayservice.as_deployment, several)
         nodes = [cluster.get(clusters.NODE, name) for name in seen.worker_nodes]
+        beside = [
+            watched.named(kind, obj)
+            for kind in watched.BESIDE
+            for obj in cluster.items(kind, parsed.metadata.namespace, labels=labels)
+        ]
     except (errors.ForbiddenError, pydantic.ValidationError):
         return None
     there = Live(
         now=datetime.datetime.now(datetime.UTC),
         deployments=tuple(deployments),
         nodes=tuple(node for node in nodes if node),
+        beside=tuple(beside),
     )
     return decide.missing(runtimes.heeded(parsed, settings), seen, there)
 

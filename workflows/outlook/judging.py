@@ -12,7 +12,7 @@ from kaito_hera.nodes import fitting
 from kaito_hera.settings import Settings
 from serving.inference_config import InferenceConfig
 from tuning.training_config import TrainingConfig
-from workflows import configs, needs, outlook, trackers
+from workflows import configs, needs, outlook
 from workflows.outlook import slips, telling
 from workflows.outlook.documents import Documents
 
@@ -80,7 +80,7 @@ def _training(
     if workspace.tuning is None:
         return None, []
     defaults = configs.defaults(workspace.tuning.method)
-    return _read(lambda: trackers.noted(workspace, configs.training(workspace, settings, read)), defaults)
+    return _read(lambda: configs.training(workspace, settings, read), defaults)
 
 
 def _read(config: Callable[[], configs.Config[_T]], defaults: _T) -> tuple[_T, list[Finding]]:
