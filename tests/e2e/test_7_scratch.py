@@ -45,7 +45,7 @@ def test_the_nodes_go_back_while_a_finished_adapter_waits_for_its_registry(world
     world.await_step(namespace, "train")
     auth = world.machine.registry_auth.read_text()
     give(world, namespace, json.dumps({"auths": {REPOSITORY: {"username": "team", "password": "expired"}}}))
-    waits = "waits for its place"
+    waits = "for its place"
     until(
         lambda: waits in (world.status(namespace, name).get("step") or {}).get("message", ""), what=waits, seconds=900
     )

@@ -1,11 +1,14 @@
 """A user's and an observer's view of the one-machine cluster: kubectl, curl, the registry, the cloud's bill."""
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -116,6 +119,20 @@ class World:
         answer = json.loads(self._post(namespace, name, "/v1/chat/completions", body))
         return str(answer["choices"][0]["message"]["content"]).strip()
 
+    @contextlib.contextmanager
+    def forwarded(self, namespace: str, name: str) -> Iterator[str]:
+        """`kubectl port-forward svc/NAME`, as a process beside us, to a port that is free; where that is."""
+        command = [str(build.binary("kubectl")), "--kubeconfig", str(self.machine.kubeconfig), "port-forward"]
+        command += ["-n", namespace, f"svc/{name}", ":80"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                said = process.stdout.readline()
+                found = re.match(r"Forwarding from 127\.0\.0\.1:([0-9]+) -> ", said)
+                assert found, f"{' '.join(command)}: {said}"
+                yield f"localhost:{found[1]}"
+            finally:
+                process.terminate()
+
     def _post(self, namespace: str, name: str, path: str, body: dict[str, object]) -> str:
         address = self.kube.get(clusters.SERVICE, name, namespace)["spec"]["clusterIP"]
         header = ["-H", "accept: application/json", "-H", "Content-Type: application/json"]
@@ -203,7 +220,3 @@ class World:
         }
         found["pools"] = self.pools(namespace)
         return {what: objects for what, objects in found.items() if objects}
-
-    def manifest_of(self, image: str) -> dict[str, object]:
-        """An image's manifest as the registry has it."""
-        return json.loads(self.inside("skopeo", "inspect", "--raw", f"docker://{image}"))

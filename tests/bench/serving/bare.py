@@ -20,13 +20,11 @@ ASKED = {"workspace": "b/b", "name": "bench", "model": {"id": "b/b", "revision":
 
 
 def application(model, folder):
-    config = ServingConfig.model_validate(
-        {"workspace": "b/b", "name": "bench", "model": {"id": "b/b", "revision": "0"}}
-    )
+    config = ServingConfig.model_validate(ASKED)
     (folder / "adapters.json").write_text("[]")
     service = Service(
         config,
-        load=lambda: models.load(config, model, threads=1),
+        load=lambda: models.load(config, model, threads=1, scratch=folder),
         adapters_file=folder / "adapters.json",
         source=Sources(Images(folder / "adapters", authfile=folder / "none")),
         on_fatal=sys.exit,
