@@ -4,6 +4,7 @@ Every part is ensured, none is assumed: a second `up` finds all of it, one that 
 works on whatever half of a cluster there is.
 """
 
+import datetime
 import shutil
 from pathlib import Path
 
@@ -105,8 +106,9 @@ def left(cluster: layout.Cluster) -> list[str]:
 
 
 def _await_nodes(cluster: layout.Cluster) -> None:
+    since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=nodes.LEASE_SECONDS)
     progress.until(
-        lambda: nodes.ready(cluster, nodes.FIRST),
+        lambda: nodes.renewed(cluster, nodes.FIRST, since) and nodes.ready(cluster, nodes.FIRST),
         what=f"node {nodes.FIRST} Ready",
         seconds=60,
         hint=f"the kubelet's log is {cluster.log / nodes.FIRST / 'kubelet.log'}",

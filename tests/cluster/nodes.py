@@ -6,6 +6,7 @@ there.
 """
 
 import dataclasses
+import datetime
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from tests.cluster import build, cgroups, containerd, dns, kubectl, layout, machines, network, node_image, pki
 
 FIRST = "node-0"
+LEASE_SECONDS = 20  # a kubelet renews after a quarter of it
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,12 @@ def ready(cluster: layout.Cluster, name: str) -> bool:
     node = kubectl.read(cluster, "node", name)
     conditions = node["status"].get("conditions", []) if node else []
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def renewed(cluster: layout.Cluster, name: str, since: datetime.datetime) -> bool:
+    """The kubelet has renewed its lease: after a power cut of the whole cluster a Node still says Ready for a while."""
+    lease = kubectl.read(cluster, "lease", name, "--namespace=kube-node-lease")
+    return lease is not None and datetime.datetime.fromisoformat(lease["spec"]["renewTime"]) > since
 
 
 def names(cluster: layout.Cluster) -> list[str]:
@@ -196,7 +204,7 @@ def kubelet_settings(cluster: layout.Cluster, spec: NodeSpec, address: str, cgro
         # What changes is told within a second; what does not, as seldom as by default.
         "nodeStatusUpdateFrequency": "1s",
         "nodeStatusReportFrequency": "5m",
-        "nodeLeaseDurationSeconds": 20,
+        "nodeLeaseDurationSeconds": LEASE_SECONDS,
         "providerID": spec.provider_id,
         "registerWithTaints": [parse_taint(text) for text in spec.taints],
     }

@@ -13,7 +13,9 @@ def point_out(cluster: layout.Cluster) -> None:
     print(f"  export KUBECONFIG={cluster.kubeconfig} PATH={build.tools()}:$PATH")
     print(f"  Argo        http://127.0.0.1:{cluster.argo_port}")
     print(f"  registry    NAME.azurecr.io from inside, password in {cluster.registry_auth}")
-    print(f"  inside      python -m tests.cluster enter {cluster.name} -- curl https://huggingface.co/healthz")
+    print(
+        f"  inside      .venv/bin/python -m tests.cluster enter {cluster.name} -- curl https://huggingface.co/healthz"
+    )
 
 
 def show(clusters: list[layout.Cluster]) -> None:

@@ -33,11 +33,6 @@ _PROBE = {
 }
 
 
-def available() -> bool:
-    """The programs are built."""
-    return all(build.binary(name).exists() for name in PROGRAMS)
-
-
 @contextlib.contextmanager
 def apiserver(*, flags: Sequence[str] = ()) -> Iterator[Path]:
     """Yield the path of a kubeconfig with every right; `flags` are further ones for kube-apiserver."""
