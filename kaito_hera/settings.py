@@ -3,6 +3,7 @@
 The values travel into each Workflow as a parameter, so a run keeps the settings that it began with.
 """
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -144,3 +145,18 @@ class Settings(pydantic.BaseModel):
     def dump(self) -> str:
         """JSON without defaults: what a Workflow carries."""
         return self.model_dump_json(by_alias=True, exclude_defaults=True)
+
+
+def problem(cause: pydantic.ValidationError) -> str:
+    """The first thing that is wrong with settings: which one, the value seen, and the way out where there is a name."""
+    first = cause.errors(include_url=False)[0]
+    *within, last = (str(part) for part in first["loc"])
+    name = ".".join((*within, last))
+    if first["type"] != "extra_forbidden":
+        return f"setting {name}: {str(first['input'])[:60]!r}: {first['msg']}"
+    nested: dict[str, type[pydantic.BaseModel]] = {"azure": Azure, "kernels": Kernels}
+    among = nested.get(within[0], Settings) if within else Settings
+    names = [field.alias or key for key, field in among.model_fields.items()]
+    close = difflib.get_close_matches(last, names, 1)
+    hint = f"did you mean {'.'.join((*within, close[0]))}?" if close else f"take it out; there are {', '.join(names)}"
+    return f"setting {name}: is unknown; {hint}"

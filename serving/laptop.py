@@ -56,7 +56,7 @@ def serve(asked: Asked) -> Exit:
         with bound(asked.host, asked.port) as sockets, tempfile.TemporaryDirectory(prefix="kaito-hera-") as scratch:
             _tell(f"loading {asked.model}")
             own = Path(asked.model)
-            folder = own if own.is_dir() else weights.fetch(config.model, CACHE, docker.own_file())
+            folder = own if _is_folder(asked.model) else weights.fetch(config.model, CACHE, docker.own_file())
             return asyncio.run(_run(config, listed, folder.absolute(), sockets, Path(scratch)))
     except errors.Fatal as error:
         log.error("%s: %s", error.failure().reason, error)  # noqa: TRY400 (no traceback: the message is for people)
@@ -88,7 +88,7 @@ def understand(asked: Asked) -> tuple[ServingConfig, tuple[Adapter, ...]]:
 
 def _model(text: str) -> tuple[str, Model]:
     """Its name and where its files are."""
-    if Path(text).is_dir():
+    if _is_folder(text):
         try:
             hub.complete(f"MODEL {text}", Path(text))
         except WeightsError as error:
@@ -110,14 +110,21 @@ def adapter(text: str) -> Adapter:
     if not name or not place:
         raise errors.BadConfig(f"--adapter {text}: write NAME=FOLDER or NAME=IMAGE, and :STRENGTH behind it if not 1")
     front, _, last = place.rpartition(":")
-    strength = _number(last) if Path(front).is_dir() or front.rpartition("/")[2].count(":") else None
+    strength = _number(last) if _is_folder(front) or front.rpartition("/")[2].count(":") else None
     where = front if strength is not None else place
-    if Path(where).is_dir():
+    if _is_folder(where):
         folder = str(Path(where).absolute())
         return Adapter(name=name, volume=folder, folder=folder, strength=1.0 if strength is None else strength)
     if where.startswith((".", "/")):
         raise errors.BadConfig(f"--adapter {text}: there is no folder {where}")
     return Adapter(name=name, image=where, strength=1.0 if strength is None else strength)
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except OSError:  # longer than a name can be
+        return False
 
 
 def _number(text: str) -> float | None:

@@ -127,8 +127,10 @@ def _watch(arguments: argparse.Namespace) -> None:
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(message)s")
     try:
         chosen = settings.Settings.load(arguments.settings)
-    except (OSError, pydantic.ValidationError) as cause:
+    except OSError as cause:
         raise errors.ConfigInvalidError(f"settings in {arguments.settings}: {cause}") from cause
+    except pydantic.ValidationError as cause:
+        raise errors.ConfigInvalidError(f"{arguments.settings}: {settings.problem(cause)}") from cause
     # Not sys.exit: whatever a worker is in the middle of must not go on.
     os._exit(watcher.run(cluster.Cluster.connect(), chosen, plan, health_port=arguments.health_port))
 

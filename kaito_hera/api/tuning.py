@@ -13,8 +13,12 @@ _INTERVAL = 300
 _ANEW = "cannot be changed: delete the Workspace and apply it anew, or apply another one"
 
 
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
+_METHODS = ("lora", "qlora")
+
+
+def _of_any_case(value: object) -> object:
+    """A method as we write it; what is none stays as its user wrote it."""
+    return value.lower() if isinstance(value, str) and value.lower() in _METHODS else value
 
 
 _SCHEMA = {
@@ -22,7 +26,7 @@ _SCHEMA = {
     "maxLength": 253,
     **worded("self.lowerAscii() in ['lora', 'qlora']", "write lora or qlora"),
 }
-Method = Annotated[Literal["lora", "qlora"], pydantic.BeforeValidator(_lower), pydantic.WithJsonSchema(_SCHEMA)]
+Method = Annotated[Literal["lora", "qlora"], pydantic.BeforeValidator(_of_any_case), pydantic.WithJsonSchema(_SCHEMA)]
 
 
 class Checkpoint(Model):

@@ -26,6 +26,8 @@ ROLES = ("system", "user", "assistant", "tool")
 MAX_BEAMS = 8
 MAX_STOPS = 16
 MANY = f"at most {MAX_STOPS} strings"
+_PROMPT = 'send {"prompt": "..."}'
+_MESSAGES = 'send {"messages": [{"role": "user", "content": "..."}]}'
 IGNORED = frozenset({"pad_token_id", "use_cache", "return_dict_in_generate", "bos_token_id"})
 """Keywords of `generate` that change nothing in what /chat answers, as does null for any other."""
 
@@ -144,8 +146,8 @@ def _prompt(loaded: Loaded, body: Body, mix: Mix) -> list[int]:
     except TextRefused as error:
         raise refusals.of_text(error, turns) from error
     if body.messages is not None and body.prompt is None:
-        raise errors.BadRequest("Conversational parameter messages required")
-    raise errors.BadRequest("Text generation parameter prompt required")
+        raise errors.BadRequest(f"Conversational parameter messages required: {_MESSAGES}")
+    raise errors.BadRequest(f"Text generation parameter prompt required: {_PROMPT}")
 
 
 def _text(body: Body) -> str:

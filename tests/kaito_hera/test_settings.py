@@ -6,7 +6,7 @@ import pydantic
 import pytest
 import yaml
 
-from kaito_hera.settings import Settings
+from kaito_hera.settings import Settings, problem
 
 ROOT = Path(__file__).parents[2]
 AZURE = "tenantId: t\nclientId: c\nsubscriptionId: s\nresourceGroup: g\nclusterName: k\nlocation: eastus"
@@ -38,3 +38,21 @@ def test_what_is_no_such_setting_is_an_error(text):
 def test_the_example_for_aks_is_read():
     data = yaml.safe_load((ROOT / "examples" / "aks" / "settings.yaml").read_text())["data"]
     assert Settings.of(data).region == "eastus"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"nodeprovider": "aks"}, "setting nodeprovider: is unknown; did you mean nodeProvider?"),
+        (
+            {"azure": f"{AZURE}\nresourcegroup: g"},
+            "setting azure.resourcegroup: is unknown; did you mean azure.resourceGroup?",
+        ),
+        ({"colour": "red"}, "setting colour: is unknown; take it out; there are namespace, registry, "),
+        ({"nodeProvider": "aws"}, "setting nodeProvider: 'aws': "),
+    ],
+)
+def test_what_is_wrong_with_a_setting_is_told_with_the_way_out(data, words):
+    with pytest.raises(pydantic.ValidationError) as found:
+        Settings.of(data)
+    assert problem(found.value).startswith(words)

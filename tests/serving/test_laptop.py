@@ -123,6 +123,7 @@ def test_an_adapter_of_a_folder(tmp_path, behind, strength):
 @pytest.mark.parametrize(
     ("model", "adapters", "told"),
     [
+        ("x" * 5000, (), "is no folder here, and no model that is known"),
         ("./gone", (), "MODEL ./gone: no such folder"),
         ("/gone", (), "MODEL /gone: no such folder"),
         ("~/gone", (), "MODEL ~/gone: no such folder"),

@@ -12,7 +12,7 @@ import pydantic
 import yaml
 
 from artifacts import plain_yaml
-from kaito_hera.settings import CONFIG_MAP, Settings
+from kaito_hera.settings import CONFIG_MAP, Settings, problem
 
 _LARGEST = 2 * 2**20  # bytes; an object of the API server has at most 1.5 MiB
 
@@ -107,9 +107,7 @@ def _settings(data: dict[str, str], source: str) -> Settings:
     try:
         return Settings.of(data)
     except pydantic.ValidationError as cause:
-        first = cause.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise UnreadableError(f"{source}: setting {name}: {str(first['input'])[:60]!r}: {first['msg']}") from cause
+        raise UnreadableError(f"{source}: {problem(cause)}") from cause
 
 
 def _objects(text: str, source: str) -> Iterator[dict[str, Any]]:

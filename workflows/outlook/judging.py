@@ -31,7 +31,7 @@ def judge(
     """What would happen to this Workspace; `parts` are what is left to be done, where that is known."""
     workspace, found = slips.parse(obj)
     if workspace is None:
-        return _unread(obj, found)
+        return _refused(obj, found)
     found += refusals.findings(workspace, settings, on)
     found += refusals.data(workspace, settings) if parts is None or parts.tune else []
     model = models.find(workspace)
@@ -55,13 +55,13 @@ def judge(
     return told.model_copy(update={"disk": parts_of_it})
 
 
-def _unread(obj: dict[str, Any], found: list[Finding]) -> outlook.Outlook:
+def _refused(obj: dict[str, Any], found: list[Finding]) -> outlook.Outlook:
     metadata = obj.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     namespace, name = (str(metadata.get(key, usual))[:63] for key, usual in (("namespace", "default"), ("name", "?")))
     return outlook.Outlook(
         workspace=f"{namespace}/{name}",
-        does="cannot be read",
+        does="is refused at kubectl apply",
         works=False,
         errors=tuple(telling.finding(one) for one in found),
     )
