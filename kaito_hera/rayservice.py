@@ -1,7 +1,8 @@
 """A server whose model several nodes hold together: KubeRay's RayService in place of a Deployment. Pure.
 
 The head is one of the nodes and answers, the others work for it. Knows pods as `rollout` makes them, and of the image
-how it is started. KubeRay accepts and reconciles it (tests/apiserver); with GPUs and vLLM it was never run.
+how it is started. On the one-machine cluster KubeRay starts it on two nodes, with a stand-in for vLLM; with GPUs
+it was never run.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ FETCHES = "weights"
 """Name of the container that fetches the weights, before Ray starts."""
 _LONGEST = 47
 """Letters of a RayService's name, as KubeRay has it."""
-_AGENT, _DASHBOARD = 52365, 8265
+_GCS, _AGENT, _DASHBOARD = 6379, 52365, 8265
 _OPERATOR = {"app.kubernetes.io/component": "kuberay-operator"}
 _CLUSTER = "kaito.sh/cluster-hash"
 _SAID = 1000  # characters, of a traceback's end
@@ -51,7 +52,7 @@ def manifest(
             "authOptions": {"mode": "token"},
             "headGroupSpec": {
                 "rayStartParams": _start() | {"dashboard-host": "0.0.0.0"},  # noqa: S104 - KubeRay asks there
-                "template": _pod(template, config, {"name": "serve", "containerPort": port}),
+                "template": _pod(template, config, _ports(port)),
             },
             "workerGroupSpecs": [
                 {
@@ -148,7 +149,13 @@ def _start() -> dict[str, str]:
     return {"num-cpus": "4", "object-store-memory": str(_STORE_BYTES)}
 
 
-def _pod(template: dict[str, Any], config: str, port: dict[str, Any] | None = None) -> dict[str, Any]:
+def _ports(served: int) -> list[dict[str, Any]]:
+    """The head's, by the names that KubeRay looks for: where one is given, it adds none of the others."""
+    numbers = {"gcs-server": _GCS, "dashboard": _DASHBOARD, "serve": served}
+    return [{"name": key, "containerPort": number} for key, number in numbers.items()]
+
+
+def _pod(template: dict[str, Any], config: str, ports: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """A pod whose weights are there before Ray starts; KubeRay writes the command and the head's probes."""
     made = copy.deepcopy(template)
     spec = made["spec"]
@@ -159,8 +166,8 @@ def _pod(template: dict[str, Any], config: str, port: dict[str, Any] | None = No
     spec["initContainers"] = [fetches]
     kept = {key: container[key] for key in ("name", "resources", *settled) if key in container}
     kept["env"] = [*(one for one in kept["env"] if one["name"] != "RAY_AUTH_TOKEN"), *_environment()]
-    kept["ports"] = [port] if port else []
-    if port is None:  # KubeRay's own asks a worker for the HTTP that the head alone has
+    kept["ports"] = ports or []
+    if ports is None:  # KubeRay's own asks a worker for the HTTP that the head alone has
         kept["readinessProbe"] = {
             "httpGet": {"path": "/api/healthz", "port": _AGENT},
             "periodSeconds": 5,

@@ -195,6 +195,7 @@ def _environment(run: Path, surroundings: settings.Settings, port: int) -> dict[
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",  # 15 unless said: the replica would stand behind all of Ray's own processes
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the replica asks Ray for no GPU and takes the pod's
+        "MALLOC_ARENA_MAX": "2",  # a heap for each of the replica's threads keeps the most that its thread ever took
         "RAY_ROTATION_MAX_BYTES": "10000000",
         "RAY_ROTATION_BACKUP_COUNT": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",

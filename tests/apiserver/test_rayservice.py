@@ -123,6 +123,12 @@ def test_kuberay_makes_a_head_and_workers_of_it(over_nodes):
         assert over_nodes.cluster.get(clusters.SECRET, secret["name"], over_nodes.namespace)
     head = next(pod for pod in pods if pod["metadata"]["labels"]["ray.io/node-type"] == "head")
     assert {"name": "serve", "containerPort": 5000, "protocol": "TCP"} in head["spec"]["containers"][0]["ports"]
+    services = until(
+        lambda: over_nodes.cluster.items(clusters.SERVICE, over_nodes.namespace, labels="ray.io/node-type"),
+        what="a Service for the head",
+    )
+    ports = {port["name"]: port["port"] for service in services for port in service["spec"]["ports"]}
+    assert {"gcs-server": 6379, "dashboard": 8265, "serve": 5000}.items() <= ports.items()
     told = until(lambda: over_nodes.service()["status"].get("conditions"), what="a word of the operator's")
     assert {each["type"]: each["status"] for each in told}["Ready"] == "False"
     assert all(each["reason"] != "ValidationFailed" for each in told), told

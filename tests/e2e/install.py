@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[2]
 REGISTRY = "kaito.azurecr.io/kaito"
 BASE = "localhost/kaito-hera-base:bookworm"
 NAMESPACE = "kaito-hera"
-_BUILDAH = ["buildah", "--storage-driver", "overlay"]
 
 
 def install(cluster: layout.Cluster) -> None:
@@ -53,9 +52,15 @@ def install(cluster: layout.Cluster) -> None:
         )
 
 
+def buildah(cache: Path) -> list[str]:
+    """The builder with the store that make gives it."""
+    store = ["--root", str(cache / "containers/storage"), "--runroot", str(cache / "containers/run")]
+    return ["buildah", "--storage-driver", "overlay", *store]
+
+
 def _ensure_base(cache: Path) -> None:
     """Debian's smallest system with Python, as an image of our own store."""
-    store = [*_BUILDAH, "--root", str(cache / "containers/storage"), "--runroot", str(cache / "containers/run")]
+    store = buildah(cache)
     if subprocess.run([*store, "inspect", "--type", "image", BASE], capture_output=True, check=False).returncode == 0:
         return
     with progress.part("base image", "debootstrap"), tempfile.TemporaryDirectory(dir=cache) as scratch:

@@ -6,7 +6,7 @@ import yaml
 
 from kaito_hera import cluster as clusters
 from tests.cluster.simulators.content import facts
-from tests.e2e.world import PUSH_SECRET, REPOSITORY, ROOT, until
+from tests.e2e.world import PUSH_SECRET, REPOSITORY, until
 
 NAME, PRESET = "own", "acme/own-phi"
 IMAGE = f"{REPOSITORY}/models/own-phi:1"
@@ -19,14 +19,8 @@ def manifest(name, **options):
     return yaml.safe_dump({**head, "resource": resource, "inference": inference})
 
 
-def pushed(world):
-    """What a person does on a laptop: from the hub to the registry."""
-    command = ROOT / ".venv/bin/kaito-hera"
-    return world.inside(str(command), "model", "push", "phi-3-mini-4k-instruct", IMAGE).strip()
-
-
 def test_a_model_that_was_pushed_is_served_under_its_own_name(world, namespace):
-    image = pushed(world)
+    image = world.push_model("phi-3-mini-4k-instruct", IMAGE)
     world.apply(namespace, manifest(PRESET, image=IMAGE, imagePullSecrets=[PUSH_SECRET]))
     world.await_condition(namespace, NAME, "WorkspaceReady")
     assert world.status(namespace, NAME)["model"] == {"source": IMAGE, "revision": image.partition("@")[2]}
@@ -40,7 +34,7 @@ def test_a_model_that_was_pushed_is_served_under_its_own_name(world, namespace):
 
 def test_a_model_out_of_an_image_is_tuned(world, namespace):
     """The model's Secret is the push Secret here: one registry holds both."""
-    image = pushed(world)
+    image = world.push_model("phi-3-mini-4k-instruct", IMAGE)
     workspace = yaml.safe_load(world.manifest("tuning-phi-3", image=namespace))
     workspace["metadata"]["annotations"] = {"kaito.sh/serve": "false"}
     config = {"training_config": {"QuantizationConfig": {"load_in_4bit": True}, "TrainingArguments": {"max_steps": 20}}}

@@ -106,6 +106,10 @@ class World:
             "delete", "workspace", "-n", namespace, name, f"--wait={str(wait).lower()}", f"--timeout={seconds}s"
         )
 
+    def push_model(self, preset: str, image: str) -> str:
+        """What a person does on a laptop: from the hub to the registry; the image by its digest."""
+        return self.inside(str(ROOT / ".venv/bin/kaito-hera"), "model", "push", preset, image).strip()
+
     def chat(self, namespace: str, name: str, prompt: str, **generate: object) -> str:
         """`curl -X POST /chat` through the Service; greedy, only the answer."""
         body = {"prompt": prompt, "return_full_text": False}

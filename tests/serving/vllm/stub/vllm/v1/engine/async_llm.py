@@ -10,6 +10,7 @@ import transformers
 from vllm import made
 from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.executor import over_ray
 
 CompletionOutput = made("vllm/outputs.py", "CompletionOutput")
 Logprob = made("vllm/logprobs.py", "Logprob")
@@ -28,6 +29,9 @@ class AsyncLLM:
 
     def __init__(self, engine_args, stat_loggers):
         self.args = engine_args
+        if engine_args.distributed_executor_backend == "ray":
+            shares, stages = engine_args.tensor_parallel_size, engine_args.pipeline_parallel_size
+            self.workers = over_ray.started(shares * stages, stages)
         self.model = transformers.AutoModelForCausalLM.from_pretrained(engine_args.model, dtype=torch.float32).eval()
         text = self.model.config.get_text_config()
         self.vllm_config = SimpleNamespace(
