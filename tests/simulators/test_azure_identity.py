@@ -105,10 +105,10 @@ def test_arm_wants_a_token_that_still_holds(tls, tmp_path):
 
         assert ask() == (401, "AuthenticationFailed", True)
         assert ask(Authorization="Bearer made.up.token") == (401, "InvalidAuthenticationToken", True)
-        token = azure.Bearer(cloud.state, seconds=1).get_token().token
-        assert ask(Authorization=f"Bearer {token}") == (200, None, False)
+        lasting, short = (azure.Bearer(cloud.state, seconds=seconds).get_token().token for seconds in (600, 1))
+        assert ask(Authorization=f"Bearer {lasting}") == (200, None, False)
         time.sleep(1.1)
-        assert ask(Authorization=f"Bearer {token}") == (401, "ExpiredAuthenticationToken", True)
+        assert ask(Authorization=f"Bearer {short}") == (401, "ExpiredAuthenticationToken", True)
 
 
 def test_discovery_leads_to_the_token_endpoint(tls, tmp_path):
