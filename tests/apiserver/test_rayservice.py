@@ -15,23 +15,21 @@ from kaito_hera.run import Run
 from kaito_hera.settings import Settings
 from tests import making
 from tests.apiserver.conftest import NAMESPACE, connected, until
-from tests.cluster import build, testing
+from tests.cluster import kuberay as kuberay_operator
+from tests.cluster import testing
 from workflows import asks
 
 IMAGE = "registry.example/serving-vllm:1"
 SETTINGS = Settings(vllm_image=IMAGE)
 PLACEMENT = nodes.Placement(labels={"apps": "llama"}, whole=2)
-KUBERAY = "github.com/ray-project/kuberay/ray-operator"
 
 
 @pytest.fixture(scope="module")
 def ray_kubeconfig():
     """An API server with KubeRay's kinds, and with its operator at work."""
-    build.ensure("kuberay-operator")
-    kinds = build.module_source("kuberay", KUBERAY) / "config/crd/bases"
     with testing.apiserver() as path:
         testing.install(path)
-        testing.kubectl(path, "apply", "--server-side", "-f", str(kinds))
+        testing.kubectl(path, "apply", "--server-side", "-f", str(kuberay_operator.kinds()))
         testing.kubectl(path, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
         yield path
 
@@ -39,15 +37,10 @@ def ray_kubeconfig():
 @pytest.fixture(scope="module")
 def kuberay(ray_kubeconfig, tmp_path_factory):
     log = tmp_path_factory.mktemp("kuberay") / "log"
-    command = [
-        build.binary("kuberay-operator"),
-        "--metrics-addr=127.0.0.1:0",
-        "--health-probe-bind-address=127.0.0.1:0",
-    ]
     with (
         log.open("w") as output,
         subprocess.Popen(
-            [*map(str, command), "--enable-leader-election=false"],
+            kuberay_operator.command(),
             env=os.environ | {"KUBECONFIG": str(ray_kubeconfig)},
             stdout=output,
             stderr=output,

@@ -12,7 +12,8 @@ import yaml
 
 from kaito_hera import cluster as clusters
 from kaito_hera import settings
-from tests.cluster import build, layout, machines
+from tests.cluster import kuberay as kuberay_operator
+from tests.cluster import layout, machines
 from tests.cluster.simulators.content import facts
 from tests.e2e import install
 from tests.e2e.world import OPERATOR, PUSH_SECRET, REPOSITORY, ROOT
@@ -20,23 +21,19 @@ from tests.e2e.world import OPERATOR, PUSH_SECRET, REPOSITORY, ROOT
 NAME, PRESET = "large", "phi-4"
 MODEL = f"{REPOSITORY}/models/large:1"
 IMAGE = f"{install.REGISTRY}/kaito-hera-serving-vllm:stand-in"
-KUBERAY = "github.com/ray-project/kuberay/ray-operator"
-DAEMON = "kuberay-operator"
 
 
 @pytest.fixture(scope="module")
 def kuberay(world):
     """KubeRay's kinds and its operator, beside the control plane."""
-    build.ensure(DAEMON)
-    kinds = str(build.module_source("kuberay", KUBERAY) / "config/crd/bases")
+    command = kuberay_operator.command()
+    kinds = str(kuberay_operator.kinds())
     world.kubectl("apply", "--server-side", "-f", kinds)
     world.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-    addresses = ["--metrics-addr=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0"]
-    command = [build.binary(DAEMON), *addresses, "--enable-leader-election=false"]
     machine = machines.Machine(world.machine)
-    machine.ensure_daemon(DAEMON, command, env={"KUBECONFIG": str(world.machine.inner_kubeconfig)})
+    machine.ensure_daemon(kuberay_operator.OPERATOR, command, env={"KUBECONFIG": str(world.machine.inner_kubeconfig)})
     yield
-    machine.stop_daemon(DAEMON)
+    machine.stop_daemon(kuberay_operator.OPERATOR)
     world.kubectl("delete", "-f", kinds, "--ignore-not-found", "--timeout=60s")
 
 
