@@ -221,11 +221,3 @@ class Checked(Strict):
 
     model: Found | None = None
     """What is known of the model, where it was asked for."""
-
-
-def parse_termination(message: str) -> Failure | None:
-    """What the image left behind, or None when it ended well or died without a word."""
-    try:
-        return Failure.model_validate_json(message)
-    except pydantic.ValidationError:
-        return None

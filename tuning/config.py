@@ -5,7 +5,6 @@ The operator writes a `TuningConfig` as JSON; the image prints `Progress` lines,
 """
 
 import enum
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -219,12 +218,3 @@ class Failure(Strict):
     message: str
     """Names the field or object, the value seen and the way out."""
     retryable: bool
-
-
-def parse_termination(message: str) -> Result | Failure | None:
-    """What the image left behind, or None when it died without a word."""
-    try:
-        answer = json.loads(message)
-        return Failure.model_validate(answer) if "reason" in answer else Result.model_validate(answer)
-    except (ValueError, TypeError):
-        return None

@@ -8,8 +8,9 @@ import pydantic
 import pytest
 
 from serving import check, errors, folders
-from serving.config import Adapter, AdapterStatus, Exit, Served, parse_termination
+from serving.config import Adapter, AdapterStatus, Exit, Served
 from serving.images import Images
+from tests import terminations
 from tests.serving import fakes
 
 FILES = {"adapter_config.json": "{}", "adapter_model.safetensors": "weights"}
@@ -156,7 +157,7 @@ def test_the_check_looks_into_a_volume_where_it_is_mounted(tmp_path, monkeypatch
     monkeypatch.setenv("TERMINATION_LOG", str(tmp_path / "termination"))
     code = check.check(tmp_path / "serving.json")
     if files == {}:
-        left = parse_termination((tmp_path / "termination").read_text())
+        left = terminations.of_serving((tmp_path / "termination").read_text())
         assert (code, left.reason, left.retryable) == (Exit.BAD_ADAPTER, "AdapterFilesMissing", True)
         assert left.message.startswith(f"inference.adapters[0].source.volumeSource: {VOLUME} has no adapter_config")
     else:

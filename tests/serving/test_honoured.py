@@ -11,11 +11,11 @@ import pytest
 import torch
 import transformers
 
-from serving.config import parse_termination
 from serving.engine.loading import load_model
 from serving.engine.protocol import Request, RequestFailed, RequestRefused, Sampling
 from serving.engine.sequential import SequentialEngine
 from serving.inference_config import parse
+from tests import terminations
 from tests.serving import modelhub, tiny
 from tests.serving.pod import Pod
 
@@ -152,7 +152,7 @@ def test_a_template_that_takes_no_message_ends_it_before_it_serves(base, tmp_pat
         pod = Pod(tmp_path, broken, HF_ENDPOINT=url)
         try:
             assert pod.wait(120) == 10
-            left = parse_termination(pod.termination.read_text())
+            left = terminations.of_serving(pod.termination.read_text())
             assert (left.reason, left.retryable) == ("BadConfig", False)
             assert left.message.startswith("inference_config.yaml: vllm.chat-template: the chat template does not take")
         finally:

@@ -9,8 +9,9 @@ import threading
 import pytest
 
 from serving import errors, haproxy, settings
-from serving.config import Failure, parse_termination
+from serving.config import Failure
 from serving.link import Door, Link
+from tests import terminations
 from tests.serving import modelhub
 
 FORBIDDEN = ("torch", "ray", "transformers", "peft", "fastapi")
@@ -63,9 +64,9 @@ def test_termination_message_fits_what_kubernetes_keeps(tmp_path):
     file = tmp_path / "log"
     errors.leave(errors.BadModel("ü" * 9000).failure(), file)
     assert file.stat().st_size <= 4096
-    left = parse_termination(file.read_text())
+    left = terminations.of_serving(file.read_text())
     assert (left.reason, left.retryable, left.message[-4:]) == ("BadModel", False, " ...")
-    assert parse_termination("") is None
+    assert terminations.of_serving("") is None
 
 
 def test_link_carries_both_ways_and_notices_death(tmp_path):
@@ -139,7 +140,7 @@ def test_driver_refuses_what_cannot_work_before_it_starts_anything(tmp_path, con
     log = tmp_path / "termination"
     done = run(config, TERMINATION_LOG=log, RAY_AUTH_TOKEN=token, SCRATCH=tmp_path)
     assert done.returncode == 10
-    left = parse_termination(log.read_text())
+    left = terminations.of_serving(log.read_text())
     assert left == Failure(reason="BadConfig", message=left.message, retryable=False)
     assert words in left.message
 
@@ -175,7 +176,7 @@ def test_names_of_adapters_must_differ_before_anything_is_asked(config, tmp_path
     config.with_name("adapters.json").write_text(json.dumps(images))
     log = tmp_path / "termination"
     done = run("--check", config, TERMINATION_LOG=log)
-    left = parse_termination(log.read_text())
+    left = terminations.of_serving(log.read_text())
     assert (done.returncode, left.reason, left.retryable) == (10, "BadConfig", False)
     assert "the name poet is listed twice; give each of inference.adapters a name of its own" in left.message
 
@@ -190,6 +191,6 @@ def test_check_of_a_registry_that_is_not_there_is_retryable(config, tmp_path):
     config.with_name("adapters.json").write_text(json.dumps([image]))
     log = tmp_path / "termination"
     done = run("--check", config, TERMINATION_LOG=log, PATH="/usr/bin")
-    left = parse_termination(log.read_text())
+    left = terminations.of_serving(log.read_text())
     assert (done.returncode, left.reason, left.retryable) == (41, "RegistryUnavailable", True)
     assert left.message.startswith("inference.adapters[0].source.image: the registry of 127.0.0.1:1/poet:1 does not")

@@ -13,8 +13,8 @@ import pytest
 from serving import check as serving_check
 from serving import errors
 from serving import images as adapter_images
-from serving.config import parse_termination
 from serving.images import Images
+from tests import terminations
 from tests.serving import registry as hub
 
 SILENT = """
@@ -185,7 +185,7 @@ def check(tmp_path, *references, authfile=None, seconds=10, **model):
         env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     left = tmp_path / "termination"
-    return done, parse_termination(left.read_text()) if left.exists() else None
+    return done, terminations.of_serving(left.read_text()) if left.exists() else None
 
 
 def test_check_passes_and_says_what_it_found(tmp_path, public, private, images):
@@ -220,7 +220,9 @@ def test_check_names_what_was_tuned_by_its_own_field(tmp_path, public, images):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TERMINATION_LOG", str(tmp_path / "termination"))
         assert serving_check.check(config) == 11
-    assert parse_termination((tmp_path / "termination").read_text()).message.startswith("tuning.output.image: the reg")
+    assert terminations.of_serving((tmp_path / "termination").read_text()).message.startswith(
+        "tuning.output.image: the reg"
+    )
 
 
 @pytest.fixture

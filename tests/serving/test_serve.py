@@ -21,7 +21,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # peft asks for it
 ]
 
-from serving.config import Adapter, Adapters, Served, parse_termination
+from serving.config import Adapter, Adapters, Served
+from tests import terminations
 from tests.bench.serving import load, storm
 from tests.serving import modelhub, peer, registry, tiny
 from tests.serving.pod import TOKEN, Pod, sandboxed
@@ -277,7 +278,7 @@ def test_any_death_ends_the_driver_with_the_reason(world, pod, words, name):
         again.await_status("/health", 200)
         os.kill(again.process_of(words), signal.SIGKILL)
         assert again.wait(60) == 43
-        left = parse_termination(again.termination.read_text())
+        left = terminations.of_serving(again.termination.read_text())
         assert (left.reason, left.retryable) == ("EngineDied", True)
         assert left.message.startswith(f"{name} ended without a word")
     finally:

@@ -11,7 +11,8 @@ import tempfile
 import pytest
 
 from kaito_hera import rayservice
-from serving.config import Exit, parse_termination
+from serving.config import Exit
+from tests import terminations
 from tests.serving import modelhub, tiny
 from tests.serving.registry import free_port
 
@@ -70,7 +71,7 @@ def test_weights_are_fetched_before_ray_starts(tmp_path, hub):
     assert list((tmp_path / "scratch").rglob("*.safetensors"))
     gone = written(tmp_path, model={"id": "acme/nothing", "revision": REVISION})
     assert python(tmp_path, hub, "-m", "serving", "--fetch", gone).returncode not in (Exit.DONE, Exit.UNEXPECTED)
-    assert not parse_termination((tmp_path / "termination").read_text()).retryable
+    assert not terminations.of_serving((tmp_path / "termination").read_text()).retryable
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests import terminations
 from tests.tuning import servers
 from tuning.__main__ import main
-from tuning.config import TuningConfig, parse_termination
+from tuning.config import TuningConfig
 from tuning.output import volume
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +129,7 @@ def tuning(tmp_path, monkeypatch):
         path.write_text(config if isinstance(config, str) else config.model_dump_json())
         verb, *more = options if options[:1] == ("validate",) else ("run", *options)
         code = main([verb, str(path), *more, "--scratch", str(tmp_path / "scratch")])
-        return SimpleNamespace(code=code, text=message.read_text(), left=parse_termination(message.read_text()))
+        return SimpleNamespace(code=code, text=message.read_text(), left=terminations.of_tuning(message.read_text()))
 
     yield go
     signal.signal(signal.SIGTERM, before)

@@ -4,10 +4,11 @@ import threading
 
 import pytest
 
+from tests import terminations
 from tests.tuning import servers
 from tests.tuning.conftest import ROOT, entry, write_secret
 from tuning import check as check_
-from tuning.config import INTENT, Exit, Failure, Result, parse_termination
+from tuning.config import INTENT, Exit, Failure, Result
 from tuning.errors import DataUnreachable, RegistryUnavailable, VolumeRefused
 from tuning.eviction import Eviction
 from tuning.output import image, push
@@ -188,7 +189,7 @@ def test_a_missing_config_file(tmp_path):
         command, cwd=ROOT, capture_output=True, text=True, check=False, env={"TERMINATION_LOG": str(tmp_path / "t")}
     )
     assert done.returncode == Exit.BAD_CONFIG
-    assert parse_termination((tmp_path / "t").read_text()).reason == "ConfigInvalid"
+    assert terminations.of_tuning((tmp_path / "t").read_text()).reason == "ConfigInvalid"
 
 
 HEAVY = [
@@ -218,7 +219,7 @@ def test_a_check_needs_nothing_heavy(files, registry, config, auth, tmp_path):
     environment = {"TERMINATION_LOG": str(tmp_path / "t"), "PATH": "/usr/bin"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == Exit.DONE, done.stderr
-    assert parse_termination((tmp_path / "t").read_text()) == Result()
+    assert terminations.of_tuning((tmp_path / "t").read_text()) == Result()
     assert done.stdout == ""
 
 

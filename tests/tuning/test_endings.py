@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import terminations
 from tests.serving import registry as images
 from tests.tuning import servers
 from tests.tuning.conftest import LOOPBACK, entry, write_secret
 from tests.tuning.test_errors import kinds
 from tuning.__main__ import main
-from tuning.config import RETRYABLE, Exit, parse_termination
+from tuning.config import RETRYABLE, Exit
 
 ELSEWHERE = {
     "LossDiverged": "test_run.py",
@@ -132,7 +133,7 @@ def test_a_command_ends_so(reason, place, tmp_path):
     code, command = ENDINGS[reason]
     assert main(command(place)) == code
     text = (tmp_path / "termination").read_text()
-    left = parse_termination(text)
+    left = terminations.of_tuning(text)
     assert (left.reason, left.retryable) == (reason, code in RETRYABLE)
     assert len(text) < 4096
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from artifacts.weights import errors as weights
+from tests import terminations
 from tuning import errors
-from tuning.config import RETRYABLE, Exit, Failure, parse_termination
+from tuning.config import RETRYABLE, Exit, Failure
 
 
 def kinds(root=errors.TuningError):
@@ -52,7 +53,7 @@ def test_what_is_wrong_with_the_models_files_keeps_its_own_words(cause):
 def test_a_failure_fits_a_termination_message(text):
     left = json.dumps(errors.TuningError(text).failure().model_dump())
     assert len(left) < 4096
-    assert parse_termination(left).message.startswith(text[:200])
+    assert terminations.of_tuning(left).message.startswith(text[:200])
 
 
 def disk_full():
@@ -123,9 +124,9 @@ def test_a_missing_file_is_no_disk_trouble():
 
 @pytest.mark.parametrize("left", ["", "Killed", "[]", "3", '{"reason": 3}', '{"adapter": "a", "x": 1}'])
 def test_what_is_no_termination_message_is_none(left):
-    assert parse_termination(left) is None
+    assert terminations.of_tuning(left) is None
 
 
 def test_a_failure_reads_back():
     failure = Failure(reason="DataInvalid", message="m", retryable=False)
-    assert parse_termination(failure.model_dump_json()) == failure
+    assert terminations.of_tuning(failure.model_dump_json()) == failure

@@ -14,10 +14,11 @@ import pytest
 
 from artifacts.weights import push
 from artifacts.weights.config import Model
+from tests import terminations
 from tests.tuning import servers, words
 from tests.tuning.conftest import ROOT
 from tests.tuning.test_check import WITHOUT
-from tuning.config import Exit, Result, parse_termination
+from tuning.config import Exit, Result
 from tuning.data import heads
 from tuning.data.folder import Folder
 from tuning.training_config import DatasetConfig
@@ -63,7 +64,7 @@ def validate(files, registry, config, auth, hub, tmp_path):
         command = [sys.executable, "-c", WITHOUT, "validate", str(path), "--push-auth", str(auth), *map(str, options)]
         environment = {"TERMINATION_LOG": str(tmp_path / "t"), "PATH": os.environ["PATH"], "HF_ENDPOINT": hub.url}
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
-        left = parse_termination((tmp_path / "t").read_text())
+        left = terminations.of_tuning((tmp_path / "t").read_text())
         return SimpleNamespace(code=done.returncode, left=left, log=done.stderr, asked=asked)
 
     return go

@@ -13,10 +13,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from tests import terminations
 from tests.tuning import servers, words
 from tests.tuning.conftest import entry, start, tuning_config, write_secret
 from tuning import curve
-from tuning.config import INTENT, Exit, Progress, Result, parse_termination
+from tuning.config import INTENT, Exit, Progress, Result
 from tuning.data import masks
 from tuning.data.masks import Encoded
 from tuning.output import volume
@@ -112,7 +113,7 @@ def trained(models, registry, tmp_path_factory):
     out, err = running.communicate(timeout=300)
     files.close()
     assert running.returncode == Exit.DONE, err
-    done = parse_termination((folder / "termination").read_text())
+    done = terminations.of_tuning((folder / "termination").read_text())
     manifest, data = pull(done.adapter, folder)
     return SimpleNamespace(
         config=config,
@@ -205,7 +206,7 @@ def test_what_was_made_is_not_made_again(trained, tmp_path):
     again = start(tmp_path, trained.config, "--push-auth", str(trained.auth), HF_ENDPOINT=nowhere)
     out, err = again.communicate(timeout=60)
     assert again.returncode == Exit.DONE, err
-    left = parse_termination((tmp_path / "termination").read_text())
+    left = terminations.of_tuning((tmp_path / "termination").read_text())
     assert left == Result(adapter=trained.done.adapter)
     assert [Progress.parse(line).percent for line in out.splitlines()] == [0, 100]
 
@@ -221,7 +222,7 @@ def test_an_eviction_ends_a_run_at_the_next_step(models, config, registry, urls,
     running.send_signal(signal.SIGTERM)
     _, err = running.communicate(timeout=60)
     assert running.returncode == Exit.EVICTED, err
-    left = parse_termination((tmp_path / "termination").read_text())
+    left = terminations.of_tuning((tmp_path / "termination").read_text())
     assert (left.reason, left.retryable) == ("Evicted", True)
     assert "of 5000" in left.message
     assert registry.manifest("team/evicted", "1") is None

@@ -7,10 +7,11 @@ import threading
 
 import pytest
 
+from tests import terminations
 from tests.tuning import servers
 from tests.tuning.conftest import start
 from tuning import errors
-from tuning.config import Exit, parse_termination
+from tuning.config import Exit
 from tuning.places import Places
 from tuning.run import use_scratch
 from tuning.training import hub
@@ -23,7 +24,7 @@ def test_bad_rows_end_a_run_before_anything_heavy(config, registry, files, auth,
     )
     _, err = running.communicate(timeout=60)
     assert running.returncode == Exit.BAD_DATA, err
-    left = parse_termination((tmp_path / "termination").read_text())
+    left = terminations.of_tuning((tmp_path / "termination").read_text())
     assert "no row of 2 can be used: rows.jsonl row 1: columns x are no known shape" in left.message
 
 
@@ -41,7 +42,7 @@ def test_an_eviction_does_not_wait_for_a_download(config, registry, files, auth,
     _, err = running.communicate(timeout=60)  # the download itself goes on for its two minutes of patience
     never.set()
     assert running.returncode == Exit.EVICTED, err
-    assert parse_termination((tmp_path / "termination").read_text()).reason == "Evicted"
+    assert terminations.of_tuning((tmp_path / "termination").read_text()).reason == "Evicted"
 
 
 def test_a_model_that_the_hub_does_not_have(config, registry, files, auth, tmp_path):
@@ -50,7 +51,7 @@ def test_a_model_that_the_hub_does_not_have(config, registry, files, auth, tmp_p
     running = start(tmp_path, config(f"{registry.host}/team/a:1"), "--push-auth", str(auth), HF_ENDPOINT=empty.url)
     _, err = running.communicate(timeout=60)
     assert running.returncode == Exit.BAD_MODEL, err
-    left = parse_termination((tmp_path / "termination").read_text())
+    left = terminations.of_tuning((tmp_path / "termination").read_text())
     assert "inference.preset.name: model tiny/phi at main: is not on the hub, or it is private" in left.message
     assert left.reason == "ModelNotFound"
     empty.close()

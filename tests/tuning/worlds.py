@@ -4,9 +4,10 @@ import json
 import time
 from types import SimpleNamespace
 
+from tests import terminations
 from tests.tuning import words
 from tests.tuning.conftest import entry, start, tuning_config, write_secret
-from tuning.config import Progress, parse_termination
+from tuning.config import Progress
 from tuning.output import volume
 
 ROWS = "".join(json.dumps({"messages": words.conversation(each, words.B)}) + "\n" for each in words.QUESTIONS)
@@ -46,7 +47,7 @@ class World:
         out, err = running.communicate(timeout=500)
         left = (self.own / "termination").read_text()
         lines = [Progress.parse(line) for line in out.splitlines()]
-        return SimpleNamespace(code=running.returncode, err=err, left=parse_termination(left), lines=lines)
+        return SimpleNamespace(code=running.returncode, err=err, left=terminations.of_tuning(left), lines=lines)
 
     def run(self, **more):
         return self.end(self.start(**more))

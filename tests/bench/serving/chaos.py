@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from serving.config import parse_termination
+from tests import terminations
 from tests.bench.serving import load, models, ours, storm, swaps
 
 OVERLOAD = 10
@@ -190,7 +190,7 @@ def deaths(table, folder, model, _seconds):
             code = pod.wait(120)
             seconds = round(time.monotonic() - began, 1)
             left = pod.termination.read_text() if pod.termination.exists() else ""
-        told = parse_termination(left)
+        told = terminations.of_serving(left)
         figures[name] = {"seconds": seconds, "exit": code, "message": told and told.message}
         met = code == 43 and told is not None and told.reason == "EngineDied"
         table.row(f"death of {name}: the driver's exit code and seconds", f"{code}, {seconds}", met)

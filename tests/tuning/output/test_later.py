@@ -8,9 +8,10 @@ import tarfile
 
 import pytest
 
+from tests import terminations
 from tests.tuning.conftest import CARD, ROOT, entry, tuning_config, write_secret
 from tests.tuning.test_check import WITHOUT
-from tuning.config import INTENT, Exit, Progress, Result, parse_termination
+from tuning.config import INTENT, Exit, Progress, Result
 from tuning.eviction import Eviction
 from tuning.output import carry, destination, volume
 from tuning.output.patience import Patience
@@ -102,7 +103,7 @@ def test_a_password_is_waited_for_and_the_waiting_is_told(left, registry, tmp_pa
                 write_secret(secret, {registry.host: entry()})
     assert going.returncode == Exit.DONE
     assert lines[-1].startswith(f"{registry.host}/team/later@sha256:")
-    assert parse_termination((tmp_path / "t").read_text()) == Result(adapter=lines[-1])
+    assert terminations.of_tuning((tmp_path / "t").read_text()) == Result(adapter=lines[-1])
 
 
 def test_what_is_refused_in_the_end_ends_with_its_code(left, registry, tmp_path):
@@ -114,4 +115,4 @@ def test_what_is_refused_in_the_end_ends_with_its_code(left, registry, tmp_path)
         [*map(str, command), "--seconds", "0"], cwd=ROOT, capture_output=True, check=False, env=environment
     )
     assert done.returncode == Exit.REGISTRY_AUTH
-    assert parse_termination((tmp_path / "t").read_text()).reason == "PushUnauthorized"
+    assert terminations.of_tuning((tmp_path / "t").read_text()).reason == "PushUnauthorized"

@@ -9,11 +9,12 @@ import pytest
 
 from artifacts.weights import push
 from artifacts.weights.config import Found, Model
+from tests import terminations
 from tests.tuning import servers
 from tests.tuning.conftest import ROOT
 from tests.tuning.test_check import ROWS, WITHOUT
 from tuning import errors
-from tuning.config import Exit, parse_termination
+from tuning.config import Exit
 from tuning.eviction import Eviction
 from tuning.places import Places
 from tuning.report import Report
@@ -74,7 +75,7 @@ def test_a_look_at_a_model_needs_nothing_heavy(model, files, registry, config, a
     environment = {"TERMINATION_LOG": str(tmp_path / "t"), "PATH": "/usr/bin", **hub_address}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == Exit.NETWORK, done.stderr
-    assert parse_termination((tmp_path / "t").read_text()).reason == "HubUnavailable"
+    assert terminations.of_tuning((tmp_path / "t").read_text()).reason == "HubUnavailable"
 
 
 def test_the_model_comes_from_an_image_with_the_pull_secret(model, config, registry, auth, tmp_path):
