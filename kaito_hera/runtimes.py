@@ -40,9 +40,22 @@ def may_spread(workspace: Workspace) -> bool:
     By vLLM, on whole GPUs, without adapters: their files are where the requests come in, and not on the other nodes.
     The numbers of a model that no file here describes are not known when the server is made.
     """
-    partition = workspace.resource.partition
-    plain = not takes_adapters(workspace) and not (partition and partition.profile)
-    return wants_vllm(workspace) and plain and models.find(workspace) is not None
+    if takes_adapters(workspace) or models.find(workspace) is None:
+        return False
+    return wants_vllm(workspace) and not _takes_slices(workspace)
+
+
+def _takes_slices(workspace: Workspace) -> bool:
+    """Whether a node has part of a card, which nothing joins with another part: cut by MIG, or sold so."""
+    resource = workspace.resource
+    return bool(resource.partition and resource.partition.profile) or any(map(_is_slice, resource.sizes))
+
+
+def _is_slice(size: str) -> bool:
+    try:
+        return presets.size(size).slice < 1
+    except presets.UnknownNameError:
+        return False
 
 
 def nodes(workspace: Workspace, runtime: Runtime) -> int:

@@ -2,8 +2,6 @@
 
 Pure arithmetic in GiB that errs on the safe side. A server uses one GPU of a node where that holds the model, else all
 of them, each with a part of it; a trainer uses all of them, each with the whole model, so that one has to hold it.
-`nodes_for` alone is about a runtime that spreads a model over
-several, as KAITO's vLLM does.
 """
 
 import dataclasses
@@ -27,10 +25,6 @@ _COMMUNICATOR = 0.5
 """GiB that GPUs of one node take to talk to each other: buffers of NCCL's, an assumption."""
 _LOADING = 1.02
 """Weights in memory over weights in files, as KAITO's estimator has it."""
-
-
-class TooSmallError(ValueError):
-    """Not even many nodes of this size hold the model; the text says what lacks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,32 +229,3 @@ def cheapest(
     priced = [(size.usd(region), size) for size in able if fits(needed_gib, size)]
     sold = [(usd, size) for usd, size in priced if usd is not None or region not in size.priced_regions]
     return [size for _, size in sorted(sold, key=lambda pair: (pair[0] is None, pair[0] or 0, pair[1].gpus))]
-
-
-def nodes_for(model: Preset, size: Size, context: int = 2048) -> int:
-    """Nodes of `size` that hold `model` and a cache of `context` tokens, for a runtime that spreads over all GPUs.
-
-    KAITO's estimator (v0.11 on), with its constants: 84 % of each GPU, of which 2.3 GiB are for activations and what is
-    not the model's, and 5 % for fragments. Better than it in three places:
-    - a cache cannot be divided among more GPUs than it has heads, and a compressed one (MLA) not at all: KAITO divides
-      it by the GPUs of a node whatever their number;
-    - layers with a window keep the window's tokens only;
-    - weights are counted once (KAITO adds up both copies of gpt-oss).
-    Raises TooSmallError.
-    """
-    shape = model.shape or guess(model.weights_gib)
-    shares = 1 if shape.kind == "latent" else max(1, min(size.gpus, shape.kv_heads))
-    reserve = 2.3 + cache_bytes(model, context) / _GIB / shares
-    room = (0.84 * size.gib_per_gpu - reserve) / 1.05
-    if room <= 0:
-        raise TooSmallError(
-            f"{size.name}: a GPU of {size.gib_per_gpu:.0f} GiB has no room for weights of {model.name} beside"
-            f" {reserve:.1f} GiB of cache and activations; take a larger size or a shorter context"
-        )
-    gpus = math.ceil(_LOADING * model.weights_gib / room)
-    nodes = math.ceil(gpus / size.gpus)
-    if nodes > 1 and size.slice < 1:
-        raise TooSmallError(
-            f"{size.name}: slices of a card cannot be joined; {model.name} needs {nodes}; take a whole card"
-        )
-    return nodes
