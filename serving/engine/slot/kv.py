@@ -71,16 +71,14 @@ class Pool:
     def lay(self, cap: int) -> None:
         """Make rows of another length; taken ones are kept, then the remembered ones that were used last."""
         cap = _grained(cap)
-        kept = sorted((row for row in self.rows if row.count), key=lambda row: (not row.taken, -row.used))
-        kept = [row for row in kept if row.count <= cap][: max(1, self.fit(cap))]
-        kept.sort(key=lambda row: not row.taken)
         count = max(1, self.fit(cap))
+        held = sorted((row for row in self.rows if row.taken or row.count), key=lambda row: (not row.taken, -row.used))
+        kept = [row for row in held if row.taken or row.count <= cap][:count]
         for tensors in (self.keys, self.values):
             for _ in range(self.shape.layers):
                 old = tensors.pop(0) if self.cap else None
                 tensors.append(self._laid(old, kept, count, cap))
-        empty = [row for row in self.rows if row.taken and not row.count]
-        self.rows = [*kept, *empty, *(Row(0) for _ in range(count - len(kept) - len(empty)))][:count]
+        self.rows = [*kept, *(Row(0) for _ in range(count - len(kept)))]
         for index, row in enumerate(self.rows):
             row.index = index
         self.cap = cap
