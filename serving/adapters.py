@@ -171,7 +171,8 @@ class AdapterSet:
         pulled = await self._source.pull(adapter)
         new = Loaded(adapter, pulled.digest, await asyncio.to_thread(_template, pulled.folder))
         engine = await self._engine()
-        if have is None or have.id != new.id:
+        there = new.id in self._leaving or (have is not None and have.id == new.id)
+        if not there:  # who leaves is there until the last of his requests has ended
             await engine.load_adapter(new.id, pulled.folder)
         return new
 

@@ -18,7 +18,7 @@ from serving.engine.lora_files import Pair
 from serving.engine.packed import PackedLinear, packed, times, times_plus
 
 Linear = (nn.Linear, PackedLinear)
-MOST_ORDERS = 8
+MOST_ORDERS = 2
 FEW = 32
 """Columns, for which torch's own products are as fast as packed ones, and twice as fast in small models."""
 
@@ -133,8 +133,15 @@ class LoraLinear(nn.Module):
         down, up = self.down.new_zeros(width, self.down.shape[1]), self.up.new_zeros(width, self.up.shape[1])
         if pair is not None:
             down[: len(pair.down)], up[: len(pair.down)] = pair.down, pair.up.T
-            self.of.add(adapter)
         self.down, self.up = torch.cat((self.down, down)), torch.cat((self.up, up))
+        if pair is not None:
+            self.of.add(adapter)
+        self._orders.clear()
+
+    def unwiden(self, adapter: str, columns: int) -> None:
+        """Leave the first so many columns, without asking for memory: there may be none."""
+        self.of.discard(adapter)
+        self.down, self.up = self.down[:columns], self.up[:columns]
         self._orders.clear()
 
     def narrow(self, adapter: str, columns: slice) -> None:
@@ -156,10 +163,14 @@ class Adapters:
             if isinstance(module, Linear)
         }
         """The base's linear layers and their (in, out) features; never changes."""
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+        self._head = next((name for name, module in model.named_modules() if module is head), "")
         self.layers: dict[str, LoraLinear] = {}
         self.widths: dict[str, int] = {}
         """Adapter to its number of columns, in the order in which they lie."""
         self._gate = Gate()
+        self._head_gate = Gate()
+        """The head sees no other tokens than those whose scores are wanted."""
         self._rows = torch.zeros(0)
         self._groups: dict[tuple[int, int], Groups | None] = {}
 
@@ -169,13 +180,23 @@ class Adapters:
         return set(self.widths)
 
     def add(self, adapter: str, pairs: Mapping[str, Pair]) -> None:
-        """Keep an adapter's factors beside their layers; nothing changes until it is used."""
-        width = max(len(pair.down) for pair in pairs.values())
+        """Keep an adapter's factors beside their layers; nothing changes until it is used, or if memory does not do.
+
+        Those of an adapter that was there by this name go.
+        """
+        self.remove(adapter)
+        width, before = max(len(pair.down) for pair in pairs.values()), sum(self.widths.values())
         for name in pairs.keys() - self.layers.keys():
-            self.layers[name] = LoraLinear(self.model.get_submodule(name), self._gate, sum(self.widths.values()))
+            gate = self._head_gate if name == self._head else self._gate
+            self.layers[name] = LoraLinear(self.model.get_submodule(name), gate, before)
             self.model.set_submodule(name, self.layers[name])
-        for name, layer in self.layers.items():
-            layer.widen(adapter, pairs.get(name), width)
+        try:
+            for name, layer in self.layers.items():
+                layer.widen(adapter, pairs.get(name), width)
+        except Exception:
+            for layer in self.layers.values():
+                layer.unwiden(adapter, before)
+            raise
         self.widths[adapter] = width
         self.use([])
 
@@ -199,14 +220,15 @@ class Adapters:
     def use(self, rows: Sequence[Mapping[str, float] | None]) -> None:
         """Say which mix each row of the pool has."""
         active = {name for row in rows for name, strength in (row or {}).items() if strength != 0}
-        self._gate.values = self._gate.groups = None
+        for gate in (self._gate, self._head_gate):
+            gate.values = gate.groups = None
         self._groups.clear()
         if not active:
             self._rows = torch.zeros(0)
             return
         columns = [self._columns(name) for name in active]
         first, last = min(each.start for each in columns), max(each.stop for each in columns)
-        self._gate.columns = slice(first, last)
+        self._gate.columns = self._head_gate.columns = slice(first, last)
         like = next(iter(self.layers.values())).down
         table = torch.zeros((len(rows), last))
         for index, row in enumerate(rows):
@@ -214,18 +236,27 @@ class Adapters:
                 table[index, self._columns(name)] = strength
         self._rows = table[:, first:].to(like.device, like.dtype)
 
-    def gate(self, low: int, singles: int, chunks: Iterable[tuple[int, int]]) -> None:
-        """For the next pass: one token of each of `singles` rows from `low` on, then chunks as (row, tokens)."""
+    def gate(self, low: int, singles: int, chunks: Iterable[tuple[int, int]], wanted: torch.Tensor | int = 0) -> None:
+        """For the next pass: one token of each of `singles` rows from `low` on, then chunks as (row, tokens).
+
+        `wanted`: which of them the head is given, as transformers' `logits_to_keep`.
+        """
         if not self._rows.numel():
             return
         parts = [self._rows[low : low + singles]]
         parts += [self._rows[row].expand(count, -1) for row, count in chunks]
         alone = len(parts) == 1
-        self._gate.values = parts[0] if alone else torch.cat(parts)
-        self._gate.groups = self._grouped(low, singles) if alone else None
+        values = parts[0] if alone else torch.cat(parts)
+        self._gate.values, self._gate.groups = values, self._grouped(low, singles) if alone else None
+        if self._head in self.layers:
+            everybody = isinstance(wanted, int) and wanted == 0
+            self._head_gate.values = values[-wanted:] if isinstance(wanted, int) else values[wanted]
+            self._head_gate.groups = self._gate.groups if everybody else None
 
     def _grouped(self, low: int, singles: int) -> Groups | None:
-        """The single tokens by adapter, found once for as long as the rows stay the same."""
+        """The single tokens by adapter, found once for as long as the rows stay the same; a CPU's alone."""
+        if self._rows.device.type != "cpu":
+            return None
         if (low, singles) not in self._groups:
             spanned = [self._columns(name) for name in self.widths]
             seen = self._gate.columns

@@ -87,6 +87,7 @@ class FakeEngine:
         self.seen = []
         self.cancelled = 0
         self.adapters = {}
+        self.loads = []
         self.broken = ""
         self.inside = 0
         self._turn = asyncio.Lock()
@@ -152,6 +153,7 @@ class FakeEngine:
             raise AdapterRefused("made for another base model")
         if (folder / "odd").exists():
             raise OverflowError("cannot convert float infinity to integer")
+        self.loads.append(adapter)
         self.adapters[adapter] = folder.name
 
     async def unload_adapter(self, adapter):

@@ -56,6 +56,35 @@ def test_each_row_has_its_own_mix(rows, ranks, pack):
         assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
+def test_an_adapter_that_comes_twice_is_there_once():
+    model, adapters, pairs = made(RANKS, pack=False)
+    adapters.add("two", {"linear": pairs["two"]})
+    late = Pair(torch.randn(8, 96), torch.randn(160, 8))
+    adapters.add("late", {"linear": late})
+    adapters.select({"late": 1.0, "two": 0.5})
+    hidden = torch.randn(1, 3, 96)
+    with torch.inference_mode():
+        expected = written_out(model, pairs | {"late": late}, hidden[0], {"late": 1.0, "two": 0.5})
+        assert torch.allclose(model.linear(hidden)[0], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_an_adapter_that_does_not_fit_leaves_nothing_behind():
+    model, adapters, _ = made(RANKS, pack=False)
+    model.second = torch.nn.Linear(160, 96)
+    adapters.linears["second"] = (160, 96)
+    ends = Pair(torch.randn(16, 160), torch.randn(95, 16))  # as where memory ends at the second layer
+    with pytest.raises(RuntimeError):
+        adapters.add("huge", {"linear": Pair(torch.randn(16, 96), torch.randn(160, 16)), "second": ends})
+    assert adapters.names == set(RANKS)
+    late = Pair(torch.randn(8, 96), torch.randn(160, 8))
+    adapters.add("late", {"linear": late})
+    adapters.select({"late": 1.0})
+    hidden = torch.randn(1, 3, 96)
+    with torch.inference_mode():
+        expected = written_out(model, {"late": late}, hidden[0], {"late": 1.0})
+        assert torch.allclose(model.linear(hidden)[0], expected, rtol=1e-3, atol=1e-3)
+
+
 def test_who_uses_no_adapter_beside_those_who_do_has_the_base_s_numbers_to_the_bit():
     model, adapters, _ = made(RANKS, pack=True)
     hidden = torch.randn(1, 8, 96)

@@ -234,6 +234,25 @@ def test_adapter_in_use_is_unloaded_after_its_requests(tmp_path):
         client.eventually(lambda: not client.engine.adapters)
 
 
+def test_adapter_that_is_listed_again_before_it_could_leave_is_not_loaded_twice(tmp_path):
+    with fakes.server(tmp_path, images=IMAGES, adapters=listing(POET)) as client:
+        client.eventually(lambda: client.get("/health").status_code == 200)
+        client.engine.gate.clear()
+        statuses = []
+        request = threading.Thread(target=lambda: statuses.append(client.post("/chat", prompt="p").status_code))
+        request.start()
+        client.eventually(lambda: client.engine.seen)
+        write(client, "[]")
+        client.eventually(lambda: not served(client).adapters)
+        write(client, listing(POET))
+        client.eventually(lambda: not lacks(client, POET))
+        client.engine.gate.set()
+        request.join()
+        assert (statuses, client.engine.loads) == ([200], [POET_ID])
+        assert client.post("/chat", prompt="p").status_code == 200
+        assert client.engine.adapters == {POET_ID: "sha256-" + "a" * 64}
+
+
 def test_draining_finishes_what_is_inside_and_takes_nothing_new(tmp_path):
     with fakes.server(tmp_path) as client:
         client.engine.gate.clear()

@@ -70,7 +70,7 @@ def adapter(folder, base, seed, *, template=None, **options):
         for name, weight in tuned.named_parameters():
             if "lora_" in name:
                 weight.normal_(std=0.15)
-    tuned.save_pretrained(folder)
+    tuned.save_pretrained(folder, save_embedding_layers=False)
     if template:
         (folder / "chat_template.jinja").write_text(template)
     return folder

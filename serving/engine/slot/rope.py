@@ -31,10 +31,6 @@ class RopeTable(nn.Module):
             self.length = length
             self._tables.clear()
 
-    def turn(self, position: int, *, long: bool) -> int:
-        """Where a rotation stands in the table."""
-        return position + self.limit if long and self.limit is not None else position
-
     def forward(self, hidden: torch.Tensor, position_ids: torch.Tensor, layer_type: str | None = None) -> Pair:
         """Cosine and sine, [1, tokens, size]."""
         kind = {} if layer_type is None else {"layer_type": layer_type}

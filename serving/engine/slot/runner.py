@@ -37,7 +37,9 @@ class Runner:
         """Scores [sequences, vocabulary]: of the singles, then of those chunks that end their sequence."""
         step, tokens, wanted = self._step(singles, chunks)
         rest = [(0, step.spare)] if step.spare else []
-        self.adapters.gate(step.low, step.singles, [*((chunk.row, chunk.count) for chunk in step.chunks), *rest])
+        self.adapters.gate(
+            step.low, step.singles, [*((chunk.row, chunk.count) for chunk in step.chunks), *rest], wanted
+        )
         with self._in_step(step):
             output = self._model(
                 input_ids=tokens[None],
