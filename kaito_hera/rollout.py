@@ -25,6 +25,8 @@ ROLE = "serving"
 _FOLDER = "/etc/kaito/serving"
 _SCALE_MANAGER = "kaito-hera-scale"
 _COUNT = "kaito.sh/node-count"
+_ROUTED_SECONDS = 5
+"""A server that is to end takes requests for so long: until no Service and no load balancer sends it any."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,9 +219,13 @@ def pod_template(
         mounts=_mounts(workspace, server),
         env=({"name": "RAY_AUTH_TOKEN", "valueFrom": token}, *server.env),
         limits=placement.all_limits if server.whole else placement.limits,
-        container={"ports": [{"name": "http", "containerPort": server.port}], **_probes(patience)},
-        # The server drains for a minute, then Ray takes some seconds to end.
-        spec={**placement.pod_fields(), "terminationGracePeriodSeconds": 80},
+        container={
+            "ports": [{"name": "http", "containerPort": server.port}],
+            "lifecycle": {"preStop": {"sleep": {"seconds": _ROUTED_SECONDS}}},
+            **_probes(patience),
+        },
+        # Then the server drains for a minute, and Ray takes some seconds to end.
+        spec={**placement.pod_fields(), "terminationGracePeriodSeconds": 80 + _ROUTED_SECONDS},
         annotations={"kaito.sh/config-hash": digest},
         pull_secrets=(registry_name(workspace),) if server.mounted else (),
     )

@@ -41,7 +41,7 @@ def create_app(service: Service) -> fastapi.FastAPI:
 
     app = fastapi.FastAPI(title=service.config.name, lifespan=lifespan, docs_url=None, redoc_url=None)
     _guard(app, service, refuse)
-    for kind in (errors.RequestError, RequestValidationError, HTTPException):
+    for kind in (errors.RequestError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, refuse)
     app.include_router(page.router())
     for interface in (health, figures, models, chat, openai, tokenizing):
@@ -72,8 +72,10 @@ async def _refusal(request: fastapi.Request, error: Exception) -> fastapi.Respon
         if isinstance(error, errors.TooLate):
             headers["X-Should-Retry"] = "false"  # OpenAI's clients would have it run into its deadline twice again
         return JSONResponse(_shape(request.url.path, error), error.status, headers)
-    assert isinstance(error, HTTPException)
-    return await _framework_error(request, error)
+    if isinstance(error, HTTPException):
+        return await _framework_error(request, error)
+    told = errors.told(error)
+    return JSONResponse(_shape(request.url.path, told), told.status)
 
 
 async def _framework_error(request: fastapi.Request, error: HTTPException) -> fastapi.Response:

@@ -37,6 +37,8 @@ OBJECT_STORE_BYTES = 80_000_000
 FOLDER_PREFIX = "serving-"
 REPLICA_SECONDS = 120.0
 LINGER_SECONDS = 10.0
+SENT_SECONDS = 1.0
+"""For the last bytes of answers, which HAProxy has."""
 
 
 class Stopped(BaseException):
@@ -295,6 +297,7 @@ def _follow(door: Door, stopping: Stopping, alive: Path) -> None:
             raise ReplicaFailed(Failure.model_validate(message["failed"]), Exit(message["exit"]))
         elif "drained" in message:
             log.info("drained: %s", "all requests were finished" if message["drained"] else "the deadline came first")
+            time.sleep(SENT_SECONDS)
             return
     if not stopping.requested:
         raise errors.EngineDied(f"{stopping.lost} ended without a word{_out_of_memory()}")

@@ -28,11 +28,14 @@ Fatal                     class name = reason; exit code; whether trying again u
 """
 
 import json
+import logging
 from pathlib import Path
 from typing import ClassVar
 
 from artifacts.weights.errors import WeightsError
 from serving.config import Exit, Failure
+
+log = logging.getLogger("serving")
 
 
 class RequestError(Exception):
@@ -107,6 +110,14 @@ class TooLate(RequestError):
     status = 504
     type = "timeout"
     code = "timeout"
+
+
+def told(error: Exception) -> RequestError:
+    """What a client is told of any error; of one that nobody foresaw, the traceback is in the log alone."""
+    if isinstance(error, RequestError):
+        return error
+    log.error("a request failed", exc_info=error)
+    return RequestError("the server failed at this request, and its log says why; another one may go well")
 
 
 class Fatal(Exception):

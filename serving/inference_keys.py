@@ -51,13 +51,13 @@ _MEMORY = (
 
 _PARALLEL = (
     *_keys(
-        "a server uses one GPU; more of them come with resource.count",
+        "a model that one GPU does not hold is laid onto all of its node; further servers come with resource.count",
         "tensor-parallel-size pipeline-parallel-size data-parallel-size data-parallel-size-local nnodes "
         "prefill-context-parallel-size decode-context-parallel-size",
         (1,),
     ),
     *_keys(
-        "a server uses one GPU; more of them come with resource.count",
+        "a model that one GPU does not hold is laid onto all of its node; further servers come with resource.count",
         "distributed-executor-backend data-parallel-rank data-parallel-start-rank data-parallel-address "
         "data-parallel-rpc-port data-parallel-hybrid-lb data-parallel-external-lb data-parallel-backend "
         "enable-expert-parallel all2all-backend enable-dbo ubatch-size dbo-decode-token-threshold eplb-config "
@@ -154,8 +154,9 @@ _API = (
     *_keys("the answer's role is assistant", "response-role", ("assistant",)),
     *_keys(
         "no such headers are sent; let a gateway add them",
-        "allowed-origins allowed-methods allowed-headers allow-credentials enable-request-id-headers",
+        "allowed-origins allowed-methods allowed-headers allow-credentials",
     ),
+    *_keys("every answer has X-Request-Id", "enable-request-id-headers", (True,)),
     *_keys("paths begin at /; let a gateway take the prefix away", "root-path", ("", "/")),
     *_keys("a template in a request is refused", "trust-request-chat-template", (False,)),
     *_keys(

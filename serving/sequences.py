@@ -60,7 +60,7 @@ async def stream(
                     ended = piece.finish or ended
                     if delta.tokens or piece.finish:
                         yield piece
-    except errors.RequestError:
+    except Exception:
         ended = "error"
         raise
     finally:

@@ -6,7 +6,8 @@ Never limited, and without the key: scrapers have none, and no text of anybody's
 import asyncio
 import contextlib
 import importlib
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import fastapi
@@ -21,6 +22,7 @@ ASK_GPUS = (
     "--format=csv,noheader,nounits",
 )
 SECONDS = 5.0
+FRESH_SECONDS = 2.0
 LOOK_SECONDS = 0.1
 """Over how long the processors' load is taken."""
 
@@ -28,6 +30,7 @@ LOOK_SECONDS = 0.1
 def router(service: Service) -> fastapi.APIRouter:
     """`/metrics` and `/metrics.json`."""
     routes = fastapi.APIRouter()
+    machine_now = _Seldom(_machine)
 
     @routes.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> fastapi.Response:
@@ -36,10 +39,30 @@ def router(service: Service) -> fastapi.APIRouter:
     @routes.get("/metrics.json")
     async def machine() -> dict[str, Any]:
         """The GPUs, or the processors where there are none."""
-        gpus = parse_gpus(await _ask(ASK_GPUS))
-        return {"gpu_info": gpus or None, "cpu_info": None if gpus else await asyncio.to_thread(_processors)}
+        return await machine_now()
 
     return routes
+
+
+class _Seldom:
+    """One look at a time, which counts for a while: anybody may ask, and each look is a process or a thread."""
+
+    def __init__(self, look: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        self._look = look
+        self._one = asyncio.Lock()
+        self._seen: dict[str, Any] = {}
+        self._until = 0.0
+
+    async def __call__(self) -> dict[str, Any]:
+        async with self._one:
+            if time.monotonic() >= self._until:
+                self._seen, self._until = await self._look(), time.monotonic() + FRESH_SECONDS
+            return self._seen
+
+
+async def _machine() -> dict[str, Any]:
+    gpus = parse_gpus(await _ask(ASK_GPUS))
+    return {"gpu_info": gpus or None, "cpu_info": None if gpus else await asyncio.to_thread(_processors)}
 
 
 def parse_gpus(told: str) -> list[dict[str, Any]]:

@@ -124,9 +124,10 @@ class Answer:
             async with contextlib.aclosing(events):
                 async for each in events:
                     yield each
-        except errors.RequestError as error:
-            self.service.metrics.refused(error.status)
-            yield streams.event(error_body(error))
+        except Exception as error:  # noqa: BLE001 (told, and in the log)
+            told = errors.told(error)
+            self.service.metrics.refused(told.status)
+            yield streams.event(error_body(told))
 
     def _head(self) -> dict[str, Any]:
         name = f"{'chatcmpl' if self.kind == CHAT else 'cmpl'}-{uuid.uuid4().hex}"

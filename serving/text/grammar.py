@@ -73,12 +73,23 @@ class Walk:
         self._matcher = matcher
 
     def allowed(self) -> torch.Tensor:
-        """The tokens that may come next, of the vocabulary; where the form is complete, the stop tokens."""
-        return torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8).bool()
+        """The tokens that may come next, of the vocabulary; where the form is complete, the stop tokens.
+
+        Raises ValueError where llguidance gave up: it would allow an end then, whatever is missing.
+        """
+        allowed = self._matcher.compute_logit_bias()
+        if self._matcher.is_error():
+            raise ValueError(self._why())
+        return torch.frombuffer(bytearray(allowed), dtype=torch.uint8).bool()
 
     def accept(self, token: int) -> None:
-        """Go on over a token that was chosen."""
-        self._matcher.consume_token(token)
+        """Go on over a token that was chosen; raises ValueError where llguidance gives up."""
+        ended = self._matcher.is_stopped()
+        if not self._matcher.consume_token(token) and not ended:
+            raise ValueError(self._why())
+
+    def _why(self) -> str:
+        return self._matcher.get_error().strip().partition("\n")[0] or "llguidance gave up"
 
     def fork(self) -> "Walk":
         """The same for another answer to the same prompt."""

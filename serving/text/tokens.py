@@ -19,7 +19,8 @@ class TextStream:
         self, backend: tokenizers.Tokenizer, prompt: Sequence[int], *, stops: Sequence[str] = (), special: bool = False
     ) -> None:
         self._backend = backend
-        self._decoder = DecodeStream(list(prompt[-LOOK_BACK:]), not special)
+        self._skips = not special
+        self._decoder = DecodeStream(list(prompt[-LOOK_BACK:]), self._skips)
         self._stops = [stop for stop in stops if stop]
         self._held = ""
         self.stopped = False
@@ -28,8 +29,16 @@ class TextStream:
     def push(self, tokens: Iterable[int]) -> str:
         """Add tokens; the text that can be shown now."""
         for token in tokens:
-            self._held += self._decoder.step(self._backend, token) or ""
+            self._held += self._next(token)
         return self._release(hold=True)
+
+    def _next(self, token: int) -> str:
+        """What one more token shows; bytes that never become a character are left out."""
+        try:
+            return self._decoder.step(self._backend, token) or ""
+        except Exception:  # noqa: BLE001 (tokenizers has no class for it: bytes broke off in the middle of a character)
+            self._decoder = DecodeStream([], self._skips)
+            return self._decoder.step(self._backend, token) or ""
 
     def end(self) -> str:
         """The rest, when no token follows."""

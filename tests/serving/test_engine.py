@@ -14,6 +14,7 @@ pytestmark = [
 torch = pytest.importorskip("torch")
 
 import peft
+import tokenizers
 from safetensors.torch import load_file, save_file
 
 from serving import errors
@@ -303,6 +304,17 @@ def test_streamed_text_is_the_decoded_text(tokenizer, engine):
     text = "".join(stream.push([token]) for token in tokens) + stream.end()
     whole = tokenizer.backend.decode(prompt + tokens)
     assert (tokenizer.backend.decode(prompt) + text).rstrip("�") == whole.rstrip("�")
+
+
+def test_bytes_that_become_no_character_are_left_out_and_the_answer_goes_on():
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.BPE({"<0xC3>": 0, "<0xA9>": 1, "<0xE2>": 2, "a": 3, "\u2581b": 4}, [], byte_fallback=True)
+    )
+    decoders = tokenizers.decoders
+    backend.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    stream = TextStream(backend, [3])
+    text = [stream.push([token]) for token in (0, 1, 2, 3, 4, 0, 1, 2)]
+    assert "".join([*text, stream.end()]) == "\u00e9a b\u00e9"
 
 
 def test_model_config_without_weights_is_refused(tmp_path, base):

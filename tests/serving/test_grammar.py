@@ -48,6 +48,21 @@ def test_texts_follow_their_expression_or_their_choices():
     assert {wander(GRAMMARS.choice(choices), seed) for seed in range(30)} == set(choices)
 
 
+def test_what_the_grammar_does_not_take_is_an_error_and_no_end():
+    walk = GRAMMARS.choice(["ab", "cd"])
+    with pytest.raises(ValueError, match=r".+"):
+        walk.accept(TOKENIZER.encode("x")[0])
+    with pytest.raises(ValueError, match=r".+"):
+        walk.allowed()
+
+
+def test_what_follows_the_end_of_a_form_is_nobodys_error():
+    walk = GRAMMARS.choice(["ab"])
+    for token in [*TOKENIZER.encode("ab"), fakes.END, fakes.END]:
+        walk.accept(token)
+    assert walk.allowed()[fakes.END]
+
+
 def test_two_answers_to_one_request_go_their_own_ways():
     first = GRAMMARS.choice(["ab", "cd"])
     second = first.fork()

@@ -237,3 +237,24 @@ def test_a_storm_of_clients_that_hang_up_leaves_nothing_behind(tmp_path):
         client.eventually(lambda: client.service.admission.inside == 0)
         client.eventually(lambda: client.engine.inside == 0)
         assert client.post(CHAT, messages=HELLO).status_code == 200
+
+
+def test_what_nobody_foresaw_has_each_api_s_shape_and_tells_no_more_than_the_log(tmp_path, caplog):
+    with fakes.server(tmp_path) as client:
+        client.engine.fails = ValueError("a secret of the server")
+        told = [
+            client.post("/chat", prompt="p").json()["detail"],
+            client.post(CHAT, messages=HELLO).json()["error"]["message"],
+            client.post("/v1/completions", prompt="p").json()["error"]["message"],
+        ]
+        client.engine.gate.clear()
+        client.engine.fails = None
+        with streamed(client) as (response, lines):
+            next(lines)
+            client.engine.fails = ValueError("a secret of the server")
+            told.append(error_of(lines)["message"])
+            assert response.status_code == 200
+        assert set(told) == {"the server failed at this request, and its log says why; another one may go well"}
+        ended = [line for line in client.get("/metrics").text.splitlines() if "request_success_total{" in line]
+        assert any('finished_reason="error"' in line and line.endswith(" 4.0") for line in ended), ended
+    assert caplog.text.count("ValueError: a secret of the server") >= 4

@@ -1,7 +1,10 @@
 """`/metrics` as boards and scalers made for vLLM read it, `/metrics.json` as KAITO's."""
 
+import concurrent.futures
 import contextlib
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -116,6 +119,21 @@ def test_kaitos_json_tells_of_the_processors_where_there_is_no_gpu(tmp_path):
         assert told["gpu_info"] is None
         assert told["cpu_info"]["total_cores"] >= 1
         assert re.fullmatch(r"\d+\.\d\d GB", told["cpu_info"]["memory"]["total"])
+
+
+def test_many_who_ask_at_once_cost_one_look(tmp_path, monkeypatch):
+    asked = tmp_path / "asked"
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho once >>{asked}\nsleep 0.2\necho '0, NVIDIA L4, 5, 40, 1024, 23034'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    with fakes.server(tmp_path) as client, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        began = time.monotonic()
+        told = list(pool.map(lambda _: client.get("/metrics.json").json()["gpu_info"][0]["name"], range(40)))
+        looks = 1 + (time.monotonic() - began) // figures.FRESH_SECONDS
+    assert told == ["NVIDIA L4"] * 40
+    assert len(asked.read_text().split()) <= looks
 
 
 def test_gpus_are_told_in_kaitos_words():

@@ -150,9 +150,15 @@ def test_beams_run_between_the_others(base):
     reference, sampling = tiny.model(base), Sampling(do_sample=False, num_beams=3)
 
     async def scenario(engine):
-        return await asyncio.gather(
-            tokens(engine, [9] * 10, 40), tokens(engine, [5, 9, 33], 12, sampling=sampling), tokens(engine, [4, 4], 40)
-        )
+        asked = [([9] * 10, 40, GREEDY), ([5, 9, 33], 12, sampling), ([4, 4], 40, GREEDY)]
+        answers = [asyncio.ensure_future(tokens(engine, ids, count, sampling=how)) for ids, count, how in asked]
+        found = await asyncio.gather(*answers)
+        alone = asyncio.ensure_future(tokens(engine, [7, 7], 400, sampling=sampling))
+        while not alone.done() and engine.stats()[:2] != (1, 0):  # noqa: ASYNC110 (it runs, and keeps nobody waiting)
+            await asyncio.sleep(0)
+        assert not alone.done()
+        await alone
+        return found
 
     with running(base) as engine:
         first, beams, last = asyncio.run(scenario(engine))
@@ -284,3 +290,21 @@ def test_packed_weights_and_adapters_on_them_give_the_same_tokens(tmp_path):
     assert isinstance(model.model.layers[0].mlp.down_proj, packed.PackedLinear | lora.LoraLinear)
     for kinds, each in zip((4, 3), found, strict=True):
         assert each == [tiny.greedy(references[at % kinds], [9, at] * 10, 12) for at in range(12)]
+
+
+def test_an_adapter_on_the_head_too_beside_prompts_and_others(base, adapters, tmp_path):
+    """The head is given the last token of a prompt alone, the layers all of them."""
+    mine = tiny.adapter(tmp_path / "mine", base, 7, target_modules=[*tiny.TARGETS, "lm_head"])
+    every = adapters | {"mine": mine}
+    mixes = [{"mine": 1.0}, {}, {"one": 1.0}, {"one": 0.5, "mine": 0.5}]
+
+    async def scenario(engine):
+        for name in ("one", "mine"):
+            await engine.load_adapter(name, every[name])
+        asked = [tokens(engine, [9, at] * (4 + 9 * at), 12, adapters=mixes[at % 4]) for at in range(8)]
+        return await asyncio.gather(*asked)
+
+    with running(base) as engine:
+        found = asyncio.run(scenario(engine))
+    references = [tiny.merged(base, every, mix) for mix in mixes]
+    assert found == [tiny.greedy(references[at % 4], [9, at] * (4 + 9 * at), 12) for at in range(8)]

@@ -9,6 +9,8 @@ import presets
 from kaito_hera import models, nodes, rollout, runtimes
 from kaito_hera.nodes.byo import ByoProvider
 from kaito_hera.settings import Settings
+from serving import driver
+from serving import settings as surroundings
 from serving.inference_config import parse
 from tests import making
 from workflows import configs
@@ -30,6 +32,13 @@ def rolled_out(settings, runtime="vllm", text="vllm: {}"):
     placement = ByoProvider(None).placement(nodes.wanted(workspace))
     pod = rollout.pod_template(workspace, settings, server, placement)["spec"]
     return json.loads(server.files["serving.json"]), pod
+
+
+def test_a_server_that_is_to_end_takes_requests_until_nobody_sends_it_any():
+    _, pod = rolled_out(WITH)
+    [container] = pod["containers"]
+    sleeps = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] - sleeps >= surroundings.DRAIN_SECONDS + driver.LINGER_SECONDS
 
 
 def test_vllm_has_its_image_and_all_gpus_of_a_node():

@@ -72,7 +72,7 @@ class SlotEngine:
         fit = fits.fit(model)
         self._model, self._threads = model, threads
         self._adapters = lora.Adapters(model)
-        self._packed = pack(model, spare_bytes=fits.budget(model.device) // 4)
+        pack(model, spare_bytes=fits.budget(model.device) // 4)
         free = fits.budget(model.device)
         info = generation.describe(model, kind="slot", concurrency=slots)
         longest, why = fits.context(context, info.context, fit.shape, free)
@@ -87,6 +87,8 @@ class SlotEngine:
         self._inbox: queue.SimpleQueue[Sequence | Change | None] = queue.SimpleQueue()
         self._changes: deque[Change] = deque()
         self._alone: deque[Sequence] = deque()
+        self._runs_alone = False
+        """Whether the first of these runs."""
         self._known: set[str] = set()
         self._fatal, self._failures, self._last_sign = "", 0, time.monotonic()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -129,8 +131,9 @@ class SlotEngine:
 
     def stats(self) -> Stats:
         """See `Engine.stats`."""
-        stats = self._scheduler.stats()
-        return stats._replace(waiting=stats.waiting + len(self._alone) + self._inbox.qsize())
+        stats, alone = self._scheduler.stats(), int(self._runs_alone)
+        waiting = stats.waiting + len(self._alone) - alone + self._inbox.qsize()
+        return stats._replace(running=stats.running + alone, waiting=max(0, waiting))
 
     async def stop(self) -> None:
         """See `Engine.stop`."""
@@ -229,12 +232,14 @@ class SlotEngine:
             self._last_sign = time.monotonic()
             return sequence.cancelled or bool(self._fatal)
 
+        self._runs_alone = True
         try:
             self._adapters.select(sequence.strengths)
             generation.alone(self._model, sequence.request, sign, sequence.outbox.tell)
         except Exception as error:  # noqa: BLE001 (its own)
             sequence.outbox.tell(generation.explained(error))
         finally:
+            self._runs_alone = False
             self._alone.popleft()
             self._scheduler.changed = True
 
