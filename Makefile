@@ -1,11 +1,12 @@
-# The developer's interface: `make help` lists the targets. Slow things are cached in $(CACHE), outside the clone.
+# The developer's interface: `make help` lists the targets. Slow things are cached outside the clone: in $(CACHE), and where
+# uv and Go keep theirs.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-CACHE ?= $(HOME)/.cache/kaito-hera
+CACHE ?= $(or $(KAITO_HERA_CACHE),$(HOME)/.cache/kaito-hera)
 UV := $(CACHE)/tools/bin/uv
 PYTHON := .venv/bin/python
 PYTEST := .venv/bin/pytest
@@ -185,10 +186,10 @@ apiserver-down: .venv/.ready ## stop that API server and forget what it stored
 
 test: packages lint test-plain test-apiserver test-torch test-e2e ## everything
 
-packages: .venv/.ready
+packages: .venv/.ready ## what the tests and the cluster need of Debian, once, as root
 	@$(PYTHON) -m tests.cluster packages
 
-test-plain: .venv/.ready ## pure functions, goldens: seconds
+test-plain: .venv/.ready ## what needs neither torch nor a cluster: pure functions, goldens, real registries (6 minutes)
 	$(PYTEST) -m "not apiserver and not torch and not e2e"
 
 test-apiserver: cluster-binaries ## the operator against a real API server

@@ -26,6 +26,7 @@
         ├── UnsupportedNodeError
         ├── ProvisioningFailedError  the cloud said no; the reason is the cloud's
         ├── NoNodesMatchError
+        ├── KubeRayMissingError
         ├── KaitoJobRunsError
         ├── ServerNotReadyError
         └── ClusterUnavailableError

@@ -59,10 +59,14 @@ def _kind(field: dict[str, Any]) -> str:
 
 def _annotations() -> str:
     lines = [
-        f"| `{known.key}` | {', '.join(known.values) or 'any'} | {known.effect} | {_cell(known.why)} |"
-        for known in annotations.KNOWN
+        f"| `{known.key}` | {_values(known)} | {known.effect} | {_cell(known.why)} |" for known in annotations.KNOWN
     ]
     return "\n".join(["| annotation | values | here | meaning |", "|---|---|---|---|", *lines, ""])
+
+
+def _values(known: annotations.Annotation) -> str:
+    exact = annotations.EXACT.get(known.key, "")
+    return ", ".join(exact if each == exact.lower() else each for each in known.values) or "any"
 
 
 def _rules(schema: dict[str, Any], path: str) -> Iterator[str]:

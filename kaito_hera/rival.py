@@ -25,7 +25,10 @@ def found(cluster: clusters.Cluster) -> str:
     for deployment in cluster.items(clusters.DEPLOYMENT, labels=_CHART):
         if _is_controller(deployment):
             seen = "Deployment {namespace}/{name}".format_map(deployment["metadata"])
-    return seen and f"KAITO is installed here ({seen}); uninstall it and this operator begins"
+    return seen and (
+        f"KAITO is installed here ({seen}); scale its controller to 0 and delete its webhook, as argo/MIGRATING.md"
+        " says, and this operator begins. No `helm uninstall` while there are Workspaces: it deletes all of them"
+    )
 
 
 def _is_controller(deployment: clusters.Object) -> bool:

@@ -101,7 +101,7 @@ class Resource(Model):
     )
 
     count: Annotated[int, pydantic.Field(ge=1, le=100)] = 1
-    """Number of nodes, one server on each; tuning uses one. KAITO's newest counts nodes of one model instead."""
+    """Number of nodes, one server on each; vLLM lays a model that one does not hold onto all. Tuning uses one."""
     instance_type: Word | None = None
     """The cloud's name of the GPU size, for example Standard_NC24ads_A100_v4. Leave it out on nodes you bring."""
     instance_types: Annotated[tuple[Name, ...], pydantic.Field(max_length=10)] = ()

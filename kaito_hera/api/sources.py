@@ -56,7 +56,7 @@ class Volume(Model):
     image: Source = None
     """An OCI image as files, where the cluster has image volumes."""
     empty_dir: Source = None
-    """Scratch space that dies with the pod."""
+    """Refused: it is always empty, or goes with the pod."""
     host_path: Source = None
     """Refused: a folder of the node's is not a tenant's."""
 
@@ -120,7 +120,11 @@ class Input(Model):
     name: Annotated[str, pydantic.StringConstraints(max_length=253)] | None = None
     """A name for the data; only for people."""
     urls: Annotated[tuple[Text, ...], pydantic.Field(max_length=64)] = ()
-    """http(s) addresses of data files (parquet, jsonl, json, csv); all of them are used."""
+    """http(s) addresses; all are used.
+
+    Of data files (parquet, Arrow, jsonl, json, csv; text may be packed by gzip, zstd, bzip2 or xz), or of whole data
+    sets: https://huggingface.co/datasets/ORG/NAME, with ?config=, split= and revision= where they are needed.
+    """
     volume_source: Volume | None = None
     """A volume with data files."""
     image: Image | None = None
@@ -166,7 +170,7 @@ class Output(Model):
     image_push_secret: MaybeName | None = None
     """Secret of type kubernetes.io/dockerconfigjson in the Workspace's namespace, with the right to push."""
     volume_source: Volume | None = None
-    """A volume that takes the adapter's files."""
+    """A volume that takes the adapter's files: persistentVolumeClaim, csi, nfs, azureFile or azureDisk."""
 
 
 class AdapterSource(Model):
