@@ -93,10 +93,12 @@ def _living(workspace: Workspace, current: Status, seen: Live, settings: Setting
         return [*cleaning, *_stop(workflow, seen), LookAgain(_SOON)]
     if any(_is_running(job) for job in seen.jobs) or _running_steps(seen):
         return [*cleaning, LookAgain(_SOON)]
-    return [*cleaning, *_next(workspace, current, seen, workflow)]
+    return [*cleaning, *_next(workspace, current, seen, workflow, settings)]
 
 
-def _next(workspace: Workspace, current: Status, seen: Live, workflow: Object | None) -> list[Action]:
+def _next(
+    workspace: Workspace, current: Status, seen: Live, workflow: Object | None, settings: Settings
+) -> list[Action]:
     """No attempt runs: start one, wait until one may start, or leave things as they are."""
     attempt = current.workflow
     parts = missing(workspace, current, seen)
@@ -113,7 +115,8 @@ def _next(workspace: Workspace, current: Status, seen: Live, workflow: Object | 
         pause = retry.not_before(workflow, attempt.failures)
         return _at(pause, seen, again) if releasing or parts or unwanted else []
     if final:
-        return [Start(Parts(), failures=0)] if not releasing and _costs_for_nothing(current) else []
+        given_up = _at(_given_up(current, seen, settings), seen, Start(Parts(), failures=0))
+        return given_up if not releasing and _costs_for_nothing(current) else []
     if parts:
         return _at(_calm(workspace, current, workflow), seen, Start(first, failures=0))
     return [Start(Parts(), failures=0)] if unwanted and not releasing else []
@@ -128,6 +131,16 @@ def _costs_for_nothing(current: Status) -> bool:
     """Whether nodes are held for a Workspace that cannot go on and serves nobody; until we have them, KAITO may."""
     theirs = _is_inherited(current) and not current.satisfied.nodes  # which later steps may take off its server
     return _holds_nodes(current) and not current.is_true(status.INFERENCE_READY) and not theirs
+
+
+def _given_up(current: Status, seen: Live, settings: Settings) -> datetime.datetime:
+    """When the nodes of a server that answered go back: it may answer again by itself, and others of several do."""
+    patience = datetime.timedelta(seconds=settings.server_timeout_seconds)
+    answered = current.condition(status.INFERENCE_READY)
+    if not current.satisfied.serve or answered is None:
+        return _EVER
+    serves = any(live.replicas(deployment)[0] for deployment in seen.deployments)
+    return (seen.now if serves else status.moment(answered.last_transition_time)) + patience
 
 
 def _holds_nodes(current: Status) -> bool:
@@ -189,7 +202,8 @@ def _deleting(workspace: Workspace, current: Status, seen: Live, settings: Setti
         RemoveFinalizer(),
     ]
     untouched = attempt is None and not seen.workflows and not seen.nodes and not _holds_nodes(current)
-    nothing = (untouched or settings.node_provider == "byo") and not _is_inherited(current)
+    brought = settings.node_provider == "byo" and not _holds_nodes(current)  # they may have been another's before
+    nothing = (untouched or brought) and not _is_inherited(current)
     if nothing or _released(release, seen):
         return [*cleaning, *done]
     earlier = [DeleteWorkflow(_name(w)) for w in seen.workflows if w is not release and _is_over(w, seen)]
@@ -210,7 +224,9 @@ def _release(workspace: Workspace, current: Status, seen: Live, settings: Settin
         return []
     since = release["metadata"]["creationTimestamp"] if release else workspace.metadata.deletion_timestamp
     rest = settings.argo_timeout_seconds - (seen.now - status.moment(str(since))).total_seconds()
-    waiting: list[Action] = [LookAgain(rest + 1)] if rest > 0 else [ReleaseWithoutArgo()]
+    failed = [_delete(job) for job in seen.jobs if _is_release(job) and _has_failed(job)]
+    last: list[Action] = [*failed, LookAgain(_SOON)] if failed else [ReleaseWithoutArgo()]
+    waiting: list[Action] = [LookAgain(rest + 1)] if rest > 0 else last
     return waiting if release else [*waiting, Create(Parts())]
 
 
@@ -305,6 +321,12 @@ def _is_leaving(pod: Object) -> bool:
 def _is_running(job: Object) -> bool:
     ended = job.get("status", {})
     return not ended.get("succeeded") and not ended.get("failed")
+
+
+def _has_failed(job: Object) -> bool:
+    """For good: nothing of it is to be tried again."""
+    ended = job.get("status", {})
+    return bool(ended.get("failed")) and not ended.get("active") and not ended.get("succeeded")
 
 
 def _is_release(job: Object) -> bool:

@@ -19,6 +19,7 @@ from kaito_hera.api import Workspace
 from kaito_hera.run import Run
 
 _AWAY = 5.0  # seconds between looks for an API server that does not answer
+_DENIED = 600.0  # seconds that a right may be missing
 _ENDED = frozenset({"Succeeded", "Failed"})
 
 
@@ -95,14 +96,17 @@ def _await_end(
     patience = _Patience(f"Job {namespace}/{name}", run.settings.start_timeout_seconds)
     labels = f"batch.kubernetes.io/job-name={name}"
     pod: dict[str, Any] | None = None
+    denied = _Denied()
     while True:
         try:
             page = cluster.page(clusters.POD, namespace, labels=labels)
             found = cluster.get(clusters.JOB, name, namespace)
-        except errors.ClusterUnavailableError as cause:
+        except (errors.ClusterUnavailableError, errors.ForbiddenError) as cause:
+            denied.seen(cause)
             print(f"Job {namespace}/{name} runs on, unseen: {cause}", flush=True)
             time.sleep(min(pause, _AWAY))
             continue
+        denied = _Denied()
         pod = page["items"][0] if page["items"] else pod
         if teller and pod and _phase(pod) != "Pending":
             teller.listen(pod["metadata"]["name"])
@@ -173,6 +177,21 @@ def _json(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return answer if isinstance(answer, dict) else {}
+
+
+class _Denied:
+    """Ends the wait for rights that do not come back; while they are given anew, as in an upgrade, the Job runs on."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def seen(self, cause: errors.KaitoError) -> None:
+        """Raises a right's lack once it has lasted too long."""
+        if not isinstance(cause, errors.ForbiddenError):
+            return
+        self._since = time.monotonic() if self._since is None else self._since
+        if time.monotonic() - self._since > _DENIED:
+            raise cause
 
 
 class _Patience:

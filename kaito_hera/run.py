@@ -11,6 +11,7 @@ from kaito_hera.api import Workspace
 from kaito_hera.nodes import claims
 from kaito_hera.nodes.byo import ByoProvider
 from kaito_hera.settings import NO_AZURE, Azure, Settings
+from kaito_hera.status import Status
 from presets.kernels import Kernels
 
 
@@ -82,10 +83,27 @@ class Run:
             raise errors.SupersededError(f"Workspace {self.workspace.key} was changed; a new attempt follows")
 
 
+def releaser(run: Run) -> nodes.Provider:
+    """Who gives its nodes back: AKS, which made them, though the settings name nodes that are brought by now."""
+    metadata = run.workspace.metadata
+    found = run.cluster.get(clusters.WORKSPACE, metadata.name, metadata.namespace)
+    held = Status.of(found).nodes if found else None
+    if run.settings.node_provider != "byo" or held is None or not held.held:
+        return run.provider
+    if run.settings.azure is None:
+        raise errors.ConfigInvalidError(
+            f"setting nodeProvider: byo, but AKS made nodes for Workspace {run.workspace.key}, which are billed: set it"
+            " to aks, with the key azure, until they are given back"
+        )
+    return claims.Inheriting(_aks(run.cluster, run.settings), run.cluster, (metadata.namespace, metadata.name))
+
+
 def provider(cluster: clusters.Cluster, settings: Settings) -> nodes.Provider:
     """The node provider that the settings name."""
-    if settings.node_provider == "byo":
-        return ByoProvider(cluster)
+    return ByoProvider(cluster) if settings.node_provider == "byo" else _aks(cluster, settings)
+
+
+def _aks(cluster: clusters.Cluster, settings: Settings) -> nodes.Provider:
     if settings.azure is None:
         raise errors.ConfigInvalidError(f"setting azure: {NO_AZURE}")
     from kaito_hera.nodes.aks import AksProvider  # noqa: PLC0415 - half a second that other providers need not pay

@@ -126,7 +126,8 @@ class Watcher:
             nodes=(*self._nodes.of(key), *brought),
             beside=tuple(obj for kind in self._beside for obj in kind.of(key)),
         )
-        looks = self._sweeper.look(key, workspace, seen), self._reconciler.reconcile(workspace, seen)
+        # In this order: what one that is gone has left must not keep anybody from the one that is there.
+        looks = self._reconciler.reconcile(workspace, seen), self._sweeper.look(key, workspace, seen)
         return min((look for look in (*looks, _BROUGHT if brought else None) if look is not None), default=None)
 
     def _brought(self, workspace: Object | None) -> list[Object]:

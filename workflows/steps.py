@@ -14,7 +14,7 @@ from artifacts.weights import config as weights
 from kaito_hera import answering, checks, inherited, intent, jobs, nodes, rollout, scratch
 from kaito_hera.api import Workspace
 from kaito_hera.nodes import ordering, readiness
-from kaito_hera.run import Run
+from kaito_hera.run import Run, releaser
 from kaito_hera.settings import Settings
 from kaito_hera.status import Refusal
 from tuning import config as tuning
@@ -218,4 +218,4 @@ def give_back(run: Run) -> None:
     """What `release` does, also where Argo does not run it."""
     rollout.remove(run)
     inherited.take_over(run.cluster, run.workspace)
-    nodes.release(run.provider, run.workspace.metadata.uid)
+    nodes.release(releaser(run), run.workspace.metadata.uid)

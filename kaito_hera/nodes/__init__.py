@@ -59,6 +59,8 @@ class Want:
     """What the images have, where nodes whose GPUs cannot run it are no good."""
     weights_gib: float = 0.0
     """What is tuned is downloaded onto the node's own disk; 0 where nothing is, or nothing is known of it."""
+    tolerations: tuple[dict[str, Any], ...] = ()
+    """Of a pod of the user's own, beside those of all pods."""
 
     @property
     def gpus(self) -> int:
@@ -112,14 +114,18 @@ class Placement:
         """Those of one that works with all there are; slices of GPUs cannot work together."""
         return {self.device: str(self.whole or self.share)} if self.device == GPU else self.limits
 
-    def pod_fields(self) -> dict[str, Any]:
-        """`nodeSelector`, `affinity` and `tolerations` of a pod spec."""
+    @property
+    def tolerations(self) -> list[dict[str, Any]]:
+        """Of our taint, and of those that clouds and people put on GPU nodes."""
         keys = dict.fromkeys((GPU, self.device, "kubernetes.azure.com/scalesetpriority"))
-        tolerations: list[dict[str, Any]] = [
+        return [
             {"key": TAINT["key"], "operator": "Equal", "value": TAINT["value"], "effect": TAINT["effect"]},
             *({"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in keys),
         ]
-        fields: dict[str, Any] = {"nodeSelector": dict(self.labels), "tolerations": tolerations}
+
+    def pod_fields(self) -> dict[str, Any]:
+        """`nodeSelector`, `affinity` and `tolerations` of a pod spec."""
+        fields: dict[str, Any] = {"nodeSelector": dict(self.labels), "tolerations": self.tolerations}
         if terms := self._terms():
             required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
             fields["affinity"] = {"nodeAffinity": required}
@@ -132,7 +138,7 @@ class Placement:
         others += [{"key": key, "operator": "DoesNotExist"} for key in absent]
         preferred = [{"weight": 100, "preference": {"matchExpressions": others}}]
         return {
-            "tolerations": self.pod_fields()["tolerations"],
+            "tolerations": self.tolerations,
             "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}},
         }
 
@@ -212,9 +218,17 @@ def candidates(workspace: Workspace, usual: str = "", has: Kernels | None = None
             share=(partition.count or 1) if partition else None,
             kernels=has,
             weights_gib=_weights_gib(workspace),
+            tolerations=_tolerations(workspace),
         )
         for size, capacity in kinds or [(None, each) for each in dict.fromkeys(resource.capacity or (usual,))]
     )
+
+
+def _tolerations(workspace: Workspace) -> tuple[dict[str, Any], ...]:
+    """Of the user's own pod, as far as they can be read: preflight says what is wrong with it."""
+    spec = ((workspace.inference and workspace.inference.template) or {}).get("spec")
+    written = spec.get("tolerations") if isinstance(spec, dict) else None
+    return tuple(each for each in written if isinstance(each, dict)) if isinstance(written, list) else ()
 
 
 def _weights_gib(workspace: Workspace) -> float:

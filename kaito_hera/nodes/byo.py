@@ -1,12 +1,13 @@
 """Nodes that are there already: found by the Workspace's labels, never made, changed or given back."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from kaito_hera import cluster as clusters
 from kaito_hera import errors, names, nodes
-from kaito_hera.nodes import Order, Placement, Want, gpus
+from kaito_hera.nodes import Order, Placement, Want, gpus, taints
 
 _SPOT = {
     "kubernetes.azure.com/scalesetpriority": {"spot"},
@@ -94,6 +95,9 @@ def _unfit(node: dict[str, Any], want: Want, taken: Counter[str]) -> str:
     reason = nodes.unusable(node, want) or _other(node, want)
     if reason:
         return reason
+    borne = [*Placement(want.labels, device=want.device).tolerations, *want.tolerations]
+    if taint := taints.repelling(node, borne):
+        return f"has the taint {taint}, which its pods do not tolerate"
     free = gpus.free(node, taken, want.device)
     what = "GPUs" if want.device == nodes.GPU else want.device
     return "" if free >= want.gpus else f"has {free} free {what}, {want.gpus} are needed"
@@ -114,4 +118,6 @@ def _other(node: dict[str, Any], want: Want) -> str:
 def _rank(node: dict[str, Any], want: Want, held: set[str], taken: Counter[str]) -> tuple[bool, bool, int, str]:
     name = node["metadata"]["name"]
     # A server that runs there need not move when the Workspace gets more nodes, or another in place of one.
-    return (name not in want.preferred, name not in held, -gpus.free(node, taken, want.device), name)
+    # Workspaces that come together find the same nodes free: each begins at another one.
+    turn = hashlib.sha256(f"{want.uid}/{name}".encode()).hexdigest()
+    return (name not in want.preferred, name not in held, -gpus.free(node, taken, want.device), turn)

@@ -14,7 +14,7 @@ from kaito_hera.decide import (
 )
 from kaito_hera.intent import Parts
 from kaito_hera.observe import observe
-from kaito_hera.status import NodesStatus, Status
+from kaito_hera.status import Condition, NodesStatus, Status
 from tests import making
 from tests.kaito_hera.deciding import AKS, decided, status
 
@@ -150,6 +150,25 @@ def test_a_terminal_failure_leaves_a_server_alone_that_answers():
     seen = making.live(workflows=[failed], nodes=[making.node(workspace)], deployments=[making.deployment(workspace)])
     before = status(workspace, "nodes", attempt=2, nodes=NodesStatus(held=True))
     assert decided(workspace, before, seen) == []
+
+
+@pytest.mark.parametrize(("ready", "wanted", "since", "expected"), [
+    (0, 1, 60, [LookAgain(2340)]),
+    (1, 2, 9000, [LookAgain(2400)]),
+    (0, 1, 2500, [Start(Parts(), failures=0)]),
+])  # fmt: skip
+def test_a_refused_edit_takes_no_server_away_that_is_down_for_a_while(ready, wanted, since, expected):
+    workspace = making.inference()
+    message = making.failed_message("AdapterNotFound", "no such image", retryable=False)
+    failed = making.workflow(workspace, attempt=2, phase="Failed", preflight=("Failed", message))
+    deployment = making.deployment(workspace, ready=ready, replicas=wanted)
+    seen = making.live(workflows=[failed], nodes=[making.node(workspace)], deployments=[deployment])
+    since = making.ago(since)
+    down = Condition(
+        type="InferenceReady", status="False", reason="x", last_transition_time=since, observed_generation=1
+    )
+    before = status(workspace, "nodes", "serve", attempt=2, nodes=NodesStatus(held=True), conditions=(down,))
+    assert decided(workspace, before, seen) == expected
 
 
 def test_after_giving_back_a_stalled_workspace_rests_until_it_is_edited():

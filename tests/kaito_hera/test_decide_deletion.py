@@ -139,6 +139,24 @@ def test_brought_nodes_need_no_release():
     assert actions == [DeleteWorkflow(seen.workflows[0]["metadata"]["name"]), RemoveFinalizer()]
 
 
+def test_nodes_that_aks_made_are_given_back_though_the_settings_name_brought_ones_by_now():
+    workspace = deleted(making.inference())
+    before = status(workspace, "nodes", nodes=NodesStatus(held=True))
+    seen = making.live(workflows=[making.workflow(workspace, phase="Succeeded")], nodes=[making.node(workspace)])
+    actions = decided(workspace, before, seen, Settings(node_provider="byo"))
+    assert Start(Parts(), failures=0) in actions
+    assert RemoveFinalizer() not in actions
+
+
+def test_a_release_job_that_gave_up_is_made_anew():
+    workspace = deleted(making.inference())
+    before = status(workspace, attempt=2, kind="release", phase="")
+    waiting = making.workflow(workspace, 2, kind="release", phase="", age=200)
+    job = making.job(workspace, 0, role="release", namespace="kaito-hera", failed=1)
+    actions = decided(workspace, before, making.live(workflows=[waiting], jobs=[job]))
+    assert actions == [DeleteJob("kaito-hera", "w-release"), LookAgain(5)]
+
+
 def test_an_unreadable_status_with_workflows_about_still_releases():
     workspace = deleted(making.inference())
     seen = making.live(workflows=[making.workflow(workspace, phase="Succeeded")])

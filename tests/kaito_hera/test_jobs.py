@@ -4,6 +4,8 @@ import pytest
 
 from kaito_hera import errors, jobs, names
 from kaito_hera.jobs import _verdict
+from kaito_hera.run import Run
+from kaito_hera.settings import Settings
 from tests import making
 
 
@@ -54,6 +56,31 @@ def test_a_job_that_dies_without_a_word_is_judged_by_its_end(seen, pod, reason, 
     with pytest.raises(errors.KaitoError) as failed:
         _verdict(seen, pod)
     assert (failed.value.reason, failed.value.retryable) == (reason, retryable)
+
+
+class Upgraded:
+    """An API server whose rights are away for some looks, as while their Role is made anew."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def create(self, _kind, _manifest):
+        pass
+
+    def page(self, *_, **__):
+        self.looks -= 1
+        if self.looks >= 0:
+            raise errors.ForbiddenError("pods is forbidden")
+        return {"items": [ended(0, '{"adapter": "x@sha256:1"}')]}
+
+    def get(self, *_):
+        return job()
+
+
+def test_a_job_runs_on_while_the_right_to_look_at_it_is_away():
+    run = Run(Upgraded(3), making.parsed(making.tuning()), Settings(), provider=None)
+    task = jobs.Task("w", "tuning", 1, {"spec": {"containers": []}}, 60)
+    assert jobs.run(run, task, pause=0.01) == {"adapter": "x@sha256:1"}
 
 
 def test_kubernetes_never_tries_a_job_again_by_itself():

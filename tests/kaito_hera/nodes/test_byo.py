@@ -56,10 +56,59 @@ def refusal(wanted, found, pods=()):
     return str(refused.value)
 
 
-def test_nodes_with_most_free_gpus_come_first_and_names_decide_between_equals():
+def test_nodes_with_most_free_gpus_come_first():
     found = [gpu_node(name, gpus=gpus, size=FOUR_GPUS) for name, gpus in (("a", 4), ("d", 8), ("c", 8), ("b", 8))]
-    assert ordered(want(size=FOUR_GPUS), found) == ["b"]
+    [first] = ordered(want(size=FOUR_GPUS), found)
+    assert first in {"b", "c", "d"}
+    assert ordered(want(size=FOUR_GPUS), found[::-1]) == [first]
     assert ordered(want(size=FOUR_GPUS, count=3), found) == ["b", "c", "d"]
+
+
+def test_workspaces_that_come_together_begin_at_different_nodes():
+    found = [gpu_node(f"gpu-{number}") for number in range(8)]
+    taken = {tuple(ordered(dataclasses.replace(want(), uid=f"uid-{number}"), found)) for number in range(20)}
+    assert len(taken) > 4
+
+
+@pytest.mark.parametrize(
+    ("taint", "told"),
+    [
+        ({"key": "dedicated", "value": "other-team", "effect": "NoSchedule"}, "dedicated=other-team:NoSchedule"),
+        ({"key": "drained", "effect": "NoExecute"}, "drained:NoExecute"),
+        ({"key": "sku", "value": "cpu", "effect": "NoSchedule"}, "sku=cpu:NoSchedule"),
+        ({"key": "sku", "value": "gpu", "effect": "NoSchedule"}, ""),
+        ({"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}, ""),
+        ({"key": "dedicated", "value": "other-team", "effect": "PreferNoSchedule"}, ""),
+    ],
+)
+def test_a_node_whose_taint_keeps_its_pods_off_is_passed_over(taint, told):
+    tainted = gpu_node("tainted", gpus=8)
+    tainted["spec"]["taints"] = [taint]
+    assert ordered(want(), [tainted, gpu_node("plain")]) == (["plain"] if told else ["tainted"])
+    if told:
+        assert f"tainted has the taint {told}, which its pods do not tolerate" in refusal(want(), [tainted])
+
+
+@pytest.mark.parametrize(
+    ("toleration", "borne"),
+    [
+        ({"key": "dedicated", "operator": "Equal", "value": "other-team", "effect": "NoSchedule"}, True),
+        ({"key": "dedicated", "operator": "Exists"}, True),
+        ({"operator": "Exists"}, True),
+        ({"key": "dedicated", "value": "mine"}, False),
+        ({"key": "dedicated", "operator": "Exists", "effect": "NoExecute"}, False),
+    ],
+)
+def test_what_the_user_s_own_pod_tolerates_counts_too(toleration, borne):
+    workspace = making.edited(making.inference(), instanceType=ONE_GPU)
+    spec = {"tolerations": [toleration], "containers": [{"name": "c", "image": "i"}]}
+    workspace["inference"] = {"template": {"spec": spec}}
+    tainted = gpu_node("tainted")
+    tainted["spec"]["taints"] = [{"key": "dedicated", "value": "other-team", "effect": "NoSchedule"}]
+    wanted = dataclasses.replace(nodes.wanted(making.parsed(workspace)), labels={})
+    assert ordered(wanted, [tainted, gpu_node("plain", gpus=1)][:1] if borne else [tainted, gpu_node("plain")]) == (
+        ["tainted"] if borne else ["plain"]
+    )
 
 
 def test_preferred_nodes_come_before_freer_ones():

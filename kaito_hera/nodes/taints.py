@@ -1,0 +1,21 @@
+"""Which taints keep pods off a node, as the scheduler reads them. Pure."""
+
+from collections.abc import Collection
+from typing import Any
+
+
+def repelling(node: dict[str, Any], tolerations: Collection[dict[str, Any]]) -> str:
+    """The first taint of the node that pods with these tolerations do not bear, as kubectl writes it; else empty."""
+    for taint in node.get("spec", {}).get("taints", []):
+        if taint["effect"] != "PreferNoSchedule" and not any(_bears(each, taint) for each in tolerations):
+            value = f"={taint['value']}" if taint.get("value") else ""
+            return f"{taint['key']}{value}:{taint['effect']}"
+    return ""
+
+
+def _bears(toleration: dict[str, Any], taint: dict[str, Any]) -> bool:
+    if toleration.get("effect") not in {None, "", taint["effect"]}:
+        return False
+    if toleration.get("operator") == "Exists":
+        return toleration.get("key") in {None, "", taint["key"]}
+    return (toleration.get("key"), toleration.get("value", "")) == (taint["key"], taint.get("value", ""))
