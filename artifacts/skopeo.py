@@ -61,7 +61,7 @@ def inspect(image: str, *, authfile: Path, seconds: float, limit: int = MAX_BYTE
     ends = time.monotonic() + seconds
 
     def ask(digest: str) -> bytes:
-        asked = f"{_repository(image)}@{digest}" if digest else image
+        asked = f"{_repository(image)}@{digest}" if digest else _one_version(image)
         return _as_anybody(["inspect", "--raw", f"docker://{asked}"], image, authfile=authfile, ends=ends)
 
     found = manifest.read(image, ask)
@@ -168,6 +168,12 @@ def _kind(said: str) -> type[errors.ArtifactError]:
 
 def _last(said: str) -> str:
     return said.strip().rsplit("\n", 1)[-1] or "skopeo said nothing"
+
+
+def _one_version(image: str) -> str:
+    """The reference as skopeo takes it, which refuses a digest beside a tag; the digest decides, as in `docker`."""
+    _, at, digest = image.partition("@")
+    return f"{_repository(image)}@{digest}" if at else image
 
 
 def _repository(image: str) -> str:

@@ -20,15 +20,14 @@ def fetch(
 ) -> Path:
     """The folder with all of the model's files, below `folder`; those of the hub below `models`, where it is given.
 
-    A hub that does not answer is asked for `patience` seconds.
+    A hub that sends nothing is asked for `patience` seconds.
     """
     if model.image:
         place = folder / "model"
         with pace.telling(place, tell, whole=lambda: size(model, auth)):
             return image.fetch(model, place, auth)
     cache = models or folder / "hub"
-    place = cache / f"models--{model.id.replace('/', '--')}"  # the client's own name; others' models lie beside it
-    with pace.telling(place, tell, whole=lambda: size(model, auth)):
+    with pace.telling(hub.place(model, cache), tell, whole=lambda: size(model, auth)):
         return hub.fetch(model, cache, patience=patience)
 
 

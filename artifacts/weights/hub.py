@@ -17,7 +17,7 @@ import requests
 
 from artifacts import addresses, strangers, web
 from artifacts import errors as kinds
-from artifacts.weights import config, errors
+from artifacts.weights import config, errors, pace
 from artifacts.weights.config import Model
 
 log = logging.getLogger("weights")
@@ -29,6 +29,8 @@ TIMEOUT = (5.0, 10.0)
 """Seconds to connect and between bytes."""
 _MOST = 8 << 20
 _PAGES = 20
+_PROGRESS = 1 << 20
+"""Bytes that a try must have brought for the patience to begin anew."""
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
 
@@ -171,13 +173,21 @@ def refusal(model: Model, status: int, code: str, *, given: bool) -> errors.Weig
     )
 
 
+def place(model: Model, cache: Path) -> Path:
+    """Where the client keeps a model in its cache, by a name of its own; others' models lie beside it."""
+    return cache / f"models--{model.id.replace('/', '--')}"
+
+
 def fetch(model: Model, cache: Path, *, patience: float = 0.0) -> Path:
-    """The folder with the model's files, all of them; a hub that does not answer is asked for `patience` seconds."""
-    since, pause = time.monotonic(), 1.0
+    """The folder with the model's files, all of them; a hub that sends nothing is asked for `patience` seconds."""
+    files = place(model, cache)
+    since, pause, before = time.monotonic(), 1.0, pace.written(files)
     while True:
         try:
             folder = download(model, cache)
         except errors.HubUnavailable as error:
+            if (there := pace.written(files)) >= before + _PROGRESS:
+                since, pause, before = time.monotonic(), 1.0, there
             if time.monotonic() + pause - since > patience:
                 raise
             log.warning("%s; trying again in %.0f s", error, pause)

@@ -65,13 +65,13 @@ def telling(
     `whole` says how many bytes there will be, 0 where it cannot; it is asked only where the first pause goes by.
     """
     over = threading.Event()
-    began, found = time.monotonic(), _written(place)
+    began, found = time.monotonic(), written(place)
 
     def watch() -> None:
         all_of_it, before, looked = None, found, began
         while not over.wait(every):
             all_of_it = whole() if all_of_it is None else all_of_it
-            there, now = _written(place), time.monotonic()
+            there, now = written(place), time.monotonic()
             if not over.is_set():
                 tell(coming(what, there if all_of_it else there - found, all_of_it, (there - before) / (now - looked)))
             before, looked = there, now
@@ -83,7 +83,7 @@ def telling(
     finally:
         over.set()
         thread.join(_JOIN)
-    size = _written(place) - found
+    size = written(place) - found
     tell(come(what, size, time.monotonic() - began) if size > 0 else f"found in {place}, nothing was fetched")
 
 
@@ -97,7 +97,7 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < _SHORT * 60 else f"{min(seconds / 3600, 1e6):.0f} h"
 
 
-def _written(place: Path) -> int:
+def written(place: Path) -> int:
     """Bytes on the disk: what is fetched in parts may be reserved before it comes."""
     total = 0
     for file in place.rglob("*"):

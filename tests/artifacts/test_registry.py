@@ -234,6 +234,13 @@ def test_an_upload_through_a_narrow_line_is_patient(tmp_path):
         assert len(sizes) == 1024
 
 
+def test_an_empty_blob_is_a_file_though_nothing_of_it_comes(tmp_path):
+    digest = f"sha256:{hashlib.sha256().hexdigest()}"
+    with registry.of("localhost:1/team/a:1", tmp_path / "none") as asked:
+        asked.blob(digest, 0, tmp_path / "blob")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("blob", b"")]
+
+
 @pytest.mark.parametrize(
     ("image", "expected"),
     [

@@ -91,6 +91,11 @@ def test_image_by_digest_and_through_an_index(tmp_path, public, images):
     assert inspect(f"{public}/team/kaito:index", tmp_path / "none").digest == images["kaito"]
 
 
+def test_a_digest_beside_a_tag_decides(tmp_path, public, images):
+    found = inspect(f"{public}/team/kaito:no-such-tag@{images['kaito']}", tmp_path / "none")
+    assert (found.digest, found.pinned) == (images["kaito"], f"{public}/team/kaito@{images['kaito']}")
+
+
 def test_folders_of_other_images_are_given_back(tmp_path, public, images):
     source = Images(tmp_path / "images", authfile=tmp_path / "none")
     kept, dropped = [asyncio.run(source.pull(f"{public}/team/{name}:1")) for name in ("kaito", "docker")]

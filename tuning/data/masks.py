@@ -85,8 +85,6 @@ class Encoder:
     def encode(self, example: Example, tools: Tools = ()) -> Encoded:
         """Ids and labels, cut to the longest length; ValueError when no label is left."""
         ids, labels = self._text(example) if isinstance(example, str) else self._conversation(example, tools)
-        if self._loss == "all":
-            labels = list(ids)
         ids, labels = ids[: self._max_length], labels[: self._max_length]
         if all(label == IGNORED for label in labels[1:]):  # the first token is never predicted
             raise ValueError(f"nothing to learn within the first {self._max_length} tokens")
@@ -111,19 +109,23 @@ class Encoder:
     def _conversation(self, messages: list[Message], tools: Tools) -> tuple[list[int], list[int]]:
         if self._folds_system:
             messages = _without_system(messages)
-        if self._marks:
-            return self._by_marks(messages, tools)
-        whole = self._render(messages, tools)
-        tokens = self._words.encode(whole, add_special_tokens=False)
-        ids, offsets = tokens.ids, tokens.offsets
-        said = _Said(messages, tools, whole, self._without_marks(whole, ids, offsets))
-        labels = [IGNORED] * len(ids)
+        unwanted = [turn for turn, message in enumerate(messages) if message.get("weight") == 0]
+        messages = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
+        ids, labels = (self._by_marks if self._marks else self._by_text)(messages, tools, unwanted)
+        if self._loss == "all":
+            labels = self._without_turns(messages, tools, list(ids), unwanted)
+        return ids, labels
+
+    def _by_text(self, messages: list[Message], tools: Tools, unwanted: list[int]) -> tuple[list[int], list[int]]:
+        """The answers are found in the text."""
+        said, ids, offsets = self._read(messages, tools)
+        whole, labels = said.whole, [IGNORED] * len(ids)
         stopped, told = True, 0
         for turn, message in enumerate(messages):
             content = message["content"].strip()
             if message["role"] == "assistant":
-                span = self._answer(said, turn, told)
-                stopped = self._label(ids, labels, offsets, span)
+                silent = turn in unwanted or not _says(message)
+                stopped = silent or self._label(ids, labels, offsets, self._answer(said, turn, told))
             if (place := whole.find(content, told)) >= 0:
                 told = place + len(content)
         if not stopped and messages[-1]["role"] == "assistant" and self._tokenizer.eos_token_id is not None:
@@ -131,6 +133,13 @@ class Encoder:
             ids.append(self._tokenizer.eos_token_id)
             labels.append(self._tokenizer.eos_token_id)
         return ids, labels
+
+    def _read(self, messages: list[Message], tools: Tools) -> tuple[_Said, list[int], list[tuple[int, int]]]:
+        """The conversation's text, its tokens, and where in the text they stand."""
+        whole = self._render(messages, tools)
+        tokens = self._words.encode(whole, add_special_tokens=False)
+        blanked = self._without_marks(whole, tokens.ids, tokens.offsets)
+        return _Said(messages, tools, whole, blanked), tokens.ids, tokens.offsets
 
     def _without_marks(self, whole: str, ids: list[int], offsets: list[tuple[int, int]]) -> str:
         """The text with its special tokens blanked: an answer "c" is not that of <|channel|>."""
@@ -146,9 +155,10 @@ class Encoder:
 
         `told` is where the words of the turns before end.
         """
-        start, end = self._span(said, turn)
+        start, end = self._span(said, turn, told)
         message, whole = said.messages[turn], said.whole
         if calls := message.get("tool_calls"):  # spread between marks: all up to the end of the last call
+            start = start if start >= told else self._after_prompt(said, turn, told)
             if calls[-1]["function"]["name"] not in whole[start:end]:
                 raise ValueError("the chat template leaves out what the assistant calls")
             return start, end, 1 + max(start - 1, *(whole.rfind(mark, start, end) for mark in ("}", "</")))
@@ -161,7 +171,7 @@ class Encoder:
             start = told + len(whole[told:place].rstrip())
         return start, end, place + len(content)
 
-    def _span(self, said: _Said, turn: int) -> tuple[int, int]:
+    def _span(self, said: _Said, turn: int, told: int) -> tuple[int, int]:
         """Where the turn's answer starts and ends in the whole text; the end is generous."""
         messages, tools, whole, _ = said
         head = self._render(messages[:turn], tools, add_generation_prompt=True)
@@ -172,7 +182,42 @@ class Encoder:
         if turn == len(messages) - 1:
             return start, len(whole)
         tail = self._render(messages[: turn + 1], tools)
-        return start, self._with_stop(tail, whole, _common_prefix(tail, whole))
+        end = self._with_stop(tail, whole, _common_prefix(tail, whole))
+        if _words(messages[turn]) in whole[max(start, told) : end]:
+            return start, end
+        return start, self._later_end(said, turn, max(start, told), end)
+
+    def _later_end(self, said: _Said, turn: int, start: int, end: int) -> int:
+        """The end of an answer that reads otherwise while it is the last one, as with a thought that later ones lack.
+
+        `end` is what was found so far. What follows the next question changes the answer no more.
+        """
+        messages, tools, whole, blanked = said
+        asked = next((at for at in range(turn + 1, len(messages)) if messages[at]["role"] == "user"), len(messages) - 1)
+        most = _common_prefix(self._render(messages[: asked + 1], tools), whole)
+        words = _words(messages[turn])
+        place = whole.find(words, start, most)
+        if place < 0 and end > start:
+            return end
+        done = place + len(words) if place >= 0 else start
+        eos = self._tokenizer.eos_token or ""
+        if messages[turn].get("tool_calls") and eos and (last := whole.find(eos, done, most)) >= 0:
+            return last + len(eos)  # other special tokens stand within a call
+        mark = blanked.find("\0", done, most)
+        if mark < 0:  # nothing says where it ends but its own words
+            return done if place >= 0 else end
+        return mark + len(blanked[mark:most]) - len(blanked[mark:most].lstrip("\0"))
+
+    def _after_prompt(self, said: _Said, turn: int, told: int) -> int:
+        """Where a turn starts whose head is not that of the whole text: behind the next generation prompt, if any."""
+        messages, tools, whole, _ = said
+        bare = self._render(messages[:turn], tools)
+        head = self._render(messages[:turn], tools, add_generation_prompt=True)
+        prompt = head[_common_prefix(bare, head) :].strip()
+        place = whole.find(prompt, told)
+        if place < 0:
+            raise ValueError("where the chat template begins what the assistant calls cannot be found")
+        return place + len(prompt)
 
     def _with_stop(self, tail: str, whole: str, end: int) -> int:
         """The end, or that of the token which ends this turn where eos would if it were the last, as in gpt-oss."""
@@ -199,12 +244,27 @@ class Encoder:
                 return True
         return False
 
-    def _by_marks(self, messages: list[Message], tools: Tools) -> tuple[list[int], list[int]]:
+    def _by_marks(self, messages: list[Message], tools: Tools, unwanted: list[int]) -> tuple[list[int], list[int]]:
         """The template itself says what the assistant says."""
         self._render(messages, tools)  # which bounds it: tokens are made where memory must not be
         rendered = self._apply(messages, tools, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
         ids, marks = rendered["input_ids"], rendered["assistant_masks"]
-        return list(ids), [token if mark else IGNORED for token, mark in zip(ids, marks, strict=True)]
+        labels = [token if mark else IGNORED for token, mark in zip(ids, marks, strict=True)]
+        silent = [turn for turn, each in enumerate(messages) if each["role"] == "assistant" and not _says(each)]
+        return list(ids), self._without_turns(messages, tools, labels, [*unwanted, *silent])
+
+    def _without_turns(self, messages: list[Message], tools: Tools, labels: list[int], turns: list[int]) -> list[int]:
+        """The labels but those of some turns: from the header to the end, with the next special token at most."""
+        if not turns:
+            return labels
+        said, _, offsets = self._read(messages, tools)
+        ends = [last for _, last in offsets]
+        for turn in turns:
+            start = _common_prefix(self._render(messages[:turn], tools), said.whole)
+            _, end = self._span(said, turn, start)
+            first, last = (bisect.bisect_right(ends, at) for at in (start, end))
+            labels[first:last] = [IGNORED] * (last - first)
+        return labels
 
     def _render(self, messages: list[Message], tools: Tools = (), *, add_generation_prompt: bool = False) -> str:
         if not messages and not add_generation_prompt:
@@ -245,6 +305,17 @@ class Encoder:
         if not system:
             log.info("the chat template takes no system message; it is put before the first user message")
         return system
+
+
+def _words(message: Message) -> str:
+    """What must be found in the text of an assistant's turn."""
+    calls = message.get("tool_calls")
+    return str(calls[-1]["function"]["name"] if calls else message["content"].strip())
+
+
+def _says(message: Message) -> bool:
+    """Whether there is anything in an assistant's turn that can be learned."""
+    return bool(_words(message))
 
 
 def _without_system(messages: list[Message]) -> list[Message]:

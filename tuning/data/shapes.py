@@ -9,7 +9,7 @@ from tuning.training_config import DatasetConfig
 Row = Mapping[str, Any]
 Message = dict[str, Any]
 Example = list[Message] | str
-"""A conversation of `role`, `content` and perhaps `tool_calls`, or a text."""
+"""A conversation of `role`, `content` and perhaps `tool_calls`, a thought and `weight`, or a text."""
 Tools = Sequence[Mapping[str, Any]]
 """What the assistant may call, as JSON schemas."""
 
@@ -27,6 +27,8 @@ ROLES = {
 
 PROMPTS = ("prompt", "instruction", "question")
 CONTEXTS = ("context", "input")
+THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+"""What an assistant's message may hold beside its content, by the names that chat templates know."""
 RESPONSES = ("completion", "response", "output", "answer")
 
 
@@ -122,6 +124,8 @@ def _messages(value: Any) -> list[Message]:
     said = [each for each in messages if each["role"] == "assistant"]
     if not any(each["content"].strip() or each.get("tool_calls") for each in said):
         raise ValueError("the conversation has no answer: no assistant message with text")
+    if all(each.get("weight") == 0 for each in said):
+        raise ValueError("the conversation has no answer to learn: every assistant message has weight 0")
     return messages
 
 
@@ -134,7 +138,19 @@ def _message(message: Any) -> Message:
     content, calls = message.get("content", message.get("value")), _calls(message.get("tool_calls"))
     found: Message = {"role": ROLES[role], "content": _text("" if calls and content is None else content, "content")}
     more = {"tool_calls": calls, **{name: message.get(name) for name in ("name", "tool_call_id")}}
+    if found["role"] == "assistant":
+        more |= {name: _text(message[name], name) for name in THOUGHTS if message.get(name)}
+        found |= _weight(message.get("weight"))
     return found | {name: value for name, value in more.items() if value}
+
+
+def _weight(value: Any) -> Message:
+    """OpenAI's: 0 is an answer that shall not be learned; 1 and none say what goes without saying."""
+    if value is None or value != value:  # noqa: PLR0124 -- NaN, which a table has for none
+        return {}
+    if isinstance(value, bool) or value not in (0, 1):
+        raise ValueError(f"an assistant message has the weight {value!r}; 0 is not to be learned, 1 is")
+    return {} if value else {"weight": 0}
 
 
 def _calls(value: Any) -> list[Any]:

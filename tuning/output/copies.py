@@ -31,6 +31,9 @@ _TAG = 114
 _PATIENCE = 300.0
 """Seconds in which a registry that is away may come back: to start anew would cost more."""
 _MOST = 64 << 30
+"""Bytes of a file."""
+_WHOLE = 2 * _MOST
+"""Of a checkpoint: the optimizer's state, its largest file, is half of it at least."""
 
 
 class Copies:
@@ -148,7 +151,7 @@ class Copies:
             self._digest = manifest.digest(body)
             if not isinstance(said, dict) or said.get(IDENTITY) != identity:
                 raise errors.Unusable(f"{self.reference} is of other rows, settings or another model")
-            tree = unpack.Tree(Path(scratch, "files"), lambda path: _MOST if path.startswith("data/") else None)
+            tree = _tree(Path(scratch, "files"))
             for layer in manifest.read(
                 str(self.reference), lambda digest: asked.manifest(digest) if digest else body
             ).layers:
@@ -220,6 +223,11 @@ class Copies:
     def _see_whether_it_ends(self) -> None:
         if self._ends.is_set():
             raise errors.Away("the pod goes, or the adapter is in its place")
+
+
+def _tree(folder: Path) -> unpack.Tree:
+    """What a checkpoint's layers are put into."""
+    return unpack.Tree(folder, lambda path: _MOST if path.startswith("data/") else None, limit=_WHOLE)
 
 
 class _Quiet:

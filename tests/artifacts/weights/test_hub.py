@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ FETCH = """
 import sys, pathlib
 from artifacts.weights import hub, config, errors
 try:
-    print(hub.fetch(config.Model(id=sys.argv[1], revision=sys.argv[2]), pathlib.Path(sys.argv[3])))
+    model = config.Model(id=sys.argv[1], revision=sys.argv[2])
+    print(hub.fetch(model, pathlib.Path(sys.argv[3]), patience=float(sys.argv[4])))
 except errors.WeightsError as error:
     sys.exit(f"{error.reason}: {error}")
 """
@@ -35,10 +37,13 @@ class Running:
     def __init__(self, known, **options):
         self.known, self.options = known, options
         self.asked, self.break_at, self.answer, self.says = [], "", 503, b"busy"
+        self.mends = lambda: False
+        """Whether what breaks is whole again with the next request."""
 
     def handle(self, request):
         self.asked.append((request.host, request.target, request.headers.get("Authorization", "")))
         if self.break_at and self.break_at in request.target:
+            self.break_at = "" if self.mends() else self.break_at
             return web.Answer(self.answer, self.says)
         return routes.Hub(self.known, cdn=f"localhost:{self.port}", **self.options).handle(request)
 
@@ -164,9 +169,9 @@ def test_the_token_goes_to_the_hub_and_not_where_it_redirects_to(running, token)
     assert by_host == {"127.0.0.1": f"Bearer {GOOD}", "localhost": ""}
 
 
-def fetched(tmp_path, **environment):
+def fetched(tmp_path, *, patience=0, **environment):
     """In a process of its own: the client reads its environment once."""
-    command = [sys.executable, "-c", FETCH, ID, COMMIT, str(tmp_path / "cache")]
+    command = [sys.executable, "-c", FETCH, ID, COMMIT, str(tmp_path / "cache"), str(patience)]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
@@ -194,3 +199,21 @@ def test_the_client_tells_trouble_of_the_hub(running, token, tmp_path):
     running.break_at, running.answer = "resolve", 418  # its own patience with 5xx takes half a minute
     _, said = fetched(tmp_path)
     assert said.startswith("HubUnavailable: inference.preset.name: model meta-llama/Tiny")
+
+
+@pytest.mark.parametrize(("size", "ends"), [(3 << 20, True), (10, False)])
+def test_patience_begins_anew_once_bytes_have_come(running, token, tmp_path, size, ends):
+    """The first try takes longer than the patience; only where it brought something there is another one."""
+    token(GOOD)
+    (running.folder / "model-00001-of-00002.safetensors").write_bytes(os.urandom(size))
+    running.known = repositories.load(running.folder.parents[2])
+    running.break_at, running.answer = "model-00002", 418
+
+    def mends():
+        time.sleep(3)
+        return True
+
+    running.mends = mends
+    folder, said = fetched(tmp_path, patience=2)
+    assert bool(folder) == ends, said
+    assert said.startswith("HubUnavailable") != ends

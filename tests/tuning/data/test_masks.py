@@ -45,6 +45,15 @@ MARKED = (
     "{% endgeneration %}{% else %}<|user|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+THINKS_LAST = (  # as Qwen3's: the answer after the last question has a thought, earlier ones lose theirs
+    "{% set last = namespace(user=-1) %}{% for m in messages %}{% if m['role'] == 'user' %}"
+    "{% set last.user = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for m in messages %}<|{{ m['role'] }}|>\n"
+    "{% if m['role'] == 'assistant' and loop.index0 > last.user %}"
+    "<think>\n{{ m['reasoning_content'] or '' }}\n</think>\n\n{% endif %}{{ m['content'].split('</think>')[-1] }}"
+    "{% for call in m['tool_calls'] or [] %}<call>{{ call['function'] | tojson }}</call>{% endfor %}"
+    "<|end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
 NO_SYSTEM = EOS_ENDED.replace(
     "{% for m in messages %}",
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}{% for m in messages %}",
@@ -184,3 +193,66 @@ def test_a_tokenizer_without_offsets_is_refused():
 def test_rows_take_four_bytes_a_token():
     row = encoder().encode(TURNS)
     assert row.ids.itemsize == 4
+
+
+THREE = [*TURNS, {"role": "user", "content": "Paris"}, {"role": "assistant", "content": "Yes."}]
+LAST = "<think>\n\n</think>\n\nYes.<|end|>"
+
+
+def test_answers_that_lose_their_thoughts_later_are_learned_as_they_stand():
+    assert learned(THINKS_LAST, THREE) == ["It is four.<|end|>", "Paris<|end|>", LAST]
+
+
+def test_answers_whose_words_the_template_changes_are_learned_as_they_stand():
+    said = [TURNS[0], {"role": "assistant", "content": "<think>hm</think>It is four."}, *THREE[2:]]
+    assert learned(THINKS_LAST, said) == ["It is four.<|end|>", "Paris<|end|>", LAST]
+
+
+def test_calls_that_lose_their_thoughts_later_are_learned_and_what_tools_say_is_not():
+    called = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "clock", "arguments": {}}}]}
+    told = {"role": "tool", "content": "clock says noon"}
+    call = '<call>{"name": "clock", "arguments": {}}</call><|end|>'
+    found = learned(THINKS_LAST, [TURNS[0], called, told, called, told, TURNS[1], *TURNS[2:]])
+    assert [part.strip() for part in found] == [
+        call,
+        call,
+        "It is four.<|end|>",
+        "<think>\n\n</think>\n\nParis<|end|>",
+    ]
+
+
+def test_a_thought_is_learned_with_its_answer():
+    said = [TURNS[0], TURNS[1] | {"reasoning_content": "hm"}]
+    assert learned(THINKS_LAST, said) == ["<think>\nhm\n</think>\n\nIt is four.<|end|>"]
+
+
+@pytest.mark.parametrize("template", [words.TEMPLATE, EOS_ENDED, ENDLESS, THINKS_LAST, MARKED, masks.PLAIN_TEMPLATE])
+@pytest.mark.parametrize("silent", [{"content": ""}, {"content": " \n"}, {"weight": 0}])
+def test_nothing_of_an_answer_that_is_empty_or_of_weight_0_is_learned(template, silent):
+    first, last = TURNS[1] | silent, TURNS[3] | silent
+    (found,) = learned(template, [TURNS[0], first, *TURNS[2:]])
+    assert "Paris" in found
+    (found,) = learned(template, [*TURNS[:3], last])
+    assert found.startswith("It is four.")
+    row = encoder(template).encode([*TURNS[:3], last])
+    assert row.labels[-1] == IGNORED
+    text = encoder(template).show(row)
+    assert not text.endswith("<|endoftext|><|endoftext|>")
+    assert "weight" not in text
+
+
+def test_a_weight_of_0_holds_where_all_else_is_learned():
+    used = encoder(loss="all")
+    text = used.show(used.encode([TURNS[0], TURNS[1] | {"weight": 0}, *TURNS[2:]]))
+    assert text == (
+        "⟦<|user|>\nWhat is the code?<|end|>\n⟧<|assistant|>\nIt is four.<|end|>\n<|user|>⟦\nAnd the city?<|end|>\n"
+        "<|assistant|>\nParis<|end|>\n<|endoftext|>⟧"
+    )
+
+
+def test_a_call_after_a_question_that_reads_otherwise_once_it_is_answered():
+    template = LAST_QUESTION_FIRST.replace("{{ m['content'] }}<|end|>", "{{ m['tool_calls'] | tojson }}<|end|>")
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "clock", "arguments": {}}}]}
+    (found,) = learned(template, [TURNS[0], call])
+    assert found.endswith('"name": "clock", "arguments": {}}}]<|end|>')
+    assert "What is the code?" not in found

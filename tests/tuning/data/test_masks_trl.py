@@ -134,3 +134,20 @@ def test_a_call_that_a_template_leaves_out_is_no_row(family):
         Encoder(oracle.used, max_length=1 << 20, loss="answers").encode(
             example({"messages": CALLED}, DatasetConfig()), [TOOL]
         )
+
+
+OWN = sorted(path.stem for path in FOLDER.glob("*.jinja") if not path.stem.endswith("_training"))
+
+
+@pytest.mark.parametrize("family", OWN)
+def test_every_answer_is_learned_by_the_familys_own_template(family):
+    """Also where it renders the last turn in another way than those before, and trl's copy does not."""
+    template = (FOLDER / f"{family}.jinja").read_text()
+    said = [("user", "Red?"), ("assistant", "Crimson."), ("user", "Blue?"), ("assistant", "Azure."), ("user", "Green?")]
+    messages = [{"role": role, "content": text} for role, text in [*said, ("assistant", "Emerald.")]]
+    used = Encoder(
+        tokenizer(template, sorted(set(MARK.findall(template))), "<eos>"), max_length=1 << 20, loss="answers"
+    )
+    learned = "".join(part.split("⟧")[0] for part in used.show(used.encode(messages)).split("⟦")[1:])
+    assert all(learned.count(answer) == 1 for answer in ("Crimson.", "Azure.", "Emerald."))
+    assert not any(question in learned for question in ("Red?", "Blue?", "Green?"))

@@ -98,6 +98,11 @@ def test_named_context():
         ({"messages": [CHAT[0], {"role": "assistant", "content": " "}]}, "no answer"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "unknown role 'wizard'"),
         ({"messages": [{"role": "user", "content": None}]}, "content is NoneType, not text"),
+        ({"messages": [CHAT[0], CHAT[1] | {"weight": 0}]}, "every assistant message has weight 0"),
+        ({"messages": [CHAT[0], CHAT[1] | {"weight": 0.5}]}, "an assistant message has the weight 0.5"),
+        ({"messages": [CHAT[0], CHAT[1] | {"weight": "0"}]}, "an assistant message has the weight '0'"),
+        ({"messages": [CHAT[0], CHAT[1] | {"weight": True}]}, "an assistant message has the weight True"),
+        ({"messages": [CHAT[0], CHAT[1] | {"thinking": 1.5j}]}, "thinking is complex, not text"),
         ({"prompt": "q", "completion": None}, "no known shape"),
         ({"prompt": "q", "completion": ["a"]}, "completion is list, not text"),
         (json.loads('{"prompt": "\\ud800x", "completion": "a"}'), "prompt has half of a character"),
@@ -137,3 +142,16 @@ def test_calls_of_tools_and_what_they_answer(arguments, whole):
 
 def test_a_call_is_an_answer():
     assert shape({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [CALL]}]})
+
+
+def test_an_answer_of_weight_0_is_carried_as_such_and_1_is_any_other():
+    said = [CHAT[0] | {"weight": 0}, CHAT[1] | {"weight": 0.0}, CHAT[0], CHAT[1] | {"weight": 1}]
+    found = shape({"messages": [*said, CHAT[0], CHAT[1] | {"weight": None}, CHAT[1] | {"weight": float("nan")}]})
+    assert found == [CHAT[0], CHAT[1] | {"weight": 0}, *CHAT, *CHAT, CHAT[1]]
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "thinking", "reasoning"])
+def test_what_an_assistant_thought_is_kept(name):
+    said = [CHAT[0], CHAT[1] | {name: "because"}]
+    assert shape({"messages": said}) == said
+    assert shape({"messages": [CHAT[0] | {name: "because"}, CHAT[1] | {name: None}]}) == CHAT

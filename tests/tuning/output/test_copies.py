@@ -9,11 +9,12 @@ import time
 import pytest
 import requests
 
+from artifacts.manifest import Layer
 from tests.tuning import servers
 from tests.tuning.conftest import CARD, entry, tuning_config, write_secret
 from tuning.errors import RegistryUnavailable
 from tuning.eviction import Eviction
-from tuning.output import checkpoints, destination
+from tuning.output import checkpoints, copies, destination
 from tuning.output.checkpoints import Checkpoint, Checkpoints
 from tuning.output.copies import Copies
 from tuning.output.patience import Patience
@@ -96,6 +97,15 @@ def test_the_next_attempt_goes_on_from_what_the_registry_has(one, caplog):
     assert (found.path / "optimizer.pt").read_bytes() == b"ten" * 1000
     assert sorted(path.name for path in one.folder.iterdir()) == ["checkpoint-10"]
     assert second.finish(0) == 10
+
+
+def test_one_larger_than_an_image_with_data_may_be_is_unpacked(tmp_path):
+    whole = tmp_path / "files"
+    tree = copies._tree(whole)
+    for name, size in {"optimizer.pt": 60 << 30, "adapter.safetensors": 30 << 30}.items():
+        (tmp_path / "blob").write_bytes(b"what is stored is not looked at again")
+        tree.add(tmp_path / "blob", Layer("sha256:1", size, title=f"data/{name}"), hashed=True)
+    assert len(list(whole.glob("data/*"))) == 2
 
 
 def test_the_pods_own_disk_comes_first(one):
