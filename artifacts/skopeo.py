@@ -6,11 +6,12 @@ in `/etc/containers/registries.conf` or the file that CONTAINERS_REGISTRIES_CONF
 instead, which goes on where it was cut and needs no mirrors. Needs no torch and no ray.
 """
 
+import contextlib
 import os
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ from artifacts.manifest import Layer
 
 MAX_BYTES = 16 << 30
 """Of all layers as they are stored, unless who asks says otherwise."""
+
+_LOOK = 0.5
+"""Seconds between looks whether a copy is to go on."""
 
 _SEEN = re.compile(r'^(time="[^"]*" level=\w+ msg=)?"?(.*(docker://\S+|reading manifest \S+ in \S+): )?')
 """What skopeo puts before the reason: the log's head, and the image that our messages name themselves."""
@@ -79,15 +83,25 @@ def pull(image: Image, folder: Path, *, authfile: Path, seconds: float) -> None:
 
 
 def push(
-    source: str, target: docker.Reference, credential: docker.Credential, *, plain: bool, scratch: Path, seconds: float
+    source: str,
+    target: docker.Reference,
+    credential: docker.Credential,
+    *,
+    plain: bool,
+    scratch: Path,
+    seconds: float,
+    stop: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Copy an image on the disk to its registry, over HTTP without TLS where `plain`; the digest that it has there."""
+    """Copy an image on the disk to its registry, over HTTP without TLS where `plain`; the digest that it has there.
+
+    Raises `Away` too as soon as `stop` says so.
+    """
     auth, digest = scratch / "push-auth.json", scratch / "push-digest"
     docker.write(auth, target.host, credential)
     command = ["--tmpdir", str(scratch), "copy", "--preserve-digests", "--authfile", str(auth)]
     command += ["--digestfile", str(digest), *(["--dest-tls-verify=false"] if plain else []), source]
     try:
-        done = _run([*command, f"docker://{target}"], seconds, what=f"{target} took no image")
+        done = _run([*command, f"docker://{target}"], seconds, what=f"{target} took no image", stop=stop)
     finally:
         auth.unlink(missing_ok=True)
     if done.returncode:
@@ -116,14 +130,24 @@ def _read(arguments: list[str], image: str, *, given: bool, ends: float) -> byte
     return done.stdout
 
 
-def _run(arguments: list[str], seconds: float, *, what: str) -> subprocess.CompletedProcess[bytes]:
+def _run(
+    arguments: list[str], seconds: float, *, what: str, stop: Callable[[], bool] = lambda: False
+) -> subprocess.CompletedProcess[bytes]:
     command = ["skopeo", "--insecure-policy", *_registries_conf(), *arguments]
+    pipe, began = subprocess.PIPE, time.monotonic()
     try:
-        return subprocess.run(command, capture_output=True, check=False, timeout=seconds, env=_environment())  # noqa: S603
-    except subprocess.TimeoutExpired as error:
-        raise errors.Away(f"{what} within {seconds:.0f} s") from error
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, env=_environment())  # noqa: S603
     except FileNotFoundError as error:
         raise errors.MachineTrouble("skopeo is not installed in this image") from error
+    with process:
+        try:
+            while (left := began + seconds - time.monotonic()) > 0 and not stop():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    told = process.communicate(timeout=min(left, _LOOK))
+                    return subprocess.CompletedProcess(command, process.returncode, *told)
+        finally:
+            process.kill()  # which one that has ended does not mind
+    raise errors.Away(f"{what} within {time.monotonic() - began:.0f} s")
 
 
 def _registries_conf() -> list[str]:

@@ -39,6 +39,10 @@ class Patience:
         """Seconds."""
         return self._began + self._seconds - time.monotonic()
 
+    def no_time_left(self) -> bool:
+        """Whether the pod goes, and has but the time for its last words: a try that runs has to end."""
+        return self.eviction.requested and self.eviction.left() < _SPARE
+
     def bear(self, error: TuningError) -> None:
         """Sleep until the next try; raises the error once there is no time for one, and Evicted once the pod goes."""
         if self.left() < self._pause:

@@ -18,19 +18,27 @@ def push(packed: image.Image, target: str, intent: str, secret: Path, *, scratch
     """
     while True:
         try:
-            return _once(packed, registry.Registry(target, secret, pauses=()), intent, scratch, waits.left())
+            return _once(packed, registry.Registry(target, secret, pauses=()), intent, scratch, waits)
         except TuningError as error:
             waits.bear(error)
 
 
-def _once(packed: image.Image, to: registry.Registry, intent: str, scratch: Path, left: float) -> str:
+def _once(packed: image.Image, to: registry.Registry, intent: str, scratch: Path, waits: Patience) -> str:
     """One try: ask whether it may and whether it is there already, then copy."""
     if there := to.ask(intent):
         return f"{to.reference.name}@{there}"
     source = f"oci:{packed.layout}:{image.TAG}"
-    seconds = min(max(60.0, left), _TRY_SECONDS)
+    seconds = min(max(60.0, waits.left()), _TRY_SECONDS)
     with to.explained():
-        stored = skopeo.push(source, to.reference, to.credential, plain=to.plain, scratch=scratch, seconds=seconds)
+        stored = skopeo.push(
+            source,
+            to.reference,
+            to.credential,
+            plain=to.plain,
+            scratch=scratch,
+            seconds=seconds,
+            stop=waits.no_time_left,
+        )
     if stored != packed.digest:
         raise PushForbidden(f"{credentials.IMAGE}: {to.reference} stored {stored}, not {packed.digest}")
     return f"{to.reference.name}@{packed.digest}"

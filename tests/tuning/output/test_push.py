@@ -227,6 +227,28 @@ def test_a_dead_registry_in_the_end(go):
         go(f"127.0.0.1:{servers.free_port()}/team/adapter:1")
 
 
+def test_an_eviction_ends_an_upload_that_hangs(registry, go):
+    """While there is time for the last words: what was trained since the last checkpoint would go with the pod."""
+
+    def hang(request):
+        if request.command in ("PATCH", "PUT"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            answered.append(not let_go.wait(120))
+            return 503
+        return None
+
+    let_go, answered = threading.Event(), []
+    eviction, front = Eviction(grace=11), Front(registry, refuse=hang)
+    before = signal.getsignal(signal.SIGTERM)
+    eviction.listen()
+    with eviction.deferred(), pytest.raises(Evicted):
+        go(f"{front.host}/team/hangs:1", {front.host: entry()}, budget=600, eviction=eviction)
+    signal.signal(signal.SIGTERM, before)
+    assert True not in answered, "the registry's answer was waited for"
+    let_go.set()
+    front.close()
+
+
 def test_an_eviction_ends_the_waiting(go):
     def evict(request):
         os.kill(os.getpid(), signal.SIGTERM)
