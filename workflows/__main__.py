@@ -37,10 +37,14 @@ _USAGE = 2
 
 def main() -> None:
     """Parse the command line and run one command."""
+    printing.prepare()
     try:
         _run()
     except BrokenPipeError:  # of `| head`
         printing.stop()
+    except OSError as error:  # a full disk
+        printing.stop()
+        sys.exit(f"kaito-hera: {error}")
 
 
 def _run() -> None:

@@ -246,9 +246,12 @@ def pool_body(want: Want) -> dict[str, Any]:
     taint = nodes.TAINT
     # AKS taints and labels spot nodes by itself. -1: whatever the price is, up to that on demand.
     spot = {"scaleSetPriority": "Spot", "scaleSetEvictionPolicy": "Delete", "spotMaxPrice": -1}
+    # A surge node would need quota that is not there; the Workspace is down while its pool is upgraded. AKS refuses
+    # spot pools with either, and upgrades those without a surge by itself.
+    lasting = {"upgradeSettings": {"maxSurge": "0", "maxUnavailable": "1"}}
     return {
         "properties": {
-            **(spot if want.capacity == "spot" else {}),
+            **(spot if want.capacity == "spot" else lasting),
             **({"osSKU": _FAMILIES[want.family]} if want.family else {}),
             "count": want.count,
             "vmSize": want.size.name,
@@ -259,8 +262,6 @@ def pool_body(want: Want) -> dict[str, Any]:
             "nodeTaints": [f"{taint['key']}={taint['value']}:{taint['effect']}"],
             "tags": {_UID_TAG: want.uid, _NAME_TAG: want.workspace},
             "gpuProfile": {"driver": "Install"},
-            # A surge node would need quota that is not there; the Workspace is down while its pool is upgraded.
-            "upgradeSettings": {"maxSurge": "0", "maxUnavailable": "1"},
         }
     }
 

@@ -105,7 +105,10 @@ def test_the_region_is_that_of_the_price(kaito_hera):
         (["presets", "acme/none"], "'acme/none' is not known; a Workspace may name it all the same: preflight asks"),
         (["sizes", "--fits", "phi-5"], "'phi-5' is not known"),
         (["sizes", "--fits", "gemma-3-4b-instruct", "--for", "lora"], "is not made for it here, it is for serve"),
-        (["sizes", "--fits", "deepseek-r1-0528"], "it is for nothing"),
+        (
+            ["sizes", "--fits", "deepseek-r1-0528"],
+            r"it is for vLLM alone \(kaito\.sh/runtime: vllm\): `kaito-hera plan`",
+        ),
     ],
 )
 def test_a_name_that_cannot_be_is_a_usage_error(kaito_hera, arguments, words):

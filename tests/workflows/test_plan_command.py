@@ -204,6 +204,24 @@ def test_whoever_reads_may_have_seen_enough():
     assert (end.returncode, end.stderr) == (0, b"")
 
 
+def test_letters_that_a_terminal_does_not_have_are_left_out():
+    line = [sys.executable, "-m", "workflows", "plan", str(OWN[0])]
+    seen = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    end = subprocess.run(line, capture_output=True, cwd=ROOT, check=False, env=seen)
+    assert b"Traceback" not in end.stderr
+    assert end.stdout.decode("cp1252").splitlines()[0] == OWN[0].with_suffix(".txt").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize(("where", "code", "said"), [
+    (">&-", 0, ""),
+    (">/dev/full", 1, "kaito-hera: [Errno 28] No space left on device\n"),
+])  # fmt: skip
+def test_where_nothing_can_be_printed_there_is_no_traceback(where, code, said):
+    line = f"exec {sys.executable} -m workflows presets {where}"
+    end = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (end.returncode, end.stderr) == (code, said)
+
+
 def test_what_is_not_looked_at_is_said(kaito_hera, tmp_path):
     (tmp_path / "all.yaml").write_text("kind: Secret\nmetadata: {name: push}\n---\n" + OWN[0].read_text())
     _, shown, said = kaito_hera("plan", tmp_path / "all.yaml")

@@ -1,9 +1,11 @@
 """What the commands that print tables share: their options, and the same as JSON or YAML."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pydantic
 import yaml
@@ -52,6 +54,15 @@ def first(cause: pydantic.ValidationError) -> str:
     """The first thing that is wrong."""
     wrong = cause.errors()[0]
     return f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']} (seen: {wrong['input']!r})".removeprefix(": ")
+
+
+def prepare() -> None:
+    """Print anywhere: without a stdout, and in letters that have no bars and no ticks."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # for as long as the process runs
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def stop() -> None:

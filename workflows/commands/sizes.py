@@ -88,7 +88,7 @@ def _demand(name: str, use: str) -> loads.Demand:
     except presets.UnknownNameError as cause:
         raise UnreadableError(str(cause)) from cause
     if use not in demands:
-        able = ", ".join(demands) or "nothing"
+        able = ", ".join(demands) or "vLLM alone (kaito.sh/runtime: vllm): `kaito-hera plan` says which sizes hold it"
         raise UnreadableError(f"--for {use}: {name} is not made for it here, it is for {able}")
     return demands[use]
 

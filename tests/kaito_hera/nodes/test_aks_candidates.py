@@ -221,6 +221,7 @@ def test_spot_is_a_pool_of_its_own_that_goes_when_it_is_taken_back():
     assert asked["scaleSetPriority"] == "Spot"
     assert asked["scaleSetEvictionPolicy"] == "Delete"
     assert asked["spotMaxPrice"] == -1
+    assert "upgradeSettings" not in asked
     assert pool_name(spot) != pool_name(WANT)
     assert "scaleSetPriority" not in pool_body(dataclasses.replace(WANT, capacity="on-demand"))["properties"]
 

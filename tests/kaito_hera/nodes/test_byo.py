@@ -77,6 +77,7 @@ def test_workspaces_that_come_together_begin_at_different_nodes():
         ({"key": "drained", "effect": "NoExecute"}, "drained:NoExecute"),
         ({"key": "sku", "value": "cpu", "effect": "NoSchedule"}, "sku=cpu:NoSchedule"),
         ({"key": "sku", "value": "gpu", "effect": "NoSchedule"}, ""),
+        ({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}, ""),
         ({"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}, ""),
         ({"key": "dedicated", "value": "other-team", "effect": "PreferNoSchedule"}, ""),
     ],

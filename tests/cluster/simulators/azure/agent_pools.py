@@ -232,6 +232,8 @@ def _checked(name: str, properties: dict[str, Any]) -> dict[str, Any]:
     count = properties.get("count", 1)
     if not isinstance(count, int) or not 0 <= count <= 1000:
         raise _invalid("agentPool.properties.count", count, "must be from 0 to 1000")
+    if properties.get("scaleSetPriority") == "Spot" and properties.get("upgradeSettings"):
+        raise _invalid("agentPool.properties.upgradeSettings", properties["upgradeSettings"], "Spot pools can't set it")
     for key, value in (properties.get("nodeLabels") or {}).items():
         domain = key.rpartition("/")[0]
         if re.search(r"(^|\.)(kubernetes\.azure\.com|kubernetes\.io|k8s\.io)$", domain):
