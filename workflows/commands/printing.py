@@ -59,7 +59,7 @@ def first(cause: pydantic.ValidationError) -> str:
 def prepare() -> None:
     """Print anywhere: without a stdout, and in letters that have no bars and no ticks."""
     if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # for as long as the process runs
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (for as long as the process runs)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
