@@ -8,17 +8,14 @@ import datetime
 from typing import NamedTuple
 
 import presets
-from kaito_hera import errors, loads, models, runtimes
+from kaito_hera import errors, loads, models, offers, runtimes
 from kaito_hera.api import Metadata, Workspace, annotations
 from kaito_hera.findings import Finding
 from kaito_hera.loads import Demand
 from kaito_hera.settings import Settings
-from presets import kernels, memory
+from presets import kernels
 from presets.facts import NO_CUDA, Capability
 from presets.kernels import Kernels
-
-BFLOAT16_CAPABILITY = (8, 0)
-"""Lowest that computes in bfloat16."""
 
 ON_DEMAND = "on-demand"
 _ADVISED = 3  # sizes in place of one that is too small
@@ -104,9 +101,14 @@ def size_findings(
         return [Finding(errors.InvalidWorkspaceError, "resource.instanceType", "is missing", example)]
     found = unknown(workspace)
     for field, size in {one.field: one.size for one in candidates(workspace)}.items():
-        fits = able(needs, region=region, cloud=size.cloud, has=settings.kernels)
+        aks = settings.node_provider == "aks"
+        fits = offers.able(needs, region=region, cloud="azure" if aks else size.cloud, has=settings.kernels)
         nearest = [one for name in size.instead for one in fits if one.name == name]
         instead = _take(workspace, field, nearest or fits[:1], region)
+        if aks and size.cloud != "azure":
+            problem = f"{size.name} is no size of Azure's, which agent pools are made of: {size.gpu} of {size.cloud}"
+            found.append(Finding(errors.UnsupportedGPUError, field, problem, instead))
+            continue
         ours = workspace.preset is not None  # a pod of the user's own has none of our images
         found += _about(settings, size, field=field, instead=instead, on=on, ours=ours)
     return found
@@ -115,12 +117,17 @@ def size_findings(
 def memory_findings(
     workspace: Workspace, settings: Settings, needs: tuple[Demand, ...], region: str | None = None
 ) -> list[Finding]:
-    """Sizes that do not hold what they must; warnings where less is done at once, slowly, or the user says so."""
+    """Sizes that do not hold what they must; warnings where less is done at once, slowly, or the user says so.
+
+    Of a GPU that is cut, `fitting` measures the slice.
+    """
+    if workspace.resource.partition and workspace.resource.partition.gib:
+        return []
     found: dict[tuple[str, str], Finding] = {}
     for candidate in candidates(workspace):
         for demand in needs:
             if candidate.gpu_gib and (lack := tight(workspace, demand, candidate.usable_gib, candidate.gpus)):
-                fits = able(needs, region=region, cloud=candidate.size.cloud, has=settings.kernels)
+                fits = offers.able(needs, region=region, cloud=candidate.size.cloud, has=settings.kernels)
                 size = f"{candidate.size.name} has {candidate.gpu_gib:.0f} GiB per GPU"
                 found[candidate.field, demand.verb] = Finding(
                     errors.InsufficientGPUMemoryError,
@@ -165,9 +172,9 @@ def number_findings(
     for candidate in candidates(workspace):
         size = candidate.size
         for demand in needs:
-            if demand.bfloat16 and NO_CUDA < size.compute < BFLOAT16_CAPABILITY:
-                could = able(needs, region=region, cloud=size.cloud, has=settings.kernels)
-                fits = [one for one in could if one.compute >= BFLOAT16_CAPABILITY]
+            if demand.bfloat16 and NO_CUDA < size.compute < offers.BFLOAT16_CAPABILITY:
+                could = offers.able(needs, region=region, cloud=size.cloud, has=settings.kernels)
+                fits = [one for one in could if one.compute >= offers.BFLOAT16_CAPABILITY]
                 take = _take(workspace, candidate.field, fits[:1], region)
                 tunes = demand.verb == "tune"
                 problem = f"{size.name} has {size.gpu}, capability {size.capability}, which does not compute bfloat16"
@@ -200,68 +207,6 @@ def _needs(compute: Capability, has: Kernels) -> str:
     if compute < has.lowest:
         return f"need CUDA capability {kernels.text(has.lowest)} or newer"
     return f"have kernels for CUDA capabilities {has} alone"
-
-
-def able(
-    needs: tuple[Demand, ...], *, region: str | None = None, cloud: str = "azure", has: Kernels = kernels.PINNED
-) -> list[presets.Size]:
-    """The sizes of a cloud that meet all that is asked, with a margin, and that the images can use.
-
-    Those of which one GPU serves, or else those whose GPUs do together; where none does, those on which less is
-    computed at once.
-    """
-    bfloat16 = any(demand.bfloat16 and demand.verb == "serve" for demand in needs)
-    lowest = BFLOAT16_CAPABILITY if bfloat16 else NO_CUDA
-    sold = memory.cheapest(0.0, region=region, has=has, cloud=cloud)
-    ways = [(size, _ways(size, needs)) for size in sold if size.compute >= lowest]
-    held = [(size, found) for size, found in ways if None not in found]
-    good = [size for size, found in held if not any(found)]
-    alone = [
-        size for size in good if all(demand.taken(_usable(size), size.gpus) == 1 for demand in needs if demand.spread)
-    ]
-    return alone or good or [size for size, _ in held]
-
-
-def holders(
-    demand: Demand, *, region: str | None = None, cloud: str = "azure", on: datetime.date | None = None
-) -> list[presets.Size]:
-    """The sizes of which one GPU holds it as it is asked for; where none does, those whose GPUs do together."""
-    alone = memory.cheapest(demand.need.gib, region=region, cloud=cloud, on=on)
-    if alone or not demand.spread:
-        return alone
-    sold = memory.cheapest(0.0, region=region, cloud=cloud, on=on)
-    return [size for size in sold if demand.way(_usable(size), size.gpus) is not None]
-
-
-def smaller(model: presets.Preset) -> str:
-    """The largest of the smaller models of the same family that some size holds; empty where there is none.
-
-    Of those for the same use first, which names end with. Sizes that will be retired do not count.
-    """
-    kin = [other for other in presets.presets().values() if _family(other) == _family(model)]
-    held = [
-        other
-        for other in kin
-        if other.weights_gib < model.weights_gib and other.tunable >= model.tunable and other.upstream != "deprecated"
-        if "transformers" in other.runtimes
-        if holders(loads.serve(other), on=datetime.date.max)
-    ]
-    ending = model.name.rpartition("-")[2]
-    return max(held, key=lambda other: (other.name.endswith(ending), other.weights_gib)).name if held else ""
-
-
-def _ways(size: presets.Size, needs: tuple[Demand, ...]) -> list[int | None]:
-    return [demand.way(_usable(size), size.gpus) for demand in needs]
-
-
-def _usable(size: presets.Size) -> float:
-    return size.gib_per_gpu * size.usable
-
-
-def price(size: presets.Size, region: str | None = None) -> str:
-    """Dollars per hour in parentheses, for behind a name; empty where not known."""
-    usd = size.usd(region)
-    return "" if usd is None else f" ({usd:.2f} USD/h)"
 
 
 def _named(workspace: Workspace) -> list[tuple[str, str]]:
@@ -316,7 +261,7 @@ def _roomier(
         advice.append(f"set resource.count to {nodes}: so many of these nodes hold it together{anew}")
     if not fits and not nodes:
         model = models.find(workspace)
-        other = smaller(model) if model else ""
+        other = offers.smaller(model) if model else ""
         such = f", such as {other}" if other else ""
         divides = "nodes" if demand.spread else "GPUs"
         held = "with all GPUs of a node" if demand.spread else "on one GPU"
@@ -326,15 +271,11 @@ def _roomier(
     return "; or ".join(advice)
 
 
-def _family(model: presets.Preset) -> str:
-    return model.name.lower().rpartition("/")[2].partition("-")[0]
-
-
 def _take(workspace: Workspace, field: str, sizes: list[presets.Size], region: str | None) -> str:
     """Name other sizes; where the Workspace stands already, say how they can be had."""
     if not sizes:
         return ""
-    named = " or ".join(f"{size.name}{price(size, region)}" for size in sizes)
+    named = " or ".join(f"{size.name}{offers.price(size, region)}" for size in sizes)
     anew = " (delete the Workspace and apply it anew)" if _applied(workspace) and not _is_list(field) else ""
     return f"take {named} instead{anew}"
 

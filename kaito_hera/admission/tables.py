@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 
 import presets
-from kaito_hera import loads, sizing
+from kaito_hera import loads, offers, sizing
 from presets import memory
 
 NAMES = "names"
@@ -118,7 +118,7 @@ def _preset(name: str) -> Preset:
     served = loads.serve(model)
     serve = served.gib
     lora, qlora = (loads.tune(model, method, _FLOOR).gib if model.tunable else 0.0 for method in ("lora", "qlora"))
-    divided = sizing.holders(served, on=_NEVER)
+    divided = offers.holders(served, on=_NEVER)
     holders = [divided[0].name if divided else _NONE, *(_holder(gib) for gib in (lora, qlora))]
     needed = any(gib and holder == _NONE for gib, holder in zip((serve, lora, qlora), holders, strict=True))
     return Preset(
@@ -134,7 +134,7 @@ def _preset(name: str) -> Preset:
         for_serve=holders[0],
         for_lora=holders[1],
         for_qlora=holders[2],
-        smaller=(sizing.smaller(model) if needed else "") or _NONE,
+        smaller=(offers.smaller(model) if needed else "") or _NONE,
     )
 
 
@@ -174,7 +174,7 @@ def _last_day(name: str) -> str:
 
 
 def _instead(size: presets.Size, said: str) -> str:
-    others = " or ".join(f"{other}{sizing.price(presets.size(other))}" for other in size.instead)
+    others = " or ".join(f"{other}{offers.price(presets.size(other))}" for other in size.instead)
     return f"{said}; take {others} instead" if said and others else said
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import presets
 from kaito_hera import errors, loads, sizing
 from kaito_hera.api import Workspace, annotations
 from kaito_hera.api.resource import Partition
@@ -9,6 +10,7 @@ from kaito_hera.findings import Finding
 from kaito_hera.settings import Settings
 from kaito_hera.status import Refusal
 
+_SLICE = "resource.partition.profile"
 _UNFIT = (errors.UnsupportedGPUError, errors.InsufficientGPUMemoryError)
 """What is said of a size as such; a name that nobody knows is a slip, and stays an error."""
 
@@ -57,9 +59,29 @@ def _of_partition(workspace: Workspace, settings: Settings, needs: tuple[loads.D
         found.append(Finding(errors.InvalidWorkspaceError, "resource.partition", problem, remedy))
     elif partition.count:
         found += _too_many(workspace, partition.count)
-    elif partition.gib and not sizing.candidates(workspace):
-        found += _too_small(workspace, partition, needs)
+    elif partition.gib:
+        found += _never_cut(workspace, partition) or _too_small(workspace, partition, needs)
     return found
+
+
+def _never_cut(workspace: Workspace, partition: Partition) -> list[Finding]:
+    """Slices that the named GPUs cannot be cut into."""
+    return [
+        Finding(
+            errors.InvalidWorkspaceError,
+            _SLICE,
+            f"{candidate.size.name} has {candidate.size.gpu}, from which no slice {partition.profile} can be cut",
+            "take one that `nvidia-smi mig -lgip` lists on that node, or leave partition out for a whole GPU",
+        )
+        for candidate in sizing.candidates(workspace)
+        if not _is_cut(candidate.size, partition.gib or 0.0)
+    ]
+
+
+def _is_cut(size: presets.Size, gib: float) -> bool:
+    """A100, A30 and what came after for data centres have MIG; a card whose memory is not known is believed."""
+    capable = size.compute == (8, 0) or size.compute >= (9, 0)
+    return capable and (not size.gib_per_gpu or gib <= size.gib_per_gpu + 1)
 
 
 def _too_many(workspace: Workspace, count: int) -> list[Finding]:
@@ -76,13 +98,12 @@ def _too_many(workspace: Workspace, count: int) -> list[Finding]:
 
 
 def _too_small(workspace: Workspace, partition: Partition, needs: tuple[loads.Demand, ...]) -> list[Finding]:
-    """Where no size is named; else `sizing` measures by the slice."""
     gib = partition.gib
     assert gib is not None, "asked of slices only"
     return [
         Finding(
             errors.InsufficientGPUMemoryError,
-            "resource.partition.profile",
+            _SLICE,
             f"a slice {partition.profile} has {gib:.0f} GiB; {lack.said}",
             "take a larger slice, or leave partition out for a whole GPU" if lack.fatal else "",
             lack.fatal and not sizing.bypassed(workspace),
@@ -93,6 +114,6 @@ def _too_small(workspace: Workspace, partition: Partition, needs: tuple[loads.De
 
 
 def _left(workspace: Workspace, found: list[Finding]) -> set[str]:
-    """Fields of the sizes against which nothing speaks."""
+    """Fields of the sizes against which nothing speaks; what a slice does not hold, it holds on none of them."""
     bad = {finding.field for finding in found if finding.fatal and finding.error in _UNFIT}
-    return {candidate.field for candidate in sizing.candidates(workspace)} - bad
+    return set() if _SLICE in bad else {candidate.field for candidate in sizing.candidates(workspace)} - bad

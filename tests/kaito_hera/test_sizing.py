@@ -6,7 +6,7 @@ import datetime
 import pytest
 
 import presets
-from kaito_hera import errors, findings, loads, nodes, sizing
+from kaito_hera import errors, findings, loads, nodes, offers, sizing
 from kaito_hera.settings import Settings
 from presets import memory
 from presets.kernels import Kernels
@@ -171,7 +171,7 @@ def test_a_model_that_no_node_holds_has_no_size_to_take_but_smaller_kin(name, sm
     [finding] = sizing.memory_findings(making.parsed(made), AKS, endless)
     assert "no size here holds it with all GPUs of a node, and it is not divided among nodes" in finding.remedy
     assert finding.remedy.endswith(f"take a smaller model, such as {smaller}")
-    assert sizing.holders(loads.serve(presets.preset(smaller)))
+    assert offers.holders(loads.serve(presets.preset(smaller)))
 
 
 def test_sizes_that_hold_a_model_are_advised_one_for_each_kind_of_gpu():
@@ -215,7 +215,7 @@ def test_rows_that_do_not_fit_together_are_divided_and_that_is_said(rows, taken,
     assert (finding.fatal, finding.remedy) == (False, "")
     assert f"(qlora, rank 8, {rows} rows of 2,048 tokens) needs" in finding.problem
     assert f"at once (qlora, rank 8, {taken} rows of 2,048 tokens: {gib} GiB), and what" in finding.problem
-    assert sizing.able(needs)[0].name != "Standard_NV18ads_A10_v5", "what holds them all is advised"
+    assert offers.able(needs)[0].name != "Standard_NV18ads_A10_v5", "what holds them all is advised"
 
 
 def test_activations_that_are_to_be_kept_are_computed_twice_where_they_do_not_fit():
@@ -231,7 +231,7 @@ def test_activations_that_are_to_be_kept_are_computed_twice_where_they_do_not_fi
 def test_where_no_size_holds_all_rows_at_once_those_that_hold_fewer_are_advised():
     needs = (loads.tune(presets.preset("phi-4"), "qlora", loads.Batch(rows=512)),)
     [demand] = needs
-    able = sizing.able(needs)
+    able = offers.able(needs)
     assert able
     assert all(demand.way(size.gib_per_gpu * size.usable, size.gpus) for size in able)
 
@@ -311,8 +311,25 @@ def test_a_slice_of_a_card_holds_what_the_slice_has():
     made = workspace(instanceType="Standard_NC24ads_A100_v4", partition=partition)
     [candidate] = sizing.candidates(making.parsed(made))
     assert (candidate.gpu_gib, candidate.usable_gib) == (10, 9.5)
-    [finding] = sizing.memory_findings(making.parsed(made), AKS, needed(made))
-    assert "10 GiB per GPU" in finding.problem
+    assert sizing.memory_findings(making.parsed(made), AKS, needed(made)) == [], "fitting tells of slices"
+
+
+def test_one_gpu_that_holds_a_model_is_not_advised_at_any_price():
+    falcon, small = (loads.serve(presets.preset(name)) for name in ("falcon-40b", "phi-4"))
+    assert offers.holders(falcon)[0].name == "Standard_NC48ads_A100_v4"
+    assert all(size.usd() >= 7 for size in offers.able((falcon,)))
+    assert offers.able((falcon,))[0].usd() < 8
+    assert all(small.taken(size.gib_per_gpu * size.usable, size.gpus) == 1 for size in offers.holders(small))
+
+
+def test_agent_pools_are_not_made_of_another_cloud_s_sizes():
+    parsed = making.parsed(workspace(instanceType="p4d.24xlarge"))
+    [finding] = sizing.size_findings(parsed, AKS, datetime.date(2026, 1, 1), needed(workspace()))
+    assert finding.fatal
+    assert "p4d.24xlarge is no size of Azure's" in finding.problem
+    assert "Standard_" in finding.remedy
+    brought = Settings(node_provider="byo")
+    assert not any(f.fatal for f in sizing.size_findings(parsed, brought, datetime.date(2026, 1, 1)))
 
 
 def test_what_holds_here_is_what_presets_say_holds():

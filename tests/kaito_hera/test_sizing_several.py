@@ -3,7 +3,7 @@
 import pytest
 
 import presets
-from kaito_hera import loads, sizing
+from kaito_hera import loads, offers, sizing
 from kaito_hera.settings import Settings
 from presets import memory
 from tests import making
@@ -36,7 +36,7 @@ def test_one_gpu_is_taken_where_it_holds_what_several_could_divide():
     assert [demand.taken(gib, 4) for gib in (76.0, 33.0, 32.9, 10.0)] == [1, 1, 4, 4]
     assert [demand.way(gib, 4) for gib in (33.0, 10.8, 10.6)] == [0, 0, None]
     assert demand.way(32.9, 1) is None
-    assert [size.gpus for size in sizing.able((demand,))] == [size.gpus for size in sizing.holders(demand)]
+    assert [size.gpus for size in offers.able((demand,))] == [size.gpus for size in offers.holders(demand)]
 
 
 def test_the_share_of_each_gpu_is_what_the_layers_can_be_laid_out_to():

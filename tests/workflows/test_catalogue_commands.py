@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 import presets
+from kaito_hera import offers
 from kaito_hera.admission import tables
 from presets import memory
 from workflows import __main__ as command
@@ -134,9 +135,8 @@ def test_the_needs_are_those_that_plan_holds_against_a_gpu():
         assert {need.name for need in told.needs} == set(models.demands(model))
         for need in told.needs:
             demand = models.demands(model)[need.name]
-            able = memory.cheapest(demand.need.gib)
-            if able or need.use == "tune":
-                assert [holder.size for holder in need.sizes] == [size.name for size in able]
+            able = offers.holders(demand) if need.use == "serve" else memory.cheapest(demand.need.gib)
+            assert [holder.size for holder in need.sizes] == [size.name for size in able]
             assert all(demand.way(size.gib_per_gpu * size.usable, size.gpus) is not None for size in able)
 
 

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 import presets
-from kaito_hera import loads, sizing
+from kaito_hera import loads, offers
 from kaito_hera.paper import Paper
 from workflows.commands import printing
 from workflows.outlook import Part, Use
@@ -133,7 +133,7 @@ def _need(name: str, demand: loads.Demand, region: str | None) -> Need:
         gib=round(demand.gib, 3),
         parts={part: round(gib, 3) for part, gib in demand.need.parts.items() if gib},
         sizes=tuple(
-            Holder(size=size.name, usd_per_hour=size.usd(region)) for size in sizing.holders(demand, region=region)
+            Holder(size=size.name, usd_per_hour=size.usd(region)) for size in offers.holders(demand, region=region)
         ),
     )
 
@@ -184,7 +184,7 @@ def _holders(need: Need, model: str, paper: Paper) -> list[str]:
     lines += paper.wrap(f"{parts}; and a margin", first="    ", indent="    ")
     shown = [f"{one.size}{_usd(one)}" for one in need.sizes[:_SHOWN]]
     if not shown:
-        other = sizing.smaller(presets.preset(model))
+        other = offers.smaller(presets.preset(model))
         such = f"; a smaller one of its family is {other}" if other else ""
         return [*lines, f"    no size that is known holds it{such}"]
     if more := len(need.sizes) - len(shown):

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import presets
-from kaito_hera import loads, sizing
+from kaito_hera import loads, offers, sizing
 from kaito_hera.paper import Paper
 from workflows.commands import presets as models
 from workflows.commands import printing
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
     demand = None
     if arguments.fits:
         demand = _demand(arguments.fits, arguments.use)
-        found = sizing.holders(demand, region=region, cloud=cloud or "azure")
+        found = offers.holders(demand, region=region, cloud=cloud or "azure")
     gib = demand.gib if demand else None
     sizes = tuple(describe(size, region, demand) for size in found if cloud in {None, size.cloud})
     printing.show(Sizes(sizes=sizes), _lines(sizes, arguments, gib, Paper.of(sys.stdout)), arguments.output)

@@ -1,6 +1,6 @@
 """From what was judged to the words and numbers of an Outlook: steps in running order, nodes, candidates, price."""
 
-from kaito_hera import findings, intent, loads, models, sizing
+from kaito_hera import findings, intent, loads, models, offers, sizing
 from kaito_hera.api import Workspace
 from kaito_hera.intent import Parts
 from kaito_hera.settings import Settings
@@ -182,7 +182,7 @@ def _memory(demand: loads.Demand) -> Memory:
 def _holders(demands: tuple[loads.Demand, ...], settings: Settings, region: str | None) -> tuple[Holder, ...]:
     if not demands:
         return ()
-    able = sizing.able(demands, region=region, has=settings.kernels)
+    able = offers.able(demands, region=region, has=settings.kernels)
     return tuple(Holder(size=size.name, usd_per_hour=size.usd(region)) for size in able[:_HOLDERS])
 
 

@@ -87,6 +87,15 @@ def test_the_model_must_fit_the_slice_not_the_card(sizes):
         checked(workspace, 20, Settings())
 
 
+@pytest.mark.parametrize(
+    ("size", "profile"), [("Standard_NC24ads_A100_v4", "9g.999gb"), ("Standard_NC4as_T4_v3", "1g.10gb")]
+)
+def test_a_slice_that_no_such_card_is_cut_into_is_refused(size, profile):
+    workspace = asking(sizes=[size], partition={"mode": "mig", "profile": profile})
+    with pytest.raises(errors.InvalidWorkspaceError, match=rf"resource\.partition\.profile: {size}.*{profile}"):
+        checked(workspace, 8, Settings())
+
+
 def test_what_a_slice_does_not_hold_at_once_is_said():
     asked = demand(20, fewer=(loads.Way("half of it", memory.Need({"weights": 8.0})),))
     [warning], out = checks.pass_memory(asking(partition=SLICE), Settings(), (asked,))
