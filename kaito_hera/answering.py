@@ -40,6 +40,8 @@ class _Heard(NamedTuple):
     refused: Words
     engine: Engine | None = None
     """How a replica answers, by its own word."""
+    far: int = 0
+    """How far the roll-out is: replicas that are up to date, and that are ready."""
 
 
 def await_answering(
@@ -49,17 +51,19 @@ def await_answering(
 
     Looks at every change of a pod, and every `look` seconds; a whole answer may take `patience` seconds. Meanwhile how
     the weights come is noted every `pause` seconds. Raises what a server says of itself when trying again cannot help,
-    ServerNotReadyError at the timeout.
+    ServerNotReadyError at the timeout, which each of several replicas has that are replaced one after another.
     """
     cluster, workspace, timeout = run.cluster, run.workspace, rollout.deadline(run.workspace, run.settings)
     labels = clusters.selector(rollout.selector(workspace))
     arrival = fetching.Arrival(run, pause)
     began = time.monotonic()
-    told = ""
+    told, furthest = "", 0
     earlier: frozenset[str] | None = None
     while True:
         page = cluster.page(clusters.POD, workspace.metadata.namespace, labels=labels)
-        waiting, words, engine = _look(run, server, page["items"], patience)
+        waiting, words, engine, far = _look(run, server, page["items"], patience)
+        if far > furthest:
+            furthest, began = far, time.monotonic()
         # What was said before this roll-out is about what it replaces: if it still holds, it will be said again.
         earlier = frozenset(words) if earlier is None else earlier
         if new := words.keys() - earlier:
@@ -97,13 +101,20 @@ def _look(run: Run, server: Server | None, found: list[dict[str, Any]], patience
     unready = _unready(deployment, "answer /health" if server else "are ready")
     if server is None:
         kept = _kept(pods, deployment)
-        return _Heard("; ".join(filter(None, (unready, unready and kept))), {})
+        return _Heard("; ".join(filter(None, (unready, unready and kept))), {}, far=_far(deployment))
     _refresh(cluster, pods, server)
     # A server that is not ready answers /v1/models all the same, and there it says why.
     asked = _Asked(server, server.key(cluster), patience)
     heard = _ask([pod for pod in pods if not several or _is_head(pod)], asked, deployment)
     waiting = "; ".join(filter(None, (unready, heard.lacks)))
-    return _Heard(waiting, _final_words(pods) | _served_words(deployment) | heard.refused, heard.engine)
+    words = _final_words(pods) | _served_words(deployment) | heard.refused
+    words = _final_words(pods) | _served_words(deployment) | heard.refused
+    return _Heard(waiting, words, heard.engine, _far(deployment))
+
+
+def _far(deployment: dict[str, Any] | None) -> int:
+    status = (deployment or {}).get("status", {})
+    return int(status.get("updatedReplicas", 0)) + int(status.get("readyReplicas", 0))
 
 
 def _kept(pods: list[dict[str, Any]], deployment: dict[str, Any] | None) -> str:
@@ -211,7 +222,7 @@ def _ask(pods: list[dict[str, Any]], asked: _Asked, deployment: dict[str, Any] |
     lacking, refused, engine = "", Words(), None
     template = deployment["spec"]["template"] if deployment else {}
     for pod in pods:
-        lacks, refuses, said = _ask_one(pod, asked)
+        lacks, refuses, said, _ = _ask_one(pod, asked)
         engine = engine or said
         lacking = lacking or (lacks and f"pod {pod['metadata']['name']}: {lacks}")
         if _cold(pod) == _cold(template):  # one that is to be replaced may have another model

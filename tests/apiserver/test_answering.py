@@ -2,6 +2,7 @@
 
 # ruff: noqa: F811 - fixtures are imported and then asked for by name
 import json
+import time
 
 import pytest
 
@@ -73,6 +74,18 @@ def test_an_adapter_that_failed_is_told_at_the_timeout(rolled, served):
     error = rolled.wait(timeout=1).exception(timeout=10)
     assert isinstance(error, errors.ServerNotReadyError)
     assert "0 of 1 replicas answer /health; pod p: adapter style: failed: the registry does not answer" in str(error)
+
+
+def test_replicas_that_are_replaced_one_after_another_have_their_time_each(rolled, served):
+    served.load("loaded")
+    rolled.pod()
+    rolled.settle(ready=3, updated=0, replicas=3)
+    waiting = rolled.wait(timeout=6)
+    for updated in (1, 2, 3):
+        time.sleep(2.5)
+        rolled.settle(ready=3, updated=updated, replicas=4)
+    error = waiting.exception(timeout=30)
+    assert "3 of 1 replicas are up to date" in str(error), "it ends when nothing gets on"
 
 
 def test_an_adapter_that_can_never_work_ends_the_wait_at_once(rolled, served, capsys):
