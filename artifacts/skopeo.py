@@ -65,7 +65,8 @@ def inspect(image: str, *, authfile: Path, seconds: float, limit: int = MAX_BYTE
     ends = time.monotonic() + seconds
 
     def ask(digest: str) -> bytes:
-        asked = f"{_repository(image)}@{digest}" if digest else _one_version(image)
+        named = digest or image.partition("@")[2]  # beside a tag, which skopeo refuses then; it decides, as in `docker`
+        asked = f"{_repository(image)}@{named}" if named else image
         return _as_anybody(["inspect", "--raw", f"docker://{asked}"], image, authfile=authfile, ends=ends)
 
     found = manifest.read(image, ask)
@@ -192,12 +193,6 @@ def _kind(said: str) -> type[errors.ArtifactError]:
 
 def _last(said: str) -> str:
     return said.strip().rsplit("\n", 1)[-1] or "skopeo said nothing"
-
-
-def _one_version(image: str) -> str:
-    """The reference as skopeo takes it, which refuses a digest beside a tag; the digest decides, as in `docker`."""
-    _, at, digest = image.partition("@")
-    return f"{_repository(image)}@{digest}" if at else image
 
 
 def _repository(image: str) -> str:

@@ -108,7 +108,6 @@ def _look(run: Run, server: Server | None, found: list[dict[str, Any]], patience
     heard = _ask([pod for pod in pods if not several or _is_head(pod)], asked, deployment)
     waiting = "; ".join(filter(None, (unready, heard.lacks)))
     words = _final_words(pods) | _served_words(deployment) | heard.refused
-    words = _final_words(pods) | _served_words(deployment) | heard.refused
     return _Heard(waiting, words, heard.engine, _far(deployment))
 
 

@@ -314,14 +314,6 @@ def test_a_slice_of_a_card_holds_what_the_slice_has():
     assert sizing.memory_findings(making.parsed(made), AKS, needed(made)) == [], "fitting tells of slices"
 
 
-def test_one_gpu_that_holds_a_model_is_not_advised_at_any_price():
-    falcon, small = (loads.serve(presets.preset(name)) for name in ("falcon-40b", "phi-4"))
-    assert offers.holders(falcon)[0].name == "Standard_NC48ads_A100_v4"
-    assert all(size.usd() >= 7 for size in offers.able((falcon,)))
-    assert offers.able((falcon,))[0].usd() < 8
-    assert all(small.taken(size.gib_per_gpu * size.usable, size.gpus) == 1 for size in offers.holders(small))
-
-
 def test_agent_pools_are_not_made_of_another_cloud_s_sizes():
     parsed = making.parsed(workspace(instanceType="p4d.24xlarge"))
     [finding] = sizing.size_findings(parsed, AKS, datetime.date(2026, 1, 1), needed(workspace()))

@@ -1,5 +1,6 @@
 """Readiness, models, adapters by name, draining: the life of a server around its requests."""
 
+import contextlib
 import json
 import threading
 
@@ -217,7 +218,9 @@ def test_file_that_cannot_be_read_changes_nothing(tmp_path, content, reason):
         assert dict(client.engine.seen[-1].adapters) == {COOK_ID: 1.0}
 
 
-def test_adapter_in_use_is_unloaded_after_its_requests(tmp_path):
+@contextlib.contextmanager
+def leaving(tmp_path):
+    """A client, after the poet was taken off the list under a request that uses it, and what ends that request."""
     with fakes.server(tmp_path, images=IMAGES, adapters=listing(POET)) as client:
         client.eventually(lambda: client.get("/health").status_code == 200)
         client.engine.gate.clear()
@@ -227,28 +230,27 @@ def test_adapter_in_use_is_unloaded_after_its_requests(tmp_path):
         client.eventually(lambda: client.engine.seen)
         write(client, "[]")
         client.eventually(lambda: not served(client).adapters)
+
+        def done():
+            client.engine.gate.set()
+            request.join()
+            return statuses
+
+        yield client, done
+
+
+def test_adapter_in_use_is_unloaded_after_its_requests(tmp_path):
+    with leaving(tmp_path) as (client, done):
         assert POET_ID in client.engine.adapters
-        client.engine.gate.set()
-        request.join()
-        assert statuses == [200]
+        assert done() == [200]
         client.eventually(lambda: not client.engine.adapters)
 
 
 def test_adapter_that_is_listed_again_before_it_could_leave_is_not_loaded_twice(tmp_path):
-    with fakes.server(tmp_path, images=IMAGES, adapters=listing(POET)) as client:
-        client.eventually(lambda: client.get("/health").status_code == 200)
-        client.engine.gate.clear()
-        statuses = []
-        request = threading.Thread(target=lambda: statuses.append(client.post("/chat", prompt="p").status_code))
-        request.start()
-        client.eventually(lambda: client.engine.seen)
-        write(client, "[]")
-        client.eventually(lambda: not served(client).adapters)
+    with leaving(tmp_path) as (client, done):
         write(client, listing(POET))
         client.eventually(lambda: not lacks(client, POET))
-        client.engine.gate.set()
-        request.join()
-        assert (statuses, client.engine.loads) == ([200], [POET_ID])
+        assert (done(), client.engine.loads) == ([200], [POET_ID])
         assert client.post("/chat", prompt="p").status_code == 200
         assert client.engine.adapters == {POET_ID: "sha256-" + "a" * 64}
 

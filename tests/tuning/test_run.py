@@ -9,7 +9,6 @@ import tarfile
 from array import array
 from types import SimpleNamespace
 
-import pyarrow
 import pyarrow.parquet
 import pytest
 
